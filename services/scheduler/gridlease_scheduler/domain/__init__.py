@@ -1,0 +1,1 @@
+"""What the scheduler decides, as pure functions: no clock, no random, no I/O."""
