@@ -1,0 +1,1 @@
+"""PostgreSQL for the rooms: an embedded server, pools, migrations, the transactional outbox."""

@@ -1,0 +1,67 @@
+"""The fixtures that every test may ask for; named in pyproject's ``addopts``.
+
+postgres     session   a running PostgreSQL (``TestServer``)
+database     function  the owner's DSN of a database of this test's own
+nats         session   a running NATS server (``gridlease_mesh.embedded.EmbeddedNats``)
+bus          function  a connection to it
+state_folder function  an empty folder with a short path (sockets fit), removed afterwards
+
+A test that does not ask for a server does not start one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .postgres import TestServer
+
+
+def _short_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
+
+
+@pytest.fixture
+def state_folder() -> Iterator[Path]:
+    """An empty folder whose path leaves room for a socket's name."""
+    folder = _short_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[TestServer]:
+    """One real PostgreSQL for the whole session."""
+    module = importlib.import_module("gridlease_testkit.postgres")
+    folder = _short_folder()
+    server = module.start_server(folder)
+    yield module.TestServer(server)
+    server.stop(timeout_s=5.0)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def database(postgres: TestServer) -> AsyncIterator[str]:
+    """The owner's DSN of an empty database of this test's own, dropped afterwards."""
+    name = await postgres.create()
+    yield postgres.dsn(name)
+    await postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[Any]:
+    """One real NATS server for the whole session."""
+    module = importlib.import_module("gridlease_mesh.embedded")
+    folder = _short_folder()
+    server = module.EmbeddedNats(folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
