@@ -1,0 +1,251 @@
+"""The wire over NATS: nats-py with messages handed straight to synchronous callbacks.
+
+nats-py gives reconnects, TLS and credentials; its own delivery costs a queue and a task switch a
+message, which is most of the price of a call. So one subclass overrides two private methods. The
+minor version is pinned for that reason, and nothing else in the mesh knows nats-py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client, Server
+from nats.aio.subscription import Subscription
+
+from gridlease_kernel.faults import Unauthenticated, Unreachable
+from gridlease_mesh.wire import Delivery, Listener, OnDelivery, Unsubscribe, WireDown
+
+_LOG = logging.getLogger(__name__)
+_REFUSED = re.compile(r'permissions violation for publish to "([^"]+)"')
+_BUFFER_BYTES = 8 << 20
+_FIRST_WAIT_S = 0.2
+_BACKOFF_MAX_S = 3.0
+
+
+def _choose_server(
+    servers: list[Server], _info: dict[str, Any]
+) -> tuple[Server, float]:
+    """The least tried server, after a wait that doubles up to a bound, with jitter."""
+    chosen = min(servers, key=lambda server: server.reconnects)
+    wait_s = min(_BACKOFF_MAX_S, 0.05 * 2 ** min(chosen.reconnects, 10))
+    return chosen, wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+class _DirectClient(Client):
+    """nats-py whose direct subscriptions skip the queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direct: dict[int, OnDelivery] = {}
+        self.on_refused: Callable[[str], None] = lambda _subject: None
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        callback = self.direct.get(sid)
+        if callback is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            callback(
+                Delivery(subject.decode(), (reply or b"").decode(), bytes(headers or b""), data)
+            )
+        except Exception:  # an escape would end nats-py's read loop for good
+            _LOG.exception("a mesh callback failed", extra={"subject": subject.decode()})
+
+    async def _process_err(self, err_msg: str) -> None:
+        refused = _REFUSED.search(err_msg)
+        if refused:
+            self.on_refused(refused[1])
+        elif self.is_connected and "permissions violation" not in err_msg:
+            # Expired or revoked credentials, a slow consumer, a server going away: nats-py would
+            # close for good; a node must come back, with the credentials then on disk.
+            await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
+            return
+        await super()._process_err(err_msg)
+
+    # The three below add to what nats-py keeps, without waiting.
+
+    def send(self, command: bytes) -> None:
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def listen(self, subject: str, queue: str, callback: OnDelivery) -> int:
+        self._sid += 1
+        sid = self._sid
+        self._subs[sid] = Subscription(self, sid, subject, queue)  # replayed on reconnect
+        self.direct[sid] = callback
+        if self.is_connected:
+            self.send(f"SUB {subject} {queue} {sid}\r\n".encode())
+        return sid
+
+    def unlisten(self, sid: int) -> None:
+        self.direct.pop(sid, None)
+        if self._subs.pop(sid, None) is not None and self.is_connected:
+            self.send(f"UNSUB {sid}\r\n".encode())
+
+    def full(self, size_bytes: int) -> bool:
+        return self._pending_data_size + size_bytes > _BUFFER_BYTES
+
+
+class NatsWire:
+    """One connection to NATS that comes back by itself for ever. Make it with ``connect``."""
+
+    def __init__(self) -> None:
+        self._client = _DirectClient()
+        self._client.on_refused = self._refused
+        self._listeners: list[Listener] = []
+        self._last_error: Exception | None = None
+        self._closing = False
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        creds: Path | None = None,
+        name: str = "",
+        inbox_prefix: str = "_INBOX",
+        timeout_s: float | None = 10.0,
+        listener: Listener | None = None,
+    ) -> NatsWire:
+        """A connected wire. ``creds`` is read again at each reconnect, so it may be renewed.
+
+        Args:
+            timeout_s: how long to try at first; None tries for ever.
+            listener: is told of the first connection too.
+
+        Raises:
+            Unreachable: no answer from ``url`` in time.
+            Unauthenticated: the broker refuses the credentials.
+        """
+        wire = cls()
+        if listener is not None:
+            wire.add_listener(listener)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await wire._open(url, creds, name, inbox_prefix)
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            await wire.close()
+            raise wire._explain(url, error) from error
+        wire._tell(Listener.connected)
+        return wire
+
+    async def _open(self, url: str, creds: Path | None, name: str, inbox_prefix: str) -> None:
+        await self._client.connect(
+            url.split(","),
+            name=name or None,
+            user_credentials=str(creds) if creds else None,
+            inbox_prefix=inbox_prefix,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_FIRST_WAIT_S,  # type: ignore[arg-type] # said int, used as float
+            connect_timeout=5,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=_BUFFER_BYTES,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            reconnect_to_server_handler=_choose_server,
+        )
+
+    def _explain(self, url: str, error: Exception) -> Unreachable | Unauthenticated:
+        last = self._last_error or error
+        if "authorization" in str(last).lower() or "authentication" in str(last).lower():
+            return Unauthenticated(
+                f"NATS at {url} refused the credentials.",
+                reason="NATS_REFUSED",
+                remedy="Enrol again, or point to the credentials file of this installation.",
+            )
+        return Unreachable(
+            f"NATS at {url} does not answer ({last or 'timeout'}).",
+            reason="NATS_UNREACHABLE",
+            remedy="Start it, or check the address and the firewall.",
+        )
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = error
+        _LOG.debug("nats: %s", error)
+
+    async def _on_disconnected(self) -> None:
+        if not self._closing:
+            _LOG.warning("lost the connection to NATS")
+            self._tell(Listener.disconnected)
+
+    async def _on_reconnected(self) -> None:
+        _LOG.info("connected to NATS again")
+        self._tell(Listener.connected)
+
+    def _refused(self, subject: str) -> None:
+        _LOG.warning("NATS refused a publish to %s", subject)
+        for listener in list(self._listeners):
+            listener.refused(subject)
+
+    def _tell(self, event: Callable[[Listener], None]) -> None:
+        for listener in list(self._listeners):
+            getattr(listener, event.__name__)()
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return self._client.max_payload
+
+    def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b""
+    ) -> None:
+        size = len(headers) + len(payload)
+        assert size <= self._client.max_payload, size
+        if not self._client.is_connected:
+            raise WireDown
+        if self._client.full(size):
+            raise WireDown("The buffer of the connection to NATS is full.")
+        if headers:
+            head = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
+        else:
+            head = f"PUB {subject} {reply} {size}\r\n".encode()
+        self._client.send(b"".join((head, headers, payload, b"\r\n")))
+
+    def subscribe(self, subject: str, callback: OnDelivery, *, queue: str = "") -> Unsubscribe:
+        sid = self._client.listen(subject, queue, callback)
+        return lambda: self._client.unlisten(sid)
+
+    async def flush(self, timeout_s: float = 5.0) -> None:
+        if not self._client.is_connected:
+            raise WireDown
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._client.flush(timeout=max(1, round(timeout_s)))
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise WireDown from error
+
+    def add_listener(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    async def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._client.direct.clear()
+        if self._client.options:
+            with contextlib.suppress(nats.errors.Error, OSError, AssertionError):
+                await self._client.close()
+        for listener in list(self._listeners):
+            listener.disconnected()
+        self._listeners.clear()

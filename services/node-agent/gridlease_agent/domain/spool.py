@@ -1,0 +1,139 @@
+"""What the agent has on disk: its leases, the desired set that it follows, and unclean devices.
+
+Frozen records only; what they mean and how they change is in ``lease``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+RUN_METER = "run_ns"
+
+Counters = Mapping[tuple[int, str], int]  # (segment number, meter) -> cumulative
+
+
+class Phase(enum.IntEnum):
+    KNOWN = 1
+    STARTING = 2
+    EXITED = 3
+    CLEAN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """One reading of the host: two clocks that count only within one boot."""
+
+    boot_id: str
+    boottime_ns: int
+    raw_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The end of a grant, on both clocks of one boot; over when either says so."""
+
+    boot_id: str
+    boottime_ns: int
+    raw_ns: int
+
+    def left_ns(self, now: Clocks) -> int:
+        """Nanoseconds until the end, by the faster clock; void (0) after a reboot [T 18]."""
+        if now.boot_id != self.boot_id:
+            return 0
+        return max(0, min(self.boottime_ns - now.boottime_ns, self.raw_ns - now.raw_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a lease's sandbox ended, or why it never began."""
+
+    code: int
+    reason: str
+    ran_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shim:
+    """A shim found alive. ``ready_ns``: boottime at which the workload began, None = not yet."""
+
+    lease_id: str
+    devices: tuple[str, ...]
+    deadline: Deadline
+    ready_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """A shim's exit file: boottimes of ``boot_id``."""
+
+    boot_id: str
+    code: int
+    reason: str
+    ready_ns: int | None
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One lease on disk. ``segments``: (number, boottime from which it counts), in order.
+
+    ``deadline``, ``ready_ns`` and ``segments`` count on the clocks of ``boot_id``.
+    """
+
+    lease_id: str
+    devices: tuple[str, ...]
+    boot_id: str
+    known_ns: int  # boottime at which the lease was first heard of, in this boot
+    start_by_ms: int
+    phase: Phase = Phase.KNOWN
+    deadline: Deadline | None = None
+    span_ms: int = 0  # what the answer that set the deadline promised
+    last: bool = False
+    reason: str = ""  # billing's, with ``last``
+    ready_ns: int | None = None
+    segments: tuple[tuple[int, int], ...] = ()
+    counters: Counters = field(default_factory=dict)
+    exit: Exit | None = None
+    final_acknowledged: bool = False
+    stop_at_ns: int | None = None  # boottime by which an ordered stop has to be over
+
+    @property
+    def gone(self) -> bool:
+        """Proof that the lease neither runs nor ever will: billing has its last word [T 11]."""
+        return self.phase is Phase.CLEAN and self.final_acknowledged
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One lease of a desired set's ``run``."""
+
+    lease_id: str
+    devices: tuple[str, ...]
+    start_by_ms: int = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrder:
+    """One lease of a desired set's ``stop``."""
+
+    lease_id: str
+    notice_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """The whole file. ``named``: the leases of the last desired set, to run or to stop."""
+
+    spool_id: str
+    generation: int = 0
+    named: frozenset[str] = frozenset()
+    dirty: frozenset[str] = frozenset()
+    rows: Mapping[str, Row] = field(default_factory=dict)
+
+    def with_rows(self, *rows: Row) -> Spool:
+        """The same spool with these rows written over its own."""
+        if not rows:
+            return self
+        return replace(self, rows={**self.rows, **{row.lease_id: row for row in rows}})

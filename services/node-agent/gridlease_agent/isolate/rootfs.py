@@ -1,0 +1,50 @@
+"""What a sandbox sees of this host's file system: its /usr, read-only, and a tiny /etc."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from gridlease_agent.runtimes.spec import TASK_ID
+
+_TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+# Shared by every program of the host: names behind alternatives, and roots of trust.
+_ETC_FOLDERS = ("etc/alternatives", "etc/ssl/certs", "etc/ca-certificates", "etc/pki")
+_PASSWD = f"root:x:0:0:root:/work:/bin/sh\ntask:x:{TASK_ID}:{TASK_ID}:task:/work:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+_GROUP = f"root:x:0:\ntty:x:5:\ntask:x:{TASK_ID}:\nnogroup:x:65534:\n"
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoot:
+    """The host's part of every sandbox's root file system."""
+
+    links: tuple[tuple[str, str], ...]
+    binds: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, str], ...]
+    shell: str
+    machine: str
+
+
+def read(root: Path = Path("/")) -> HostRoot:
+    """Look at the host once: which top folders are links into /usr, and which are folders."""
+    links: list[tuple[str, str]] = []
+    binds = [("/usr", "/usr")]
+    for name in _TOP:
+        path = root / name
+        if path.is_symlink():
+            links.append((f"/{name}", str(path.readlink())))
+        elif path.is_dir():
+            binds.append((f"/{name}", f"/{name}"))
+    binds += [(f"/{name}", f"/{name}") for name in _ETC_FOLDERS if (root / name).is_dir()]
+    if (root / "etc/ld.so.cache").is_file():
+        binds.append(("/etc/ld.so.cache", "/etc/ld.so.cache"))
+    files = (
+        ("/etc/passwd", _PASSWD),
+        ("/etc/group", _GROUP),
+        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+        ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+        ("/etc/resolv.conf", ""),
+    )
+    shell = "/bin/bash" if (root / "bin/bash").exists() else "/bin/sh"
+    return HostRoot(tuple(links), tuple(binds), files, shell, platform.machine())

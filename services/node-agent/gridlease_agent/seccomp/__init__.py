@@ -1,0 +1,1 @@
+"""The strict system call profile of a task: data (``strict.json``) and its two renderings."""
