@@ -13,13 +13,12 @@ to disk, commits, and only then uses it: sends, executes, hands a deadline to a 
     started(spool, lease_id) -> Spool                 STARTING and dirty: on disk BEFORE exec
     observe_ready(spool, lease_id, ready_ns), observe_exit(spool, lease_id, record) -> Spool
     scrubbed(spool, devices) -> Spool                 scrub verified
-    next_steps(spool, now, shims, asked_ns, retry_ms, prepared) -> tuple[Step, ...]   in order
-    metered(spool, now) -> Spool                      running counters brought up to now
+    ticked(spool, now) -> Spool                       counters up to now; start_by passed
     settle_report(spool), sync_report(spool)          what is on disk, nothing else
     deletable(spool, row), deleted(spool, lease_id)
 
-A shell's turn: ``steps = next_steps(...)``; for each: write ``step.spool_after`` where it has one,
-commit, act. ``Settle`` and the report to the scheduler speak only of what is committed.
+``step.next_steps`` says what to do next. ``Settle`` and ``SyncNode`` speak only of what is
+committed.
 
 Source: docs/lease-protocol.md, sections 2, 4, 5 and 7.
 """
@@ -163,9 +162,7 @@ def _extended(row: Row, sent: Clocks, received: Clocks, answer: Answer) -> Row:
 def _later(old: Deadline | None, new: Deadline) -> Deadline:
     if old is None or old.boot_id != new.boot_id:
         return new
-    return Deadline(
-        new.boot_id, max(old.boottime_ns, new.boottime_ns), max(old.raw_ns, new.raw_ns)
-    )
+    return Deadline(new.boot_id, max(old.boottime_ns, new.boottime_ns), max(old.raw_ns, new.raw_ns))
 
 
 def may_start(spool: Spool, lease_id: str, now: Clocks, busy: Collection[str]) -> bool:
@@ -236,14 +233,20 @@ def _counted(row: Row, until_ns: int) -> Counters:
     return counters
 
 
-def metered(spool: Spool, now: Clocks) -> Spool:
-    """Running counters brought up to now; spooled every few seconds and before each Settle."""
-    rows = [
-        replace(row, counters=_counted(row, now.boottime_ns))
-        for row in spool.rows.values()
-        if row.phase is Phase.STARTING and row.ready_ns is not None and row.boot_id == now.boot_id
-    ]
-    return spool.with_rows(*rows)
+def ticked(spool: Spool, now: Clocks) -> Spool:
+    """What time alone does: running counters come up to now, and what did not start by its time
+    never will. Written every few seconds and before each ``Settle``."""
+    rows = [_ticked(row, now) for row in spool.rows.values() if row.boot_id == now.boot_id]
+    return _cleaned(spool.with_rows(*rows))
+
+
+def _ticked(row: Row, now: Clocks) -> Row:
+    if row.phase is Phase.STARTING and row.ready_ns is not None:
+        return replace(row, counters=_counted(row, now.boottime_ns))
+    waited_ns = now.boottime_ns - row.known_ns
+    if row.phase is Phase.KNOWN and waited_ns >= row.start_by_ms * 1_000_000:
+        return _never_started(row, "START_BY_PASSED")
+    return row
 
 
 def scrubbed(spool: Spool, devices: Iterable[str]) -> Spool:
