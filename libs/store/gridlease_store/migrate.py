@@ -8,19 +8,40 @@ one transaction under an advisory lock, so any number of processes may start at 
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import asyncpg
 from gridlease_kernel.faults import Fault, Precondition, Unreachable
 
-from . import revisions
+from .connect import connect
 from .faults import fault_of
+from .revisions import Revision, read_revisions, scripts
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
+# One for all rooms of a database: creating schemas and roles side by side would collide.
+_LOCK: Final = 0x6772_6964_6C65_6173  # "gridleas"
+_DDL_LOCK_TIMEOUT: Final = "5s"  # a migration queues traffic behind itself no longer than this
+_APPLY_S: Final = 600.0
+
+# A role that reads and writes in its schema and nowhere else. Later grants and revokes of a
+# revision stand, because default privileges apply only as a table is created.
+_PREPARE: Final = """
+CREATE SCHEMA IF NOT EXISTS {schema};
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+        CREATE ROLE {role} {login};
+    END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;  -- roles are shared between databases: another's migration was first
+END $$;
+GRANT USAGE ON SCHEMA {schema} TO {role};
+ALTER DEFAULT PRIVILEGES IN SCHEMA {schema}
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE, SELECT ON SEQUENCES TO {role};
+SET LOCAL search_path TO {schema};
+"""
 
 
 async def migrate(
@@ -34,8 +55,6 @@ async def migrate(
 ) -> list[str]:
     """Apply what is missing; the names of the revisions applied now.
 
-    Runs in a thread of its own: alembic is synchronous, and a service's loop must not wait.
-
     Args:
         dsn: The owner's address: it may create schemas and roles.
         schema: The room's schema; created if absent.
@@ -47,50 +66,62 @@ async def migrate(
         timeout_s: How long to wait for others who migrate, and for the database, in seconds.
 
     Raises:
-        Precondition: MIGRATION_FAILED, MIGRATION_FILES or DATABASE_TOO_NEW.
+        Precondition: MIGRATION_FAILED (nothing was changed), MIGRATION_FILES, DATABASE_TOO_NEW or
+            DATABASE_REFUSED.
         Unreachable: the database did not answer in time.
     """
     role = role or f"gl_{schema}"
     assert _NAME.fullmatch(schema), schema
     assert _NAME.fullmatch(role), role
-    plan = revisions.Plan(schema, role, login, timeout_s, tuple(read_revisions(source)))
+    revisions = list(read_revisions(source))
+    prepare = _PREPARE.format(schema=schema, role=role, login="LOGIN" if login else "NOLOGIN")
+    connection = await connect(dsn, wait_s=timeout_s, settings={"timezone": "UTC"})
     try:
-        return await asyncio.to_thread(revisions.apply, dsn, plan)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise _as_fault(error, schema) from error
-
-
-def read_revisions(source: str | Path) -> Iterator[revisions.Revision]:
-    """The numbered SQL files of a package's ``migrations`` folder, or of a folder, in order.
-
-    Raises:
-        Precondition: MIGRATION_FILES for a misnamed file or a gap in the numbers.
-    """
-    if isinstance(source, Path):
-        root: importlib.resources.abc.Traversable = source
-    else:
-        root = importlib.resources.files(source) / "migrations"
-    files = sorted(
-        (it for it in root.iterdir() if it.name.endswith(".sql")), key=lambda it: it.name
-    )
-    for number, file in enumerate(files, start=1):
-        found = _FILE.fullmatch(file.name)
-        if found is None or int(found.group(1)) != number:
-            raise Precondition(
-                f"{file.name} is not number {number:04d} of {source}.",
-                reason="MIGRATION_FILES",
-                remedy="Name the files 0001_name.sql, 0002_name.sql, … without a gap.",
+        async with asyncio.timeout(timeout_s + _APPLY_S), connection.transaction():
+            await _lock(connection, timeout_s)
+            await connection.execute(prepare)
+            applied = await _upgrade(connection, schema, revisions)
+            # Written by migrations alone.
+            await connection.execute(
+                f"REVOKE INSERT, UPDATE, DELETE ON {schema}.alembic_version FROM {role}"
             )
-        yield revisions.Revision(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise _as_fault(error, schema, "") from error
+    finally:
+        connection.terminate()
+    return applied
 
 
-def _as_fault(error: Exception, schema: str) -> Fault:
+async def _lock(connection: asyncpg.Connection[Any], timeout_s: float) -> None:
+    await connection.execute(f"SET LOCAL lock_timeout = {round(timeout_s * 1_000)}")
+    await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    await connection.execute(f"SET LOCAL lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
+
+
+async def _upgrade(
+    connection: asyncpg.Connection[Any], schema: str, revisions: list[Revision]
+) -> list[str]:
+    table = f"{schema}.alembic_version"
+    version = None
+    if await connection.fetchval("SELECT to_regclass($1)", table) is not None:
+        version = await connection.fetchval(f"SELECT version_num FROM {table}")  # noqa: S608
+    # Alembic is synchronous and takes its time: not in the service's loop.
+    missing = await asyncio.to_thread(scripts, revisions, schema, version)
+    for script in missing:
+        try:
+            await connection.execute(script.sql)
+        except asyncpg.PostgresError as error:
+            raise _as_fault(error, schema, f" at {script.name}") from error
+    return [it.name for it in missing]
+
+
+def _as_fault(error: Exception, schema: str, where: str) -> Fault:
     known = fault_of(error)
     if isinstance(known, Unreachable):
         return known
     detail = getattr(error, "detail", None)
     return Precondition(
-        f"Migrating schema {schema} failed: {error}" + (f" ({detail})" if detail else ""),
+        f"Migrating schema {schema} failed{where}: {error}" + (f" ({detail})" if detail else ""),
         reason="MIGRATION_FAILED",
         remedy="Nothing was changed. Check that the migrating role owns the schema.",
     )

@@ -1,27 +1,27 @@
-"""Alembic's part of migrating: the revision map, the version table, one transaction."""
+"""Alembic's part of migrating: from numbered SQL files to the script of each missing revision.
+
+Alembic works in its offline mode: it orders the revisions and writes the statements that keep the
+version table; what runs them is asyncpg, as everywhere else (SQLAlchemy's own way to asyncpg
+prepares every statement, which a script of many does not survive).
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
+import importlib.resources
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from alembic.runtime.migration import MigrationContext, MigrationStep, RevisionStep
 from alembic.script.base import Script
 from alembic.script.revision import RevisionMap
 from gridlease_kernel.faults import Precondition
-from sqlalchemy import Connection, exc, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
-from .connect import connect
-
-# One for all rooms of a database: creating schemas and roles side by side would collide.
-_LOCK = 0x6772_6964_6C65_6173  # "gridleas"
-_DDL_LOCK_TIMEOUT = "5s"  # a migration never queues traffic behind itself for longer
-_APPLY_S = 600.0
+_FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,121 +32,86 @@ class Revision:
     sql: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a schema should come to."""
+def read_revisions(source: str | Path) -> Iterator[Revision]:
+    """The numbered SQL files of a package's ``migrations`` folder, or of a folder, in order.
 
-    schema: str
-    role: str
-    login: bool
-    timeout_s: float
-    revisions: tuple[Revision, ...]
-
-
-def apply(dsn: str, plan: Plan) -> list[str]:
-    """Bring the schema up to the plan, in a loop of this thread's own; what was applied."""
-    return asyncio.run(_apply(dsn, plan))
-
-
-async def _apply(dsn: str, plan: Plan) -> list[str]:
-    async def creator() -> Any:
-        return await connect(dsn, wait_s=plan.timeout_s)
-
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=creator, poolclass=NullPool)
-    try:
-        async with asyncio.timeout(plan.timeout_s + _APPLY_S), engine.begin() as connection:
-            return await connection.run_sync(_upgrade, plan)
-    except exc.DBAPIError as error:
-        # SQLAlchemy wraps its adapter's error, which wraps the driver's: the driver's tells most.
-        inner = error.orig.__cause__ if error.orig is not None else None
-        raise (inner or error) from error
-    finally:
-        await engine.dispose()
+    Raises:
+        Precondition: MIGRATION_FILES for a misnamed file or a gap in the numbers.
+    """
+    root: Traversable
+    root = source if isinstance(source, Path) else importlib.resources.files(source) / "migrations"
+    named = (it for it in root.iterdir() if it.name.endswith(".sql"))
+    for number, file in enumerate(sorted(named, key=lambda it: it.name), start=1):
+        found = _FILE.fullmatch(file.name)
+        if found is None or int(found.group(1)) != number:
+            raise Precondition(
+                f"{file.name} is not number {number:04d} of {source}.",
+                reason="MIGRATION_FILES",
+                remedy="Name the files 0001_name.sql, 0002_name.sql, … without a gap.",
+            )
+        yield Revision(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
 
 
-def _upgrade(connection: Connection, plan: Plan) -> list[str]:
-    lock_ms = round(plan.timeout_s * 1_000)
-    connection.execute(text(f"SET LOCAL lock_timeout = {lock_ms}"))
-    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-    connection.execute(text(f"SET LOCAL lock_timeout = '{_DDL_LOCK_TIMEOUT}'"))
-    _prepare(connection, plan)
-    scripts = _scripts(connection, plan.revisions)
-    revision_map = RevisionMap(lambda: scripts)
-    applied: list[str] = []
+def scripts(revisions: Sequence[Revision], schema: str, version: str | None) -> list[Revision]:
+    """What to run, in order, to bring ``schema`` from ``version`` (None: empty) to the newest.
 
-    def missing(heads: tuple[str, ...], _context: MigrationContext) -> list[RevisionStep]:
-        _assert_known(heads, plan)
-        steps = [it for it in scripts if not heads or it.revision > heads[0]]
-        applied.extend(it.revision for it in steps)
-        return [MigrationStep.upgrade_from_script(revision_map, it) for it in steps]
-
-    context = MigrationContext.configure(
-        connection, opts={"version_table_schema": plan.schema, "fn": missing}
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-    _run(
-        connection,
-        f"REVOKE INSERT, UPDATE, DELETE ON {plan.schema}.alembic_version FROM {plan.role}",
-    )
-    return applied
-
-
-def _assert_known(heads: tuple[str, ...], plan: Plan) -> None:
-    known = {it.name for it in plan.revisions}
-    unknown = [head for head in heads if head not in known]
-    if unknown:
+    Raises:
+        Precondition: DATABASE_TOO_NEW where ``version`` is none of the revisions.
+    """
+    names = [it.name for it in revisions]
+    if version is not None and version not in names:
         raise Precondition(
-            f"Schema {plan.schema} is at {unknown[0]}, which this release does not know.",
+            f"Schema {schema} is at {version}, which this release does not know.",
             reason="DATABASE_TOO_NEW",
             remedy="Start the newer release; migrations only go forward.",
         )
+    done = 0 if version is None else names.index(version) + 1
+    known = _as_alembic(revisions)
+    return [
+        Revision(names[at], _script(known, names[at], schema, names[at - 1] if at else None))
+        for at in range(done, len(names))
+    ]
 
 
-def _prepare(connection: Connection, plan: Plan) -> None:
-    """The schema, and a role that reads and writes in it and nowhere else."""
-    schema, role = plan.schema, plan.role
-    _run(
-        connection,
-        f"""
-        CREATE SCHEMA IF NOT EXISTS {schema};
-        DO $$ BEGIN
-            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
-                CREATE ROLE {role} {"LOGIN" if plan.login else "NOLOGIN"};
-            END IF;
-        EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- roles are shared: another database's migration was first
-        END $$;
-        GRANT USAGE ON SCHEMA {schema} TO {role};
-        ALTER DEFAULT PRIVILEGES IN SCHEMA {schema}
-            GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
-        ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE, SELECT ON SEQUENCES TO {role};
-        SET LOCAL search_path TO {schema};
-        """,
-    )
-
-
-def _scripts(connection: Connection, revisions: Iterable[Revision]) -> list[Script]:
+def _as_alembic(revisions: Sequence[Revision]) -> RevisionMap:
     """Each file as alembic sees a revision: a module with ``revision`` and ``upgrade``."""
-    scripts: list[Script] = []
-    before: str | None = None
+    found: list[Script] = []
     for revision in revisions:
-        module = ModuleType(f"revision_{revision.name}")
-        module.__doc__ = revision.name
+        module = ModuleType(revision.name, revision.name)
+        before = found[-1].revision if found else None
         module.__dict__.update(
-            revision=revision.name, down_revision=before, upgrade=_body(connection, revision.sql)
+            revision=revision.name, down_revision=before, upgrade=_body(revision.sql)
         )
-        scripts.append(Script(module, revision.name, f"{revision.name}.sql"))
-        before = revision.name
-    return scripts
+        found.append(Script(module, revision.name, f"{revision.name}.sql"))
+    return RevisionMap(lambda: found)
 
 
-def _body(connection: Connection, sql: str) -> Any:
-    return lambda **_: _run(connection, sql)
+def _body(sql: str) -> Callable[[MigrationContext], None]:
+    def upgrade(context: MigrationContext) -> None:
+        # The line break ends a comment on the last line.
+        context.impl.static_output(f"{sql}\n;")
+
+    return upgrade
 
 
-def _run(connection: Connection, sql: str) -> None:
-    """Run a script of many statements: the driver's simple protocol, which SQLAlchemy hides."""
-    raw = connection.connection.dbapi_connection
-    assert raw is not None
-    raw.run_async(lambda driver: driver.execute(sql))
+def _script(known: RevisionMap, name: str, schema: str, before: str | None) -> str:
+    """One revision's SQL with the statements that record it in the version table."""
+
+    def step(_heads: object, _context: object) -> list[RevisionStep]:
+        script = known.get_revision(name)
+        assert isinstance(script, Script), name
+        return [MigrationStep.upgrade_from_script(known, script)]
+
+    written = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql",
+        opts={
+            "as_sql": True,
+            "fn": step,
+            "output_buffer": written,
+            "starting_rev": before,
+            "version_table_schema": schema,
+        },
+    )
+    context.run_migrations(context=context)
+    return written.getvalue()

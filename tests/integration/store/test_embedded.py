@@ -64,7 +64,9 @@ async def test_a_killed_postmaster_loses_no_committed_row(launch, bin_dir):
     busy = asyncio.create_task(writer.execute("SELECT pg_sleep(300)"))
     watcher = await asyncpg.connect(dsn)
     await eventually(
-        lambda: watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'")
+        lambda: watcher.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'"
+        )
     )
     await watcher.close()
     os.kill(server.pid, signal.SIGKILL)
