@@ -58,7 +58,7 @@ from typing import Any
 TICK_MS = 500
 QUOTA_PAUSE_NS = 1_000_000_000
 KILL_PATIENCE_S = 30.0
-SIGTERM_FDS = (200, 201, 202, 203)  # seccomp, info, block, args: see runtimes/bwrap.py
+BWRAP_FDS = (200, 201, 202, 203)  # seccomp, info, block, args: see runtimes/bwrap.py
 CGROUPS = "/sys/fs/cgroup"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CLONE_NEWNS = 0x00020000
@@ -135,6 +135,11 @@ def start_ticks(pid: int) -> int:
     return int(fields[19]) if len(fields) > 19 else 0
 
 
+def state_letter(pid: int) -> str:
+    """The process's state as ps shows it (R, S, D, Z …), X if there is none."""
+    return (read_text(f"/proc/{pid}/stat").rpartition(")")[2].split() or ["X"])[0]
+
+
 def _in_child(uid: int, fds: dict[int, int], limits: dict[str, int]) -> None:
     """Between fork and exec: die with the shim, take the given descriptors, limits and user."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -187,7 +192,9 @@ class Cgroup:
         self.v2 = os.path.exists(f"{CGROUPS}/cgroup.controllers")
         kinds = [""] if self.v2 else ["freezer", "pids", "memory", "cpuacct", "cpu"]
         if not self.v2:
-            kinds += [kind for kind in sorted(os.listdir(CGROUPS)) if kind not in kinds]
+            kinds += [
+                kind for kind in sorted(os.listdir(CGROUPS)) if kind not in (*kinds, "unified")
+            ]
         self._folders = {kind: f"{CGROUPS}/{kind}/{name}" for kind in kinds} if name else {}
 
     def _file(self, kind: str, name: str) -> str:
@@ -234,7 +241,11 @@ class Cgroup:
         for folder in self._folders.values():
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-        return not any(os.path.isdir(folder) for folder in self._folders.values())
+        return not self.left()
+
+    def left(self) -> list[str]:
+        """The folders that are still there."""
+        return [folder for folder in self._folders.values() if os.path.isdir(folder)]
 
 
 def walk_usage(folder: str) -> Iterator[tuple[int, int] | None]:
@@ -315,6 +326,7 @@ class Shim:
         self.root = f"{self.spec['stage']}/crun"
         self.child = 0  # the process to wait for: crun's container, or bubblewrap itself
         self.init = 0  # the sandbox's process 1, by the host's number
+        self.init_ticks = 0  # and when it began: a pid alone may be another's by now
         self.release_fd = -1
         self.guard_pid = self.guard_pipe = -1
         self.notified = self.killed = False
@@ -334,7 +346,9 @@ class Shim:
             mount("none", "/", "", _MS_REC | _MS_SLAVE)
             if os.path.exists(f"{CGROUPS}/unified") and not self.cgroup.v2:
                 # crun 1.8.1 refuses hybrid cgroups as soon as the v2 tree holds a controller.
+                # It still makes folders there: the tmpfs takes them along when all is over.
                 _libc.umount2(f"{CGROUPS}/unified".encode(), _MNT_DETACH)
+                mount("tmpfs", f"{CGROUPS}/unified", "tmpfs", _MS_NOSUID, "size=1m")
             os.makedirs(stage, 0o755, exist_ok=True)
             mount("tmpfs", stage, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=16m")
         os.makedirs(stage, 0o755, exist_ok=True)
@@ -345,6 +359,11 @@ class Shim:
             os.makedirs(os.path.dirname(f"{stage}/{path}"), 0o755, exist_ok=True)
             with open(f"{stage}/{path}", "w", encoding="utf-8") as file:
                 file.write(text)
+        for row in (self.spec["oci"] or {"mounts": []})["mounts"]:
+            # The mapped root may not make the mount points: they are here beforehand.
+            source = row["source"]
+            bound = {f"{stage}/{path}": origin for origin, path, _ro in self.spec["binds"]}
+            _place(bound.get(source, "/"), f"{stage}/bundle/rootfs{row['destination']}")
         for source, path, read_only in self.spec["binds"]:
             self._bind(source, f"{stage}/{path}", read_only=read_only)
         if self.spec["owner"] >= 0:
@@ -352,11 +371,7 @@ class Shim:
 
     @staticmethod
     def _bind(source: str, target: str, *, read_only: bool) -> None:
-        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-        if os.path.isdir(source):
-            os.makedirs(target, 0o755, exist_ok=True)
-        else:
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        _place(source, target)
         mount(source, target, "", _MS_BIND | _MS_REC)
         if read_only:
             flags = _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV
@@ -387,10 +402,13 @@ class Shim:
         if os.read(read_fd, 1):
             return  # the shim ended in good order
         ended = boottime_ns()
+        started = read_json(f"{self.folder}/started.json") or {}
+        self.init = started.get("init_pid", 0)
+        self.init_ticks = started.get("init_ticks", 0)
         clean = self._clear_away()
         if not os.path.exists(f"{self.folder}/exit.json"):
             self.reason, self.message = "SHIM_LOST", "The task's keeper died; the task with it."
-            self.started = os.path.exists(f"{self.folder}/started.json")
+            self.started = bool(started)
             self._write_exit(137, 9, ended, clean=clean, cpu_ns=0)
 
     def _clear_away(self) -> bool:
@@ -403,16 +421,17 @@ class Shim:
                 with contextlib.suppress(Trouble):
                     self.crun("delete", "--force", self.spec["lease_id"])
                     deleted = True
-            alive = self.init and start_ticks(self.init) and not self._is_zombie(self.init)
-            if self.cgroup.remove() and not alive:
+            _reap_all()  # a zombie holds its cgroup
+            if self.cgroup.remove() and not self._init_lives():
                 return True
             if time.monotonic() > until:
                 return False
             time.sleep(0.01)
 
-    @staticmethod
-    def _is_zombie(pid: int) -> bool:
-        return read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] in ([], ["Z"])
+    def _init_lives(self) -> bool:
+        if not self.init or start_ticks(self.init) != self.init_ticks:
+            return False
+        return state_letter(self.init) not in "ZX"
 
     # -- the runtime -------------------------------------------------------------------------
 
@@ -448,6 +467,7 @@ class Shim:
             self.child = self.init = int(read_text(pid_file))
         else:
             self._create_bwrap(output)
+        self.init_ticks = start_ticks(self.init)
         os.close(self.log.write_fd)
         self.log.write_fd = -1
 
@@ -456,21 +476,20 @@ class Shim:
         options = _filled("".join(word + "\0" for word in self.spec["options"]).encode())
         info_read, info_write = os.pipe()
         block_read, self.release_fd = os.pipe()
-        fds = output | dict(
-            zip(SIGTERM_FDS, (seccomp, info_write, block_read, options), strict=True)
-        )
-        limits = {name: n for name, n in self.spec["rlimits"].items() if name in ("CORE", "NOFILE")}
-        self.child = spawn(self.spec["program"], fds, uid=self.spec["run_as"], limits=limits)
+        fds = output | dict(zip(BWRAP_FDS, (seccomp, info_write, block_read, options), strict=True))
+        uid = self.spec["run_as"]
+        limits = dict(self.spec["rlimits"])
+        tasks = limits.pop("NPROC")
+        if uid >= 0:
+            limits["NPROC"] = tasks  # this uid is the lease's alone
+        self.child = spawn(self.spec["program"], fds, uid=uid, limits=limits)
         for fd in (seccomp, info_write, block_read, options):
             os.close(fd)
         self.init = int(_child_pid(info_read))
-        for name in ("NPROC", "FSIZE", "DATA"):
-            kind = getattr(resource, f"RLIMIT_{name}")
+        if uid < 0:
+            # Only inside: there the count begins anew (Linux 5.14), outside the user has others.
             with contextlib.suppress(OSError, ValueError):
-                hard = resource.prlimit(self.init, kind)[1]
-                limit = self.spec["rlimits"][name]
-                value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-                resource.prlimit(self.init, kind, (value, value))
+                resource.prlimit(self.init, resource.RLIMIT_NPROC, (tasks, tasks))
 
     def release(self) -> None:
         """Let the task run. ``started.json`` is on disk by now."""
@@ -533,11 +552,10 @@ class Shim:
         self._kill_everything()
 
     def _kill_everything(self) -> None:
-        for pid in {self.init, self.child} - {0}:
-            # Process 1 takes its whole pid namespace along. Its pid is not reused before the
-            # shim has reaped it; the guard, which cannot reap, checks the cgroup as well.
+        if self.init and start_ticks(self.init) == self.init_ticks:
+            # Process 1 takes its whole pid namespace along.
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(self.init, signal.SIGKILL)
         self.cgroup.kill()
 
     # -- keeping -----------------------------------------------------------------------------
@@ -568,7 +586,7 @@ class Shim:
     def _write_started(self) -> None:
         self.started = True
         clocks = {"boottime_ns": boottime_ns(), "raw_ns": raw_ns(), "wall_ns": time.time_ns()}
-        own = {"boot_id": self.boot_id, "init_pid": self.init}
+        own = {"boot_id": self.boot_id, "init_pid": self.init, "init_ticks": self.init_ticks}
         write_json(f"{self.folder}/started.json", own | clocks)
 
     def _keep(self) -> tuple[int, int, int]:
@@ -667,6 +685,21 @@ class Shim:
         write_json(f"{self.folder}/exit.json", record)
 
 
+def _place(source: str, target: str) -> None:
+    """Something of ``source``'s kind at ``target``, to mount it on."""
+    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+    if os.path.isdir(source):
+        os.makedirs(target, 0o755, exist_ok=True)
+    elif not os.path.exists(target):
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+
+
+def _reap_all() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def _filled(data: bytes) -> int:
     """A descriptor to read ``data`` from."""
     fd = os.memfd_create("gridlease")
@@ -712,7 +745,9 @@ def main(argv: list[str], forever: Callable[[Shim], None] = Shim.run) -> int:
     os.chdir("/")
     os.umask(0o022)
     words = os.open(f"{folder}/shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    null = os.open("/dev/null", os.O_RDONLY)
+    # Not /dev/null: crun gives its standard streams to the task's user, the host's node too.
+    null, end = os.pipe()
+    os.close(end)
     for source, target in ((null, 0), (words, 1), (words, 2)):
         os.dup2(source, target)
     os.closerange(3, 1024)

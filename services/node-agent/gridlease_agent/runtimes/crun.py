@@ -77,8 +77,7 @@ def render(spec: SandboxSpec, host: HostRoot, folder: str, program: str) -> dict
         "owner": spec.host_uid,
         "run_as": -1,
         "binds": [
-            [mount.source, path, mount.read_only]
-            for mount, path in zip(shown, staged, strict=True)
+            [mount.source, path, mount.read_only] for mount, path in zip(shown, staged, strict=True)
         ],
         "links": [[ROOTFS + path, target] for path, target in host.links],
         "files": [[ROOTFS + path, text] for path, text in host.files],

@@ -1,0 +1,369 @@
+"""Sandboxes of this node: start, extend, stop and look at them, through their shims' folders.
+
+Nothing here keeps state: what there is to know lies in ``leases/<lease_id>/`` (see ``shim.py``
+for who writes what), so an agent that starts again finds every sandbox as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gridlease_kernel.faults import Exists, Missing, Precondition
+
+from gridlease_agent import shim
+from gridlease_agent.isolate.rootfs import HostRoot
+from gridlease_agent.isolate.rootfs import read as read_host
+from gridlease_agent.runtimes import bwrap, crun
+from gridlease_agent.runtimes.choose import Runtime
+from gridlease_agent.runtimes.spec import SandboxSpec
+
+_CLAIM_PATIENCE_NS = 10_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The instant at which a grant ends, on both clocks of one boot, and the warning before it."""
+
+    boot_id: str
+    boottime_ns: int
+    raw_ns: int
+    grace_ms: int
+
+    @classmethod
+    def after(cls, span_ms: int, grace_ms: int) -> Deadline:
+        """``span_ms`` from now, on this boot's clocks."""
+        span_ns = span_ms * 1_000_000
+        now = shim.boottime_ns() + span_ns, shim.raw_ns() + span_ns
+        return cls(shim.boot_id(), *now, grace_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a task ended: the shim's exit record."""
+
+    reason: str
+    exit_code: int
+    signal: int
+    started: bool
+    boot_id: str
+    ended_boottime_ns: int
+    ended_wall_ns: int
+    oom: bool
+    oom_kills: int
+    message: str
+    cpu_ns: int
+    max_memory_bytes: int
+    clean: bool
+    log_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No folder, or one whose shim never came to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A shim lives; the task has not been released yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The task was released at this instant and its shim lives."""
+
+    started_boottime_ns: int
+    started_wall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The task is over. ``started_boottime_ns`` is 0 if it never ran."""
+
+    record: Exit
+    started_boottime_ns: int
+
+
+SandboxState = Absent | Starting | Running | Exited
+
+
+class SandboxRunner(Protocol):
+    """What the agent's core may ask for; ``Sandboxes`` and ``NoopSandboxes`` answer."""
+
+    def start(self, lease_id: str, spec: SandboxSpec, deadline: Deadline) -> None: ...
+    def extend(self, lease_id: str, deadline: Deadline) -> None: ...
+    def stop(self, lease_id: str, notice_ms: int) -> None: ...
+    def kill(self, lease_id: str) -> None: ...
+    def inspect(self, lease_id: str) -> SandboxState: ...
+    def list(self) -> list[str]: ...
+    def remove(self, lease_id: str) -> None: ...
+
+
+class Sandboxes:
+    """Real sandboxes under ``state_dir/leases``."""
+
+    def __init__(self, state_dir: Path, runtime: Runtime, host: HostRoot | None = None) -> None:
+        self._leases = state_dir.absolute() / "leases"
+        self._runtime = runtime
+        self._host = host or read_host()
+        self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def folder(self, lease_id: str) -> Path:
+        """Where the lease's files lie: ``log``, ``work/`` and the records."""
+        return self._leases / lease_id
+
+    def prepare(self, lease_id: str) -> Path:
+        """Make the lease's folder; the job's files go into the ``work`` that it answers."""
+        folder = self.folder(lease_id)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "work").mkdir(mode=0o755, exist_ok=True)
+        (folder / "notice").mkdir(mode=0o755, exist_ok=True)
+        return folder / "work"
+
+    def start(self, lease_id: str, spec: SandboxSpec, deadline: Deadline) -> None:
+        """Write the folder durably and let a shim loose on it; does not wait for the task.
+
+        Raises:
+            Exists: SANDBOX_EXISTS; a lease starts at most once.
+            Precondition: SHIM_NOT_STARTED.
+        """
+        assert spec.lease_id == lease_id, (spec.lease_id, lease_id)
+        self.prepare(lease_id)
+        folder = self.folder(lease_id)
+        if (folder / "spec.json").exists():
+            raise Exists(
+                f"Lease {lease_id} was started here before.",
+                reason="SANDBOX_EXISTS",
+                field="lease_id",
+                remedy="Place the task again under a new lease.",
+            )
+        if self._runtime.root:
+            _give(folder / "work", spec.host_uid)
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(folder / "control", 0o600)
+        self.extend(lease_id, deadline)
+        shim.write_json(str(folder / "spec.json"), self._render(spec, folder))
+        _fsync(self._leases)
+        _launch(folder)
+
+    def _render(self, spec: SandboxSpec, folder: Path) -> dict[str, Any]:
+        program = self._runtime.program
+        if self._runtime.name == "crun":
+            return crun.render(spec, self._host, str(folder), program)
+        return bwrap.render(spec, self._host, str(folder), program, root=self._runtime.root)
+
+    def extend(self, lease_id: str, deadline: Deadline) -> None:
+        """Replace the deadline and tell the shim; what the shim misses it reads within a tick."""
+        record = {
+            "boot_id": deadline.boot_id,
+            "boottime_ns": deadline.boottime_ns,
+            "raw_ns": deadline.raw_ns,
+            "grace_ms": deadline.grace_ms,
+        }
+        shim.write_json(str(self._existing(lease_id) / "deadline.json"), record)
+        self._poke(lease_id)
+
+    def stop(self, lease_id: str, notice_ms: int) -> None:
+        """SIGTERM and the notice file now, the kill after ``notice_ms`` (or at the deadline)."""
+        at = shim.boottime_ns() + notice_ms * 1_000_000
+        path = self._existing(lease_id) / "stop.json"
+        earlier = shim.read_json(str(path))
+        if earlier is not None and earlier["boot_id"] == shim.boot_id():
+            at = min(at, earlier["boottime_ns"])  # a stop is never taken back or put off
+        shim.write_json(str(path), {"boot_id": shim.boot_id(), "boottime_ns": at})
+        self._poke(lease_id)
+
+    def kill(self, lease_id: str) -> None:
+        """End it now, without a warning that could be used."""
+        self.stop(lease_id, 0)
+
+    def inspect(self, lease_id: str) -> SandboxState:
+        """What the lease's folder and its shim's life say."""
+        folder = self.folder(lease_id)
+        own = shim.read_json(str(folder / "shim.json"))
+        started = shim.read_json(str(folder / "started.json"))
+        # The order matters: the shim's life is looked at before its last word.
+        alive = own is not None and _alive(own)
+        record = shim.read_json(str(folder / "exit.json"))
+        since = started["boottime_ns"] if started else 0
+        if record is not None:
+            return Exited(Exit(**record), since)
+        if own is None:
+            return self._unclaimed(folder)
+        if not alive:
+            return Exited(_lost(own, started), since)
+        if started is None:
+            return Starting()
+        return Running(since, started["wall_ns"])
+
+    @staticmethod
+    def _unclaimed(folder: Path) -> SandboxState:
+        """A spec without a shim: on its way, unless it has been for too long."""
+        try:
+            age_ns = time.time_ns() - (folder / "spec.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return Absent()
+        if age_ns < _CLAIM_PATIENCE_NS:
+            return Starting()
+        if shim.claim(str(folder)):  # from now on no late shim can start it
+            (folder / "control").unlink(missing_ok=True)
+        return Exited(_lost({"boot_id": shim.boot_id()}, None), 0)
+
+    def list(self) -> list[str]:
+        """Every lease that has a folder here."""
+        return sorted(entry.name for entry in self._leases.iterdir() if entry.is_dir())
+
+    def remove(self, lease_id: str) -> None:
+        """Wipe the sandbox's folder, except the log, the records and the outputs to keep.
+
+        Raises:
+            Precondition: SANDBOX_RUNNING.
+        """
+        folder = self._existing(lease_id)
+        if isinstance(self.inspect(lease_id), Starting | Running):
+            raise Precondition(
+                f"Lease {lease_id} still runs here.",
+                reason="SANDBOX_RUNNING",
+                remedy="Stop it and wait for its end.",
+            )
+        spec = shim.read_json(str(folder / "spec.json")) or {}
+        scrub(folder / "work", spec.get("keep", []))
+        for name in ("notice", "stage"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / "control").unlink(missing_ok=True)
+        _fsync(folder)
+
+    def _existing(self, lease_id: str) -> Path:
+        folder = self.folder(lease_id)
+        if not folder.is_dir():
+            raise Missing(
+                f"No sandbox of lease {lease_id} is here.",
+                reason="SANDBOX_MISSING",
+                field="lease_id",
+            )
+        return folder
+
+    def _poke(self, lease_id: str) -> None:
+        try:
+            fd = os.open(self.folder(lease_id) / "control", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as trouble:
+            if trouble.errno in (errno.ENXIO, errno.ENOENT):
+                return  # nobody listens: it has not begun, or it is over
+            raise
+        try:
+            os.write(fd, b"\n")
+        except (BlockingIOError, BrokenPipeError):
+            pass
+        finally:
+            os.close(fd)
+
+
+def _launch(folder: Path) -> None:
+    """Spawn the shim detached: a child of nobody, in a session of its own."""
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", shim.__file__, str(folder)],
+        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        setsid=True,
+    )
+    assert pid > 0
+
+
+def _alive(own: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote ``shim.json`` still is: same boot, pid and start."""
+    pid = own.get("pid", 0)
+    if own["boot_id"] != shim.boot_id() or shim.start_ticks(pid) != own["start_ticks"]:
+        return False
+    return shim.state_letter(pid) not in "ZX"
+
+
+def _lost(own: Mapping[str, Any], started: Mapping[str, Any] | None) -> Exit:
+    rebooted = own["boot_id"] != shim.boot_id()
+    return Exit(
+        reason="NODE_REBOOT" if rebooted else "START_LOST",
+        exit_code=137,
+        signal=9,
+        started=started is not None,
+        boot_id=own["boot_id"],
+        ended_boottime_ns=0,
+        ended_wall_ns=0,
+        oom=False,
+        oom_kills=0,
+        message="The host restarted." if rebooted else "The task's keeper left no exit record.",
+        cpu_ns=0,
+        max_memory_bytes=0,
+        clean=rebooted,
+        log_truncated=False,
+    )
+
+
+def _give(folder: Path, uid: int) -> None:
+    """Make the task's user the owner of what the job brought; never through a link."""
+    os.chown(folder, uid, uid)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            os.chown(Path(parent) / name, uid, uid, follow_symlinks=False)
+
+
+def scrub(work: Path, keep: list[str]) -> None:
+    """Delete all of ``work`` but the kept paths; a kept path that is a link is not kept.
+
+    What is kept must be files and folders of the task's own: links could name the host's files.
+    """
+    kept = {
+        path
+        for text in keep
+        if (path := Path(os.path.normpath(text))).parts and ".." not in path.parts
+        if not path.is_absolute()
+    }
+    if work.is_dir():
+        _scrub(work, Path(), kept)
+
+
+def _scrub(folder: Path, relative: Path, kept: set[Path]) -> None:
+    for entry in os.scandir(folder):
+        here = relative / entry.name
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if here in kept and stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) != stat.S_IFLNK:
+            continue
+        if is_folder and any(here in path.parents for path in kept):
+            _scrub(Path(entry.path), here, kept)
+        elif is_folder:
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def _fsync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def try_runtime(runtime: Runtime, state_dir: Path, patience_s: float = 15.0) -> str:
+    """Run ``true`` once in a sandbox of ``runtime``: "" if it worked, else the trouble."""
+    sandboxes = Sandboxes(state_dir, runtime)
+    lease_id = f"probe-{os.getpid()}"
+    spec = SandboxSpec(lease_id, ("/bin/true",), uid_base=2_000_000_000)
+    sandboxes.start(lease_id, spec, Deadline.after(round(patience_s * 1000), 0))
+    until = time.monotonic() + patience_s + 5
+    while time.monotonic() < until:
+        state = sandboxes.inspect(lease_id)
+        if isinstance(state, Exited):
+            if state.record.exit_code == 0:
+                return ""
+            log = (sandboxes.folder(lease_id) / "log").read_text("utf-8", "replace").strip()
+            return state.record.message or log or f"exit code {state.record.exit_code}"
+        time.sleep(0.005)
+    return "it did not end in time"
