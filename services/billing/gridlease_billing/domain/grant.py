@@ -349,7 +349,10 @@ def _fenced(row: GrantRow, cause: Cause) -> GrantRow:
 
 
 def _finalised(row: GrantRow) -> GrantRow:
-    return replace(row, state=State.FINAL, held_nano=0)
+    """Over: what is charged stays; whatever is still reported is late, not charged."""
+    spans = zip(row.segments, chargeable_ns(row), strict=True)
+    segments = tuple(replace(segment, frozen_ns=ns) for segment, ns in spans)
+    return replace(row, state=State.FINAL, held_nano=0, segments=segments)
 
 
 def _booked(row: GrantRow) -> GrantRow:

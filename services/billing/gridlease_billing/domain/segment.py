@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from gridlease_kernel.money import amount_nano
 
-RUN_METER = "run_ns"  # the meter that a grant bounds; others are folded and priced elsewhere
+RUN_METER = "run"  # the meter that a grant bounds; others are folded and priced elsewhere
 
 Counters = Mapping[tuple[int, str], int]  # (segment number, meter) -> cumulative
 
