@@ -231,9 +231,7 @@ class EmbeddedPostgres:
             if self._ready(process):
                 return True
             if time.monotonic() > deadline:
-                process.signal(signal.SIGINT)
-                process.wait_gone(5.0)
-                raise _not_ready(self.log_path)
+                raise _not_ready(self.log_path)  # it goes on recovering; the next start adopts it
             time.sleep(_POLL_S)
         return False
 
@@ -285,18 +283,16 @@ class EmbeddedPostgres:
             _LOG.warning("ended %d backends that had outlived their postmaster", len(orphans))
         for orphan in orphans:
             orphan.wait_gone(5.0)
-        lines = self._pid_file()
-        named = int(lines[0]) if lines and lines[0].isdigit() else None
-        # The pid may mean another process by now (pids repeat after a reboot), or the file may
-        # have been cut short: PostgreSQL would refuse for ever. Else it clears the file itself.
-        if named is None or process_at(named) is not None:
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+        # A pid may mean another process by now (pids repeat after a reboot), or a file may have
+        # been cut short: PostgreSQL would refuse for ever. Else it clears these files itself.
+        for file in (self.data / "postmaster.pid", self.socket_dir / f".s.PGSQL.{_PORT}.lock"):
+            lines = _lines(file)
+            named = int(lines[0]) if lines and lines[0].isdigit() else None
+            if named is None or process_at(named) is not None:
+                file.unlink(missing_ok=True)
 
     def _pid_file(self) -> list[str]:
-        try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        return _lines(self.data / "postmaster.pid")
 
     # -- our own files ---------------------------------------------------------------------------
 
@@ -350,6 +346,13 @@ class EmbeddedPostgres:
 def _environment() -> dict[str, str]:
     """Nothing of ours but the path: PG* variables would steer the programs."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _start_fault(said: str, log_path: Path) -> Fault:

@@ -12,20 +12,26 @@ A test that does not ask for a server does not start one.
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from gridlease_mesh.bus import Bus
+    from gridlease_mesh.embedded import EmbeddedNats
+
     from .postgres import TestServer
 
 
 def _short_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
+    folder.chmod(0o711)  # a server that had to drop to another account passes through
+    return folder
 
 
 @pytest.fixture
@@ -38,10 +44,11 @@ def state_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[TestServer]:
-    """One real PostgreSQL for the whole session."""
+    """One real PostgreSQL for the whole session; GRIDLEASE_TEST_POSTGRES_BIN picks another."""
     module = importlib.import_module("gridlease_testkit.postgres")
     folder = _short_folder()
-    server = module.start_server(folder)
+    bin_dir = os.environ.get("GRIDLEASE_TEST_POSTGRES_BIN")
+    server = module.start_server(folder / "postgres", Path(bin_dir) if bin_dir else None)
     yield module.TestServer(server)
     server.stop(timeout_s=5.0)
     shutil.rmtree(folder, ignore_errors=True)
@@ -56,12 +63,21 @@ async def database(postgres: TestServer) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-def nats() -> Iterator[Any]:
+def nats() -> Iterator[EmbeddedNats]:
     """One real NATS server for the whole session."""
     module = importlib.import_module("gridlease_mesh.embedded")
     folder = _short_folder()
-    server = module.EmbeddedNats(folder)
+    server: EmbeddedNats = module.EmbeddedNats(folder / "nats")
     server.start()
     yield server
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def bus(nats: EmbeddedNats) -> AsyncIterator[Bus]:
+    """A service's place on the mesh, named ``test``."""
+    module = importlib.import_module("gridlease_mesh.bus")
+    joined: Bus = await module.Bus.connect(nats.url, creds=nats.service_creds("test"), name="test")
+    yield joined
+    await joined.close()

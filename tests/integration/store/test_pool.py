@@ -32,10 +32,13 @@ async def test_a_pool_sees_its_schema_and_speaks_jsonb(pool):
 
 
 async def test_an_exception_undoes_the_block(pool):
-    with pytest.raises(RuntimeError):
+    async def work():
         async with transaction(pool) as connection:
             await connection.execute("INSERT INTO thing VALUES (1, 0)")
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await work()
     assert await pool.fetchval("SELECT count(*) FROM thing") == 0
 
 
@@ -48,21 +51,27 @@ async def test_a_constraint_passes_through(pool):
 
 
 async def test_a_killed_backend_is_unreachable_and_the_pool_recovers(pool):
-    with pytest.raises(Unreachable) as caught:
+    async def work():
         async with transaction(pool) as connection:
             pid = await connection.fetchval("SELECT pg_backend_pid()")
             await pool.execute("SELECT pg_terminate_backend($1)", pid)
             await connection.execute("INSERT INTO thing VALUES (1, 0)")
+
+    with pytest.raises(Unreachable) as caught:
+        await work()
     assert caught.value.reason == "DATABASE_UNREACHABLE"
     assert await pool.fetchval("SELECT count(*) FROM thing") == 0
 
 
 async def test_a_backend_killed_before_its_commit_leaves_the_outcome_unknown(pool):
-    with pytest.raises(Unreachable) as caught:
+    async def work():
         async with transaction(pool) as connection:
             await connection.execute("INSERT INTO thing VALUES (1, 0)")
             pid = await connection.fetchval("SELECT pg_backend_pid()")
             await pool.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+
+    with pytest.raises(Unreachable) as caught:
+        await work()
     assert caught.value.reason == "COMMIT_OUTCOME_UNKNOWN"
 
 
