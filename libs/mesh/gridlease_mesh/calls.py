@@ -337,7 +337,7 @@ class StreamCall(MeshCall, grpc.aio.UnaryStreamCall[Any, Any]):
         self._wake_reader()
 
     def _expects_frame(self, headers: Headers) -> bool:
-        return True
+        return headers is not None
 
     def _on_frame(self, frame: Frame, reply: str) -> None:
         super()._on_frame(frame, reply)

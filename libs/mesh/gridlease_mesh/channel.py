@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - the arguments are grpc's
 """A ``grpc.aio.Channel`` over the mesh: generated stubs run on it unchanged.
 
 Every call has a deadline (the channel's default where the caller gives none) and fails fast:
@@ -164,6 +165,10 @@ class MeshChannel(grpc.aio.Channel, Listener):
                 )
 
     # What calls need.
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def forget(self, call: MeshCall) -> None:
         self._calls.pop(call.request.reply, None)

@@ -38,7 +38,7 @@ _UNITS = (("n", 1), ("u", 1_000), ("m", 1_000_000), ("S", 1_000_000_000), ("M", 
 _UNIT_NS = {**dict(_UNITS), "H": 3_600_000_000_000}
 
 
-class BadFrame(ValueError):
+class BadFrame(ValueError):  # noqa: N818 - what came, not an error of ours
     """The peer sent bytes that are not this protocol."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 import grpc
@@ -71,8 +71,8 @@ async def _run(
 class _Intercepted(grpc.aio.Call):
     """A call that is still being decided by interceptors, or is theirs."""
 
-    def __init__(self, running: Awaitable[Any]) -> None:
-        self._task: asyncio.Task[Any] = asyncio.ensure_future(running)  # type: ignore[assignment] # a coroutine gives a task
+    def __init__(self, running: Coroutine[Any, Any, Any]) -> None:
+        self._task: asyncio.Task[Any] = asyncio.ensure_future(running)
         self._task.add_done_callback(self._on_decided)
         self._callbacks: list[Callable[[Any], None]] = []
 
@@ -112,7 +112,7 @@ class _Intercepted(grpc.aio.Call):
 
     def time_remaining(self) -> float | None:
         call = self._decided()
-        return call.time_remaining() if call is not None else None  # type: ignore[no-any-return] # any call
+        return call.time_remaining() if call is not None else None
 
     async def _outcome(self) -> Any:
         """The call, or the error that ended it before there was one."""

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import nats.errors
+from gridlease_kernel.faults import Unauthenticated, Unreachable
 from nats.aio.client import Client, Server
 from nats.aio.subscription import Subscription
 
-from gridlease_kernel.faults import Unauthenticated, Unreachable
 from gridlease_mesh.wire import Delivery, Listener, OnDelivery, Unsubscribe, WireDown
 
 _LOG = logging.getLogger(__name__)
@@ -30,9 +30,7 @@ _FIRST_WAIT_S = 0.2
 _BACKOFF_MAX_S = 3.0
 
 
-def _choose_server(
-    servers: list[Server], _info: dict[str, Any]
-) -> tuple[Server, float]:
+def _choose_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
     """The least tried server, after a wait that doubles up to a bound, with jitter."""
     chosen = min(servers, key=lambda server: server.reconnects)
     wait_s = min(_BACKOFF_MAX_S, 0.05 * 2 ** min(chosen.reconnects, 10))
@@ -58,7 +56,7 @@ class _DirectClient(Client):
             callback(
                 Delivery(subject.decode(), (reply or b"").decode(), bytes(headers or b""), data)
             )
-        except Exception:  # an escape would end nats-py's read loop for good
+        except Exception:  # noqa: BLE001 - an escape would end nats-py's read loop for good
             _LOG.exception("a mesh callback failed", extra={"subject": subject.decode()})
 
     async def _process_err(self, err_msg: str) -> None:
@@ -79,6 +77,13 @@ class _DirectClient(Client):
         self._pending_data_size += len(command)
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def write_out(self) -> None:
+        """Hand what waits to the socket now: nats-py's own PING would overtake it."""
+        if self._pending and self._transport is not None:
+            self._transport.writelines(self._pending[:])
+            self._pending = []
+            self._pending_data_size = 0
 
     def listen(self, subject: str, queue: str, callback: OnDelivery) -> int:
         self._sid += 1
@@ -168,7 +173,7 @@ class NatsWire:
                 remedy="Enrol again, or point to the credentials file of this installation.",
             )
         return Unreachable(
-            f"NATS at {url} does not answer ({last or 'timeout'}).",
+            f"NATS at {url} does not answer ({str(last) or 'timeout'}).",
             reason="NATS_UNREACHABLE",
             remedy="Start it, or check the address and the firewall.",
         )
@@ -227,6 +232,7 @@ class NatsWire:
             raise WireDown
         try:
             async with asyncio.timeout(timeout_s):
+                self._client.write_out()
                 await self._client.flush(timeout=max(1, round(timeout_s)))
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise WireDown from error

@@ -122,7 +122,7 @@ class ClientTrace(grpc.aio.UnaryUnaryClientInterceptor, grpc.aio.UnaryStreamClie
 
 def _with_trace(details: Any) -> Any:
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
-    if TRACEPARENT not in metadata:
+    if all(key != TRACEPARENT for key, _ in metadata):
         for key, value in outgoing():
             metadata.add(key, value)
     return grpc.aio.ClientCallDetails(
@@ -138,5 +138,5 @@ class ServerTrace(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        enter(extract(handler_call_details.invocation_metadata))  # type: ignore[arg-type] # _Metadatum is a named pair
+        enter(extract(handler_call_details.invocation_metadata))
         return await continuation(handler_call_details)
