@@ -116,6 +116,7 @@ class Sandboxes:
         self._runtime = runtime
         self._host = host or read_host()
         self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._shims: set[int] = set()
 
     def folder(self, lease_id: str) -> Path:
         """Where the lease's files lie: ``log``, ``work/`` and the records."""
@@ -153,7 +154,16 @@ class Sandboxes:
         self.extend(lease_id, deadline)
         shim.write_json(str(folder / "spec.json"), self._render(spec, folder))
         _fsync(self._leases)
-        _launch(folder)
+        self._collect()
+        self._shims.add(_launch(folder))
+
+    def _collect(self) -> None:
+        """Reap shims of ours that ended; a shim of an earlier agent is init's child."""
+        for pid in list(self._shims):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    continue
+            self._shims.discard(pid)
 
     def _render(self, spec: SandboxSpec, folder: Path) -> dict[str, Any]:
         program = self._runtime.program
@@ -214,12 +224,13 @@ class Sandboxes:
             return Absent()
         if age_ns < _CLAIM_PATIENCE_NS:
             return Starting()
-        if shim.claim(str(folder)):  # from now on no late shim can start it
+        if shim.claim(str(folder), 0):  # from now on no late shim can start it
             (folder / "control").unlink(missing_ok=True)
         return Exited(_lost({"boot_id": shim.boot_id()}, None), 0)
 
     def list(self) -> list[str]:
         """Every lease that has a folder here."""
+        self._collect()
         return sorted(entry.name for entry in self._leases.iterdir() if entry.is_dir())
 
     def remove(self, lease_id: str) -> None:
@@ -267,15 +278,14 @@ class Sandboxes:
             os.close(fd)
 
 
-def _launch(folder: Path) -> None:
-    """Spawn the shim detached: a child of nobody, in a session of its own."""
-    pid = os.posix_spawn(
+def _launch(folder: Path) -> int:
+    """Spawn the shim in a session of its own, with nothing of the agent's environment."""
+    return os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", shim.__file__, str(folder)],
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         setsid=True,
     )
-    assert pid > 0
 
 
 def _alive(own: Mapping[str, Any]) -> bool:

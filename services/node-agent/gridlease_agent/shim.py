@@ -38,6 +38,10 @@ SIGTERM goes to the sandbox's process 1 and to its direct children. If the shim 
 forked child at the end of a pipe) kills the sandbox; if the guard dies, the shim forks another.
 """
 
+# One process a task: importing pathlib would cost each of them a third of its start.
+# ruff: noqa: PTH100, PTH101, PTH103, PTH105, PTH106, PTH108, PTH110, PTH112, PTH120, PTH123
+# ruff: noqa: PTH208, PTH211
+
 from __future__ import annotations
 
 import base64
@@ -173,7 +177,7 @@ def spawn(
         return pid
     try:
         _in_child(uid, fds, limits or {})
-        os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})  # noqa: S606
     except BaseException as trouble:  # noqa: BLE001 - a forked child must end here, whatever it is
         os.write(2, f"cannot run {argv[0]}: {trouble}\n".encode())
     os._exit(127)
@@ -509,11 +513,11 @@ class Shim:
             return 0, 0, "DEADLINE"
         left = min(deadline["boottime_ns"] - boottime_ns(), deadline["raw_ns"] - raw_ns())
         stop = read_json(f"{self.folder}/stop.json")
-        if stop is not None:
-            left_stop = stop["boottime_ns"] - boottime_ns()
-            if stop.get("boot_id") != self.boot_id or left_stop <= left:
-                return min(left, left_stop), left_stop + 1, "STOPPED"
-        return left, deadline["grace_ms"] * 1_000_000, "DEADLINE"
+        if stop is None:
+            return left, deadline["grace_ms"] * 1_000_000, "DEADLINE"
+        if stop.get("boot_id") == self.boot_id:
+            left = min(left, stop["boottime_ns"] - boottime_ns())
+        return left, left + 1, "STOPPED"
 
     def enforce(self) -> int:
         """Warn, or kill, if it is time to; nanoseconds until there is something to do."""
@@ -566,9 +570,9 @@ class Shim:
             self.isolate()
             self.guard()
             self.create()
-            if self.remaining_ns()[0] <= 0:
-                why = self.remaining_ns()[2]
-                raise Trouble("The time was over before the task could start.", why)
+            left, _grace, why = self.remaining_ns()
+            if left <= 0 or why == "STOPPED":
+                raise Trouble("It was over before the task could start.", why)
             self._write_started()
             self.release()
         except (Trouble, OSError, KeyError, ValueError) as trouble:
@@ -723,9 +727,12 @@ def _child_pid(fd: int, patience_ms: int = 10_000) -> str:
     raise Trouble("bubblewrap could not make the sandbox; its words are in the log")
 
 
-def claim(folder: str) -> bool:
-    """Write ``shim.json``; False if this folder already had a shim, ever."""
-    own = {"boot_id": boot_id(), "pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
+def claim(folder: str, pid: int) -> bool:
+    """Write ``shim.json`` for ``pid``; False if this folder already had a shim, ever.
+
+    0 claims the folder for nobody, so that a shim which comes too late cannot start it.
+    """
+    own = {"boot_id": boot_id(), "pid": pid, "start_ticks": start_ticks(pid) if pid else -1}
     path = f"{folder}/shim.json"
     write_json(f"{path}.{os.getpid()}", own)
     try:
@@ -754,7 +761,7 @@ def main(argv: list[str], forever: Callable[[Shim], None] = Shim.run) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    if not claim(folder):
+    if not claim(folder, os.getpid()):
         return 3
     forever(Shim(folder))
     return 0

@@ -11,7 +11,11 @@ from gridlease_agent.runtimes.spec import TASK_ID
 _TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # Shared by every program of the host: names behind alternatives, and roots of trust.
 _ETC_FOLDERS = ("etc/alternatives", "etc/ssl/certs", "etc/ca-certificates", "etc/pki")
-_PASSWD = f"root:x:0:0:root:/work:/bin/sh\ntask:x:{TASK_ID}:{TASK_ID}:task:/work:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+_PASSWD = (
+    "root:x:0:0:root:/work:/bin/sh\n"
+    f"task:x:{TASK_ID}:{TASK_ID}:task:/work:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n"
+)
 _GROUP = f"root:x:0:\ntty:x:5:\ntask:x:{TASK_ID}:\nnogroup:x:65534:\n"
 
 

@@ -42,6 +42,6 @@ def limits(root: Path, v1: str, name_v1: str, name_v2: str) -> list[str]:
     found: list[str] = []
     for base, path, name in places:
         parts = [part for part in path.split("/") if part and part != ".."]
-        for depth in range(len(parts), -1, -1):
-            found.append(text(root, "/".join([base, *parts[:depth], name])))
+        depths = range(len(parts), -1, -1)
+        found += [text(root, "/".join([base, *parts[:depth], name])) for depth in depths]
     return [value for value in found if value]

@@ -12,8 +12,10 @@ from typing import Any
 from gridlease_agent.isolate.rootfs import HostRoot
 from gridlease_agent.runtimes.crun import mounts_of
 from gridlease_agent.runtimes.spec import (
+    SHM_PATH,
     STAGE_PATH,
     TASK_ID,
+    TMP_PATH,
     Mount,
     SandboxSpec,
     init_argv,
@@ -102,8 +104,8 @@ def _options(spec: SandboxSpec, host: HostRoot, shown: list[Mount], stage: str) 
     for path, _text in host.files:
         words += ["--ro-bind", f"{stage}{path}", path]
     words += ["--proc", "/proc", "--dev", "/dev"]
-    words += ["--perms", "1777", "--size", str(spec.tmp_bytes), "--tmpfs", "/tmp"]
-    words += ["--perms", "1777", "--size", str(spec.shm_bytes), "--tmpfs", "/dev/shm"]
+    words += ["--perms", "1777", "--size", str(spec.tmp_bytes), "--tmpfs", TMP_PATH]
+    words += ["--perms", "1777", "--size", str(spec.shm_bytes), "--tmpfs", SHM_PATH]
     words += ["--remount-ro", "/", "--chdir", spec.cwd]
     words += ["--seccomp", str(SECCOMP_FD), "--info-fd", str(INFO_FD), "--block-fd", str(BLOCK_FD)]
     return words

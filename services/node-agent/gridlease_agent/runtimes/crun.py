@@ -15,8 +15,10 @@ from gridlease_agent.isolate.rootfs import HostRoot
 from gridlease_agent.runtimes.spec import (
     ENV_PATH,
     NOTICE_PATH,
+    SHM_PATH,
     STAGE_PATH,
     TASK_ID,
+    TMP_PATH,
     UID_RANGE,
     WORK_PATH,
     Mount,
@@ -146,8 +148,8 @@ def _mounts(spec: SandboxSpec, staged: list[tuple[Mount, str]]) -> list[dict[str
             "options": ["nosuid", "strictatime", "mode=755", "size=65536"],
         },
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        _tmpfs("/dev/shm", spec.shm_bytes, "1777"),
-        _tmpfs("/tmp", spec.tmp_bytes, "1777"),
+        _tmpfs(SHM_PATH, spec.shm_bytes, "1777"),
+        _tmpfs(TMP_PATH, spec.tmp_bytes, "1777"),
     ]
     for mount, path in staged:
         access = "ro" if mount.read_only else "rw"

@@ -15,6 +15,8 @@ UID_BASE = 200_000
 ENV_PATH = "/opt/gridlease/env"
 NOTICE_PATH = "/run/gridlease"
 WORK_PATH = "/work"
+TMP_PATH = "/tmp"  # noqa: S108 - the sandbox's own
+SHM_PATH = "/dev/shm"  # noqa: S108 - the sandbox's own
 STAGE_PATH = "/run/gridlease/sandbox"  # where a root shim mounts its private staging tmpfs
 
 _MIB = 1 << 20
@@ -131,7 +133,7 @@ def task_env(spec: SandboxSpec) -> dict[str, str]:
         "PATH": f"{ENV_PATH}/bin:{path}" if spec.environment else path,
         "HOME": WORK_PATH,
         "USER": "task",
-        "TMPDIR": "/tmp",
+        "TMPDIR": TMP_PATH,
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
