@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-RUN_METER = "run_ns"
+RUN_METER = "run"  # in nanoseconds; the wire's name
 
 Counters = Mapping[tuple[int, str], int]  # (segment number, meter) -> cumulative
 
