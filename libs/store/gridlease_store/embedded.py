@@ -56,6 +56,7 @@ class EmbeddedPostgres:
         bin_dir: PostgreSQL's programs; None takes the wheel's, else the distribution's newest.
         settings: Server settings over the defaults.
         sync: False skips the flush of a new cluster to disk (for tests).
+        die_with_parent: Have the kernel end it when the starting thread ends (for tests).
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class EmbeddedPostgres:
         *,
         settings: Mapping[str, str] | None = None,
         sync: bool = True,
+        die_with_parent: bool = False,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.data = self.folder / "data"
@@ -73,6 +75,8 @@ class EmbeddedPostgres:
         self._bin_dir = None if bin_dir is None else Path(bin_dir)
         self._settings = {**_SETTINGS, **(settings or {})}
         self._sync = sync
+        # After the change of account: that would clear the signal.
+        self._tie = ("setpriv", "--pdeathsig", "QUIT", "--") if die_with_parent else ()
         self._runas = runas.DIRECT
 
     @property
@@ -206,7 +210,7 @@ class EmbeddedPostgres:
         settings = {**self._settings, "unix_socket_directories": str(socket_dir)}
         settings["unix_socket_permissions"] = "0700"
         command = [
-            *self._runas.prefix, str(bin_dir / "postgres"), "-D", str(self.data),
+            *self._runas.prefix, *self._tie, str(bin_dir / "postgres"), "-D", str(self.data),
             "-h", "", "-p", str(_PORT),
             *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
         ]  # fmt: skip

@@ -64,7 +64,7 @@ class TestServer:
 def start_server(folder: Path, bin_dir: Path | None = None) -> EmbeddedPostgres:
     """A started server on ``folder``, from a prepared cluster where one can be kept."""
     bin_dir = bin_dir or find_bin_dir()
-    server = EmbeddedPostgres(folder, bin_dir, settings=SETTINGS, sync=False)
+    server = EmbeddedPostgres(folder, bin_dir, settings=SETTINGS, sync=False, die_with_parent=True)
     prepared = _prepared(bin_dir)
     if prepared is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from gridlease_store import runas
 from gridlease_store.binaries import find_bin_dir
 from gridlease_store.embedded import EmbeddedPostgres
 from gridlease_store.processes import process_at, servers_in
-from gridlease_testkit.waiting import eventually
+from gridlease_testkit.waiting import eventually, eventually_sync
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 BINS = [
@@ -107,14 +107,24 @@ async def test_a_second_launcher_adopts_the_server(launch):
     assert other.pid == server.pid
 
 
-async def test_the_server_outlives_its_launcher(launch):
-    server = launch()
+def _start_and_leave(folder, die_with_parent):
     code = (
         "import sys; from gridlease_store.embedded import EmbeddedPostgres;"
-        "EmbeddedPostgres(sys.argv[1], sync=False).start()"
+        f"EmbeddedPostgres(sys.argv[1], sync=False, die_with_parent={die_with_parent}).start()"
     )
-    command = [sys.executable, "-W", "error", "-c", code, server.folder]
-    await asyncio.to_thread(subprocess.run, command, check=True)
+    subprocess.run([sys.executable, "-W", "error", "-c", code, folder], check=True)
+
+
+def test_the_server_ends_with_its_launcher_where_asked(launch):
+    server = launch()
+    _start_and_leave(server.folder, die_with_parent=True)
+    eventually_sync(lambda: server.pid is None)
+    assert "immediate shutdown" in server.log_path.read_text()
+
+
+async def test_the_server_outlives_its_launcher(launch):
+    server = launch()
+    await asyncio.to_thread(_start_and_leave, server.folder, die_with_parent=False)
     assert server.pid is not None
     assert await _value(server, "SELECT 1") == 1
 
