@@ -1,9 +1,9 @@
 """The state folder: where everything of one platform lies, and who holds it.
 
-    state/up.json        who supervises, since when, where the door is     state/client.json  keys
-    state/postgres/      the database        state/nats/     the broker and its keys
-    state/node/          this host's agent   state/fleet/    emulated nodes
-    state/bundles/       uploaded files      state/logs/     what each part says
+state/up.json        who supervises, since when, where the door is     state/client.json  keys
+state/postgres/      the database        state/nats/     the broker and its keys
+state/node/          this host's agent   state/fleet/    emulated nodes
+state/bundles/       uploaded files      state/logs/     what each part says
 """
 
 from __future__ import annotations

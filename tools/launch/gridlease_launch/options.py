@@ -1,0 +1,27 @@
+"""What the operator asked for on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 7070
+GATEWAY_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One platform on one machine."""
+
+    state: Path
+    port: int = DEFAULT_PORT
+    nats_url: str | None = None
+    nats_creds: Path | None = None
+    postgres_dsn: str | None = None
+    fleet: int = 0
+    agent: bool = True
+
+    @property
+    def endpoint(self) -> str:
+        """Where the gateway's gRPC door is."""
+        return f"{GATEWAY_HOST}:{self.port}"

@@ -1,0 +1,100 @@
+"""The broker and the database of one platform: our own, or somebody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import asyncpg
+from gridlease_kernel.faults import Fault
+from gridlease_mesh.embedded import EmbeddedNats
+from gridlease_store.connect import connect
+from gridlease_store.embedded import EmbeddedPostgres
+
+from .folder import StateFolder
+from .options import Options
+from .parts import SERVICES, Addresses
+
+_DATABASE = "gridlease"
+
+
+class Servers:
+    """Starts, keeps and stops what the services stand on."""
+
+    def __init__(self, options: Options, folder: StateFolder) -> None:
+        self._options = options
+        self.postgres = None if options.postgres_dsn else EmbeddedPostgres(folder.root / "postgres")
+        self.nats = None if options.nats_url else EmbeddedNats(folder.root / "nats")
+
+    def start_postgres(self) -> None:
+        """Have the database answering, with our own database in it."""
+        if self.postgres is not None:
+            self.postgres.start()
+            asyncio.run(_ensure_database(self.postgres.dsn()))
+
+    def start_nats(self) -> None:
+        """Have the broker answering."""
+        if self.nats is not None:
+            self.nats.start()
+
+    def addresses(self) -> Addresses:
+        """How the services reach both."""
+        owner = self._options.postgres_dsn
+        if owner is None:
+            assert self.postgres is not None
+            owner = self.postgres.dsn(_DATABASE)
+        creds = {}
+        if self.nats is not None:
+            creds = {name: self.nats.service_creds(name) for name in SERVICES}
+        elif self._options.nats_creds is not None:
+            creds = dict.fromkeys(SERVICES, self._options.nats_creds)
+        return Addresses(
+            nats_url=self.nats.url if self.nats else self._options.nats_url or "",
+            nats_creds=creds,
+            postgres_dsn=dict.fromkeys(SERVICES, owner),
+            postgres_owner_dsn=owner,
+            nats_keys=self.nats.folder / "keys" if self.nats else None,
+        )
+
+    def tend(self) -> list[str]:
+        """Start again what died; the names of what was started or could not be."""
+        said = []
+        if self.postgres is not None and self.postgres.pid is None:
+            said.append(_again("postgres", self.start_postgres))
+        if self.nats is not None and self.nats.pid is None:
+            said.append(_again("nats", self._restart_nats))
+        return said
+
+    def stop(self) -> None:
+        """Stop our own servers; others' are left alone."""
+        if self.nats is not None:
+            self.nats.stop()
+        if self.postgres is not None:
+            self.postgres.stop()
+
+    def _restart_nats(self) -> None:
+        assert self.nats is not None
+        self.nats.stop()
+        self.nats.start()
+
+
+def _again(name: str, start: object) -> str:
+    assert callable(start)
+    try:
+        start()
+    except Fault as fault:
+        return f"{name} died and does not start: {fault}"
+    return f"{name} died and was started again"
+
+
+async def _ensure_database(dsn: str) -> None:
+    connection = await connect(dsn)
+    try:
+        known = await connection.fetchval(
+            "SELECT count(*) FROM pg_database WHERE datname = $1", _DATABASE
+        )
+        if not known:
+            with contextlib.suppress(asyncpg.DuplicateDatabaseError):
+                await connection.execute(f"CREATE DATABASE {_DATABASE}")
+    finally:
+        await connection.close()
