@@ -68,7 +68,7 @@ class Ask:
 
     lease_id: str
     job: str = ""
-    gang: str = ""  # "" = alone
+    gang: str = ""  # "" = alone; names ONE placement, never two: its holds live and die together
     tenant: str = ""
     project: str = ""
     node: str = ""
