@@ -195,3 +195,35 @@ CREATE TRIGGER job_moves BEFORE UPDATE OF state ON job FOR EACH ROW
 CREATE TRIGGER node_generation BEFORE UPDATE OF generation ON node FOR EACH ROW
     WHEN (NEW.generation < OLD.generation)
     EXECUTE FUNCTION refuse_generation();
+
+-- Who waits is woken at the commit: watchers of a job, watchers of events, the leader's loops.
+CREATE FUNCTION tell_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('scheduler_job', NEW.name);
+    IF NEW.state = 'PENDING' AND (TG_OP = 'INSERT' OR OLD.state <> 'PENDING') THEN
+        PERFORM pg_notify('scheduler_work', '');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION tell_work() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('scheduler_work', '');
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION tell_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('scheduler_event', '');
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER job_told AFTER INSERT OR UPDATE ON job FOR EACH ROW EXECUTE FUNCTION tell_job();
+CREATE TRIGGER lease_told AFTER UPDATE ON lease FOR EACH ROW
+    WHEN (OLD.state <> NEW.state OR OLD.gone <> NEW.gone) EXECUTE FUNCTION tell_work();
+CREATE TRIGGER device_told AFTER UPDATE ON device FOR EACH ROW
+    WHEN (NEW.clean AND NOT OLD.clean) EXECUTE FUNCTION tell_work();
+CREATE TRIGGER node_told AFTER UPDATE ON node FOR EACH ROW
+    WHEN (OLD.state <> NEW.state OR OLD.cordoned <> NEW.cordoned
+        OR OLD.inventory IS DISTINCT FROM NEW.inventory) EXECUTE FUNCTION tell_work();
+CREATE TRIGGER event_told AFTER INSERT ON event FOR EACH STATEMENT EXECUTE FUNCTION tell_event();

@@ -1,0 +1,1 @@
+"""The outside, as ``ports`` asks for it."""

@@ -1,0 +1,363 @@
+"""What the use cases ask of the outside: a store, billing, credentials, time, ids, a wake-up.
+
+A ``Store`` opens transactions; a ``Tx`` groups what may be read and written in one. Lock order is
+the same everywhere: the leader's epoch, then nodes by id, then jobs.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .domain.job import Allocation, Job, JobState, NewJob, Outcome, Reason, Task
+from .domain.lease import Lease
+from .domain.node import Node
+from .domain.plan import Pending, Placed
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node as it is written. ``inventory``: as reported, without the devices."""
+
+    node_id: str
+    site: str
+    public_key: str
+    state: str
+    cordoned: bool
+    generation: int
+    spool_id: str | None
+    inventory: dict[str, Any] | None
+    seen_at: datetime.datetime | None
+    created_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A device, and the lease that holds it now (empty = free)."""
+
+    device_id: str
+    chip: str
+    vendor: str
+    memory_bytes: int
+    emulated: bool
+    clean: bool
+    lease_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDetail:
+    """A node with its devices and what its unclosed leases hold."""
+
+    row: NodeRow
+    devices: tuple[DeviceRow, ...]
+    used_cpu_milli: int
+    used_memory_bytes: int
+    used_disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryReport:
+    """What a node says that it has. ``facts``: all but the devices, as it came."""
+
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+    emulated: bool
+    facts: dict[str, Any]
+    devices: tuple[DeviceRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """An unclosed lease with what the domain does not need to know of it."""
+
+    lease: Lease
+    job: str
+    index: int
+    spool_id: str | None
+    ready: bool
+    exit_message: str
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class NewLease:
+    """A lease about to be written."""
+
+    lease_id: str
+    placed: Placed
+    rate_nano_per_hour: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How long a node has not been heard, by the database's clock, in milliseconds."""
+
+    node_id: str
+    state: str
+    silent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change that happened."""
+
+    type: str
+    entity: str
+    project: str = ""
+    reason: Reason = field(default_factory=Reason)
+    facts: dict[str, str] = field(default_factory=dict)
+    sequence: int = 0
+    time: datetime.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events: after a sequence number, of a project and an entity (empty = of all)."""
+
+    project: str
+    entity: str
+    after: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A one-time token; ``used_key`` is that of the node that has joined by it."""
+
+    node_id: str
+    site: str
+    expired: bool
+    used_key: str | None
+
+
+class Jobs(Protocol):
+    """Jobs and their tasks."""
+
+    async def insert(self, job: NewJob) -> bool:
+        """Write a job; False where its request id is known in the project."""
+        ...
+
+    async def by_request(self, project: str, request_id: str) -> Job | None: ...
+
+    async def get(self, name: str, *, lock: bool = False) -> Job | None: ...
+
+    async def page(
+        self, project: str, *, limit: int, before: int | None, active_only: bool
+    ) -> list[Job]:
+        """Newest first."""
+        ...
+
+    async def pending(self, limit: int) -> list[tuple[Pending, Reason]]:
+        """What waits, with the reason that stands on it; highest priority first, then oldest."""
+        ...
+
+    async def lock_pending(self, names: Sequence[str]) -> dict[str, int]:
+        """Lock those that still wait; the attempt of their next lease by name."""
+        ...
+
+    async def explain(self, reasons: Sequence[tuple[str, Reason]]) -> None:
+        """Write why jobs wait, where they still do."""
+        ...
+
+    async def place(self, leases: Sequence[NewLease]) -> None:
+        """PENDING to RUNNING, with the new lease on the task."""
+        ...
+
+    async def ready(self, name: str) -> None:
+        """Its task was first heard to run."""
+        ...
+
+    async def move(self, name: str, state: JobState, reason: Reason) -> None:
+        """To STOPPING, or from PENDING to its end."""
+        ...
+
+    async def finish(self, name: str, index: int, end: Outcome, lease: Lease) -> None:
+        """What the close of its lease leaves the job as."""
+        ...
+
+
+class Leases(Protocol):
+    """Leases and the devices that they hold."""
+
+    async def insert(self, leases: Sequence[NewLease], epoch: int) -> None: ...
+
+    async def unclosed_of_node(self, node_id: str) -> list[HeldLease]: ...
+
+    async def unclosed_of_job(self, job: str) -> HeldLease | None: ...
+
+    async def get(self, lease_id: str) -> HeldLease | None: ...
+
+    async def closing(self) -> list[HeldLease]: ...
+
+    async def active(self) -> list[Lease]: ...
+
+    async def write(
+        self, lease: Lease, *, spool_id: str | None, ready: bool, exit_facts: dict[str, Any] | None
+    ) -> None:
+        """Phase, exit, gone, and the move to CLOSING."""
+        ...
+
+    async def close(self, lease: Lease) -> None:
+        """CLOSING to CLOSED; its devices are free."""
+        ...
+
+
+class Nodes(Protocol):
+    """Nodes, their devices, their tokens."""
+
+    async def lock(self, node_ids: Iterable[str]) -> None:
+        """Lock these rows, in the order of their ids."""
+        ...
+
+    async def views(self, node_ids: Iterable[str] | None = None) -> list[Node]:
+        """As the planner sees them; None = all that have told what they have."""
+        ...
+
+    async def detail(self, node_id: str) -> NodeDetail | None: ...
+
+    async def page(self, *, limit: int, after: str) -> list[NodeDetail]: ...
+
+    async def heard(self, node_id: str, spool_id: str, boot_id: str) -> NodeRow | None:
+        """Note that it was heard, and lock it; the row as it was before, or None."""
+        ...
+
+    async def devices_seen(self, node_id: str, clean: dict[str, bool]) -> None:
+        """Note which devices are clean by the node's word."""
+        ...
+
+    async def bump(self, node_ids: Iterable[str]) -> None:
+        """Its desired set changed: one generation up, and a hint in the outbox."""
+        ...
+
+    async def report(self, node_id: str, inventory: InventoryReport) -> str | None:
+        """Replace what is known of it; its site, or None where it is unknown."""
+        ...
+
+    async def silences(self) -> list[Silence]: ...
+
+    async def disconnect(self, node_id: str) -> None: ...
+
+    async def cordon(self, node_id: str, *, cordoned: bool) -> None: ...
+
+    async def add_token(self, hash_: bytes, node_id: str, site: str, ttl_ms: int) -> None: ...
+
+    async def token(self, hash_: bytes) -> TokenRow | None:
+        """The token's row, locked."""
+        ...
+
+    async def enrol(self, hash_: bytes, token: TokenRow, public_key: str) -> None:
+        """Use the token: the node exists from now on, with this key."""
+        ...
+
+
+class Events(Protocol):
+    """The feed of what happened."""
+
+    async def tell(self, event: Event) -> None:
+        """Write the event, and an outbox row that fans it out."""
+        ...
+
+    async def after(self, query: EventQuery) -> list[Event]:
+        """In order, none left out: what an open transaction may still precede is not shown yet."""
+        ...
+
+
+class Tx(Protocol):
+    """One open transaction."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def leases(self) -> Leases: ...
+    @property
+    def nodes(self) -> Nodes: ...
+    @property
+    def events(self) -> Events: ...
+
+
+class Store(Protocol):
+    """PostgreSQL."""
+
+    def reading(self) -> AbstractAsyncContextManager[Tx]:
+        """One snapshot, nothing written."""
+        ...
+
+    def writing(self, epoch: int | None = None) -> AbstractAsyncContextManager[Tx]:
+        """A transaction; with an epoch only while that is still the leader's.
+
+        Raises:
+            Conflict: LEADER_DEPOSED, before anything is read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A lease that billing is asked to authorise."""
+
+    lease_id: str
+    placed: Placed
+
+
+@dataclass(frozen=True, slots=True)
+class Authorized:
+    rate_nano_per_hour: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: str
+    hint: str
+
+
+class Billing(Protocol):
+    """The two calls of the lease protocol that the scheduler makes.
+
+    Both raise Unreachable where no answer came: it may or may not have happened.
+    """
+
+    async def authorize(self, order: Order) -> Authorized | Refused: ...
+
+    async def close(self, leases: Sequence[Lease]) -> dict[str, int]:
+        """How long each may still run at most, in milliseconds from this answer."""
+        ...
+
+
+class Credentials(Protocol):
+    """Who signs what lets a node onto the mesh."""
+
+    def mint(self, node_id: str, public_key: str) -> str:
+        """A token for the node's own key; empty where the broker has its own accounts."""
+        ...
+
+
+class Wakeups(Protocol):
+    """Hints that something was committed; they may be lost, so every wait has an end."""
+
+    def watch(self, topic: str) -> AbstractAsyncContextManager[Ticket]:
+        """``work``, ``events`` or ``job:<name>``."""
+        ...
+
+
+class Ticket(Protocol):
+    async def wait(self, timeout_s: float) -> bool:
+        """Until woken since the last wait, at most so long; whether it was."""
+        ...
+
+
+class MonotonicClock(Protocol):
+    """Time that only this process speaks of."""
+
+    def now_ms(self) -> int: ...
+
+
+__all__ = [
+    "Allocation", "Authorized", "Billing", "Credentials", "DeviceRow", "Event", "EventQuery",
+    "Events", "HeldLease", "InventoryReport", "Jobs", "Leases", "MonotonicClock", "NewLease",
+    "NodeDetail", "NodeRow", "Nodes", "Order", "Refused", "Silence", "Store", "Task", "Ticket",
+    "TokenRow", "Tx", "Wakeups",
+]  # fmt: skip

@@ -1,0 +1,51 @@
+"""Settings, from ``GRIDLEASE_*`` variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .domain.lease import Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each field is the variable of its name; spans in milliseconds.
+
+    ``postgres_owner_dsn`` migrates at start (default: ``postgres_dsn``); ``postgres_role`` is what
+    the room works as, and is empty where the DSN's own user is that role already.
+    ``node_nats_url`` is told to nodes that enrol (default: ``nats_url``).
+    """
+
+    nats_url: str
+    postgres_dsn: str
+    postgres_owner_dsn: str = ""
+    postgres_role: str = ""
+    nats_creds: Path | None = None
+    nats_account_seed: Path | None = None
+    node_nats_url: str = ""
+    subject_prefix: str = "gl"
+    ready_file: Path | None = None
+    log_level: str = "INFO"
+    grant_ms: int = 120_000
+    start_by_ms: int = 600_000
+    slow_tick_ms: int = 10_000
+    disconnected_after_ms: int = 30_000
+    lost_after_ms: int = 120_000
+    kill_margin_ms: int = 2_000
+    clock_step_margin_ms: int = 3_000
+    drift_ppm: int = 1_000
+    notice_ms: int = 30_000
+    max_attempts: int = 3
+    node_credential_ttl_ms: int = 30 * 24 * 3_600_000
+    postgres_connections: int = 12
+
+    def terms(self) -> Terms:
+        """The lease protocol's spans."""
+        return Terms(
+            grant_ms=self.grant_ms,
+            drift_ppm=self.drift_ppm,
+            kill_ms=self.kill_margin_ms,
+            step_ms=self.clock_step_margin_ms,
+            disconnected_ms=self.disconnected_after_ms,
+        )
