@@ -1,0 +1,1 @@
+"""The only door: authenticates, authorises, limits, then calls inside."""

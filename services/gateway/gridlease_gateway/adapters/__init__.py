@@ -1,0 +1,1 @@
+"""The door's real parts: PostgreSQL, a folder of bundles, the mesh, grpc.aio."""

@@ -1,0 +1,149 @@
+"""What the door needs of the outside, so that tests may stand in for any of it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from gridlease_gateway.domain.keys import KeyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One mutating or denied call."""
+
+    method: str
+    key_id: str
+    role: str
+    tenant: str
+    project: str
+    resource: str
+    outcome: str
+    peer: str
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to keep; ``secret_sha256`` instead of the secret."""
+
+    id: str
+    secret_sha256: bytes
+    role: str
+    project: str | None
+    display_name: str
+    expire_time: datetime.datetime | None = None
+
+
+class AccessStore(Protocol):
+    """Tenants, projects and keys."""
+
+    async def key(self, key_id: str) -> KeyRecord | None:
+        """A key by its id."""
+        ...
+
+    async def keys(self, project: str | None) -> list[KeyRecord]:
+        """A project's keys, newest first; None = all there are."""
+        ...
+
+    async def add_key(self, key: NewKey) -> KeyRecord:
+        """Keep a new key."""
+        ...
+
+    async def revoke(self, key_id: str, project: str | None) -> KeyRecord | None:
+        """End a key; None where the project (None = any) has no such key. Idempotent."""
+        ...
+
+    async def add_tenant(self, tenant: str, project: str) -> bool:
+        """A tenant with its first project; False where either exists."""
+        ...
+
+    async def has_tenant(self, tenant: str) -> bool:
+        """Whether there is such a tenant."""
+        ...
+
+    async def tenant_of(self, project: str) -> str | None:
+        """The tenant of a project; None where there is none such."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Append only."""
+
+    async def write(self, row: AuditRow) -> None:
+        """Keep a row, durably.
+
+        Raises:
+            Unreachable: the database is away.
+        """
+        ...
+
+
+class BundleIndex(Protocol):
+    """Which project may name which bundle."""
+
+    async def add(self, project: str, digest: str, size_bytes: int) -> None:
+        """Let the project name it. Idempotent."""
+        ...
+
+    async def owns(self, project: str, digest: str) -> bool:
+        """Whether the project uploaded it."""
+        ...
+
+
+class Upload(Protocol):
+    """A bundle on its way in."""
+
+    def write(self, piece: bytes) -> None:
+        """Take the next piece.
+
+        Raises:
+            TooLarge: BUNDLE_TOO_LARGE.
+        """
+        ...
+
+    async def keep(self) -> tuple[str, int]:
+        """Check it and keep it under its digest; the digest and its size in bytes.
+
+        Raises:
+            Invalid: BUNDLE_NOT_TAR or BUNDLE_UNSAFE.
+        """
+        ...
+
+    def drop(self) -> None:
+        """Forget what was not kept; idempotent."""
+        ...
+
+
+class BundleFiles(Protocol):
+    """The bundles' bytes, by digest."""
+
+    def upload(self) -> Upload:
+        """Begin a new one."""
+        ...
+
+    def read(self, digest: str) -> AsyncIterator[bytes]:
+        """A bundle's bytes in pieces.
+
+        Raises:
+            Missing: BUNDLE_NOT_FOUND.
+        """
+        ...
+
+
+class FirstStartStore(Protocol):
+    """The mark that the first keys were made."""
+
+    async def begin(self, tenant: str, project: str, keys: list[NewKey]) -> bool:
+        """Make tenant, project and keys, all or none; False where that was done before."""
+        ...
+
+    async def credit_due(self) -> bool:
+        """Whether billing has not yet taken the first credit."""
+        ...
+
+    async def credit_done(self) -> None:
+        """Billing has taken it."""
+        ...
