@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant import Ask, Cause, Effect, Funds, GrantRow, Quote, Report
+
 from tests.sim.oracle import Oracle
 from tests.sim.rules import Rules
 from tests.sim.world import BILLING, World
@@ -58,9 +59,7 @@ class Billing:
         self._write(closed.row, closed.effect)
         reply(lease_id, closed.wait_ms)
 
-    def on_settle(
-        self, node: str, reports: dict[str, Report], reply: Callable[..., None]
-    ) -> None:
+    def on_settle(self, node: str, reports: dict[str, Report], reply: Callable[..., None]) -> None:
         answers = []
         gangs = {}
         for lease_id, report in reports.items():
@@ -76,8 +75,12 @@ class Billing:
                 else [first]
             )
             settled = self.rules.settle(
-                rows, reports, {row.lease_id: self.quote for row in rows},
-                self._funds(first.ask.job), self.clock(), BILLING,
+                rows,
+                reports,
+                {row.lease_id: self.quote for row in rows},
+                self._funds(first.ask.job),
+                self.clock(),
+                BILLING,
             )
             for row, effect in zip(settled.rows, settled.effects, strict=True):
                 self._write(row, effect)
@@ -88,9 +91,7 @@ class Billing:
         budget = self.budgets.get(job)
         if budget is not None:
             budget -= sum(
-                row.charged_nano + row.held_nano
-                for row in self.rows.values()
-                if row.ask.job == job
+                row.charged_nano + row.held_nano for row in self.rows.values() if row.ask.job == job
             )
         return Funds(self.credit_nano - self.charged_nano - self.held_nano, budget)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gridlease_billing.domain.grant import Quote
 from gridlease_scheduler.domain.lease import Cause, State
+
 from tests.sim.billing import RATES_NANO, Billing
 from tests.sim.node import Node
 from tests.sim.oracle import Oracle
@@ -23,8 +24,20 @@ from tests.sim.world import (
 CYCLE_MS = 1_500
 RICH_NANO = 10**15
 
-ALL = ("crash", "crash", "reboot", "disk", "leader", "cut", "suspect", "stop", "preempt",
-       "price", "step", "exit")
+ALL = (
+    "crash",
+    "crash",
+    "reboot",
+    "disk",
+    "leader",
+    "cut",
+    "suspect",
+    "stop",
+    "preempt",
+    "price",
+    "step",
+    "exit",
+)
 PROFILES = (
     Profile(mishaps=ALL),
     Profile(mishaps=ALL, mishap_every_ms=4_000, late=0.2),
@@ -105,9 +118,7 @@ class Cluster:
     def elect(self) -> None:
         """A new leader; the old one lives on until it tries to write."""
         self.leaders = [x for x in self.leaders if x.alive][-1:]
-        self.leaders.append(
-            Leader(self.world, self.rules, self.oracle, self.database, self)
-        )
+        self.leaders.append(Leader(self.world, self.rules, self.oracle, self.database, self))
 
     def any_leader(self) -> Leader:
         """Mostly the newest; while it lives, now and then the one before."""
@@ -194,7 +205,8 @@ class Cluster:
             if task.gang == gang:
                 state = CANCELLED if task.state == PENDING else task.state
                 self.database.tasks[task.task_id] = Task(
-                    task.task_id, gang, state, task.attempt, cancelled=True)
+                    task.task_id, gang, state, task.attempt, cancelled=True
+                )
 
     def do_suspect(self, node: Node) -> None:
         self._end_one(Cause.NODE_LOST)

@@ -19,6 +19,7 @@ from gridlease_agent.domain.spool import (
 )
 from gridlease_billing.domain import grant
 from gridlease_scheduler.domain import lease as scheduler
+
 from tests.sim.oracle import Oracle
 from tests.sim.rules import Rules
 from tests.sim.world import KILL_MS, RETRY_MS, SLOW_TICK_MS, World
@@ -128,9 +129,7 @@ class Node:
         assert self.disk is not None
         row = self.disk.rows[lease_id]
         assert row.deadline is not None
-        sandbox = Sandbox(
-            self, lease_id, row.devices, row.deadline, self.clocks().boot_id
-        )
+        sandbox = Sandbox(self, lease_id, row.devices, row.deadline, self.clocks().boot_id)
         self.oracle.started(self, sandbox)
         self.sandboxes[lease_id] = sandbox
         self.world.say(f"{self.name}  exec {lease_id} until {row.deadline.boottime_ns // 10**6}")
@@ -219,9 +218,7 @@ class Node:
                 self.world.at(delay, self._prepared, row.lease_id, self.incarnation)
         prepared = [lease_id for lease_id, done in self.prepared.items() if done]
         shims = {s.lease_id: s.shim() for s in self.sandboxes.values()}
-        for step in steps.next_steps(
-            self.disk, now, shims, prepared, self.asked_ns, RETRY_MS
-        ):
+        for step in steps.next_steps(self.disk, now, shims, prepared, self.asked_ns, RETRY_MS):
             self._take(step, now)
             if not self.alive:
                 return
@@ -279,11 +276,13 @@ class Node:
         incarnation = self.incarnation
 
         def reply(answers: tuple[grant.Answer, ...]) -> None:
-            self.world.send("Settle<", "B", self.name, self.on_settle_answer,
-                            incarnation, now, answers)
+            self.world.send(
+                "Settle<", "B", self.name, self.on_settle_answer, incarnation, now, answers
+            )
 
-        self.world.send("Settle>", self.name, "B", self.cluster.billing.on_settle,
-                        self.name, reports, reply)
+        self.world.send(
+            "Settle>", self.name, "B", self.cluster.billing.on_settle, self.name, reports, reply
+        )
 
     def on_settle_answer(
         self, incarnation: int, sent: Clocks, answers: tuple[grant.Answer, ...]
@@ -306,8 +305,10 @@ class Node:
         self.reported = agent.sync_report(self.disk)
         sightings = tuple(
             scheduler.Sighting(
-                s.lease_id, scheduler.Phase(s.phase),
-                s.exit and scheduler.Exit(s.exit.code, s.exit.reason, s.exit.ran_ns), s.gone,
+                s.lease_id,
+                scheduler.Phase(s.phase),
+                s.exit and scheduler.Exit(s.exit.code, s.exit.reason, s.exit.ran_ns),
+                s.gone,
             )
             for s in self.rules.sync_report(self.disk)
         )
@@ -317,8 +318,9 @@ class Node:
             self.world.send("Sync<", "S", self.name, self.on_desired_set, incarnation, desired)
 
         leader = self.cluster.any_leader()
-        self.world.send("Sync>", self.name, "S", leader.on_sync, self.name, sightings,
-                        self.disk.dirty, reply)
+        self.world.send(
+            "Sync>", self.name, "S", leader.on_sync, self.name, sightings, self.disk.dirty, reply
+        )
 
     def on_hint(self) -> None:
         if self.alive:

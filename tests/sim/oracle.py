@@ -9,6 +9,7 @@ from gridlease_agent.domain.spool import Spool
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant import Effect, GrantRow
 from gridlease_scheduler.domain.lease import Lease, State
+
 from tests.sim.world import DRIFT_PPM, GRANT_MS, KILL_MS, Violation, World
 
 if TYPE_CHECKING:
@@ -162,5 +163,8 @@ class Oracle:
         if len(row.segments) > 1:
             least_ns -= (KILL_MS + GRANT_MS * DRIFT_PPM // 1_000_000) * 1_000_000
         if run.exact and charged_ns < least_ns:
-            self.fail("P5", f"{row.lease_id} charged {charged_ns}, ran {ran_ns}, granted "
-                            f"{grant.granted_ns(row)}")
+            self.fail(
+                "P5",
+                f"{row.lease_id} charged {charged_ns}, ran {ran_ns}, granted "
+                f"{grant.granted_ns(row)}",
+            )

@@ -7,7 +7,6 @@ design that it names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gridlease_agent.domain import lease as agent

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gridlease_billing.domain import grant
 from gridlease_scheduler.domain import lease as core
 from gridlease_scheduler.domain.lease import Cause, DesiredSet, Lease, Sighting, State
+
 from tests.sim.oracle import Oracle
 from tests.sim.rules import Rules
 from tests.sim.world import NOTICE_MS, RPC_MS, SCHEDULER, World
@@ -59,8 +60,11 @@ class Leader:
         self.alive = True
         self.drift_ppm = world.drift()
         self.terms = rules.terms or SCHEDULER
-        self.leases = {k: replace(x, closable_at_ms=None) for k, x in database.leases.items()
-                       if x.state is not State.CLOSED}
+        self.leases = {
+            k: replace(x, closable_at_ms=None)
+            for k, x in database.leases.items()
+            if x.state is not State.CLOSED
+        }
         self.generation = dict(database.generation)
         self.seen_ms = dict.fromkeys(database.generation, self.clock())
         self.dirty: dict[str, frozenset[str]] = {}
@@ -128,9 +132,15 @@ class Leader:
             # placement would keep the holds of an earlier one, never used, alive for ever.
             name = f"{gang}/{leases[0].lease_id}" if len(leases) > 1 else ""
             asks = tuple(
-                grant.Ask(x.lease_id, job=gang, gang=name,
-                          node=x.node_id, quantity_milli=1_000, attempt=x.attempt,
-                          notice_ms=NOTICE_MS)
+                grant.Ask(
+                    x.lease_id,
+                    job=gang,
+                    gang=name,
+                    node=x.node_id,
+                    quantity_milli=1_000,
+                    attempt=x.attempt,
+                    notice_ms=NOTICE_MS,
+                )
                 for x in leases
             )
             placement = Placement(leases, asks, now - RPC_MS)
@@ -144,8 +154,9 @@ class Leader:
         def reply(answers: tuple[grant.Granted | grant.Refused, ...]) -> None:
             self.world.send("Authorize<", "B", "S", self.on_authorized, gang, ids, answers)
 
-        self.world.send("Authorize>", "S", "B", self.cluster.billing.on_authorize,
-                        placement.asks, reply)
+        self.world.send(
+            "Authorize>", "S", "B", self.cluster.billing.on_authorize, placement.asks, reply
+        )
 
     def _choose(self, tasks: list[Task], now: int) -> tuple[Lease, ...] | None:
         leases = []
@@ -157,9 +168,12 @@ class Leader:
                 for device in node.devices
                 if device not in taken
                 and core.device_free(
-                    device, node.name, self.leases.values(),
+                    device,
+                    node.name,
+                    self.leases.values(),
                     connected=core.connected(
-                        self.seen_ms.get(node.name, -10**9), now, self.terms),
+                        self.seen_ms.get(node.name, -(10**9)), now, self.terms
+                    ),
                     dirty=device in self.dirty.get(node.name, frozenset((device,))),
                 )
             ]
@@ -168,8 +182,16 @@ class Leader:
             name, device = self.world.rng.choice(free)
             taken.add(device)
             self.cluster.lease_ids += 1
-            leases.append(Lease(f"L{self.cluster.lease_ids}", task.task_id, task.attempt + 1,
-                                name, (device,), lost_after_ms=self.cluster.lost_after_ms))
+            leases.append(
+                Lease(
+                    f"L{self.cluster.lease_ids}",
+                    task.task_id,
+                    task.attempt + 1,
+                    name,
+                    (device,),
+                    lost_after_ms=self.cluster.lost_after_ms,
+                )
+            )
         return tuple(leases)
 
     def on_authorized(
@@ -185,15 +207,18 @@ class Leader:
         tasks = [self.database.tasks[x.task_id] for x in placement.leases]
         if refused:
             if refused[0].reason != grant.Reason.LEASE_FENCED:
-                self.write(tasks=tuple(
-                    replace(t, state=FAILED) for t in tasks if t.state == PENDING))
+                self.write(
+                    tasks=tuple(replace(t, state=FAILED) for t in tasks if t.state == PENDING)
+                )
             return
         if not self.rules.may_write(self):
             self.alive = False
             return
         if self.still_free(placement, tasks):
-            self.write(*placement.leases, tasks=tuple(
-                replace(t, state=PLACED, attempt=t.attempt + 1) for t in tasks))
+            self.write(
+                *placement.leases,
+                tasks=tuple(replace(t, state=PLACED, attempt=t.attempt + 1) for t in tasks),
+            )
 
     def still_free(self, placement: Placement, tasks: list[Task]) -> bool:
         """In the transaction: tasks pending as they were, no unclosed lease on task or device."""
@@ -212,14 +237,18 @@ class Leader:
         """ACTIVE -> CLOSING, and with a gang's member all of it."""
         task = self.database.tasks[lease.task_id]
         members = [lease] + [
-            x for x in self.leases.values()
-            if x is not lease and x.state is State.ACTIVE
+            x
+            for x in self.leases.values()
+            if x is not lease
+            and x.state is State.ACTIVE
             and self.database.tasks[x.task_id].gang == task.gang
         ]
-        if self.write(*(
-            core.to_closing(x, cause if x is lease else Cause.STOPPED, notice_ms)
-            for x in members
-        )):
+        if self.write(
+            *(
+                core.to_closing(x, cause if x is lease else Cause.STOPPED, notice_ms)
+                for x in members
+            )
+        ):
             self.advance()
 
     def advance(self) -> None:
@@ -245,8 +274,16 @@ class Leader:
             self.world.send("Close<", "B", "S", self.on_closed, lease_id, wait_ms)
 
         assert lease.cause is not None
-        self.world.send("Close>", "S", "B", self.cluster.billing.on_close, lease.lease_id,
-                        lease.notice_ms, grant.Cause(lease.cause), reply)
+        self.world.send(
+            "Close>",
+            "S",
+            "B",
+            self.cluster.billing.on_close,
+            lease.lease_id,
+            lease.notice_ms,
+            grant.Cause(lease.cause),
+            reply,
+        )
 
     def on_closed(self, lease_id: str, wait_ms: int) -> None:
         lease = self.leases.get(lease_id)
@@ -267,7 +304,10 @@ class Leader:
     # SyncNode
 
     def on_sync(
-        self, node: str, sightings: tuple[Sighting, ...], dirty: frozenset[str],
+        self,
+        node: str,
+        sightings: tuple[Sighting, ...],
+        dirty: frozenset[str],
         reply: Callable[[DesiredSet], None],
     ) -> None:
         if not self.alive:
@@ -277,8 +317,10 @@ class Leader:
         observed = self.rules.observe(list(self.leases.values()), node, sightings)
         if observed.changed and not self.write(*observed.changed):
             return
-        if any(x.cause is Cause.EXITED and x.exit is not None and x.exit.code != 0
-               for x in observed.exited):
+        if any(
+            x.cause is Cause.EXITED and x.exit is not None and x.exit.code != 0
+            for x in observed.exited
+        ):
             for x in observed.exited:
                 self._end_gang(x)
         self.advance()
@@ -287,11 +329,13 @@ class Leader:
 
     def _end_gang(self, lease: Lease) -> None:
         gang = self.database.tasks[lease.task_id].gang
-        self.write(*(
-            core.to_closing(x, Cause.STOPPED, NOTICE_MS)
-            for x in list(self.leases.values())
-            if x.state is State.ACTIVE and self.database.tasks[x.task_id].gang == gang
-        ))
+        self.write(
+            *(
+                core.to_closing(x, Cause.STOPPED, NOTICE_MS)
+                for x in list(self.leases.values())
+                if x.state is State.ACTIVE and self.database.tasks[x.task_id].gang == gang
+            )
+        )
 
 
 def _after(task: Task, lease: Lease) -> str:

@@ -11,6 +11,7 @@ from gridlease_agent.domain import lease as agent
 from gridlease_agent.domain.spool import Phase
 from gridlease_billing.domain import grant
 from gridlease_scheduler.domain import lease as scheduler
+
 from tests.sim.rules import Rules
 from tests.sim.world import GRANT_MS, SCHEDULER
 
@@ -120,9 +121,7 @@ class T11(Rules):
     """*Gone* is reported before billing has the final counters."""
 
     def sync_report(self, spool):
-        return tuple(
-            replace(s, gone=s.phase is Phase.CLEAN) for s in super().sync_report(spool)
-        )
+        return tuple(replace(s, gone=s.phase is Phase.CLEAN) for s in super().sync_report(spool))
 
 
 class T12(Rules):
@@ -134,9 +133,7 @@ class T12(Rules):
             replace(
                 row,
                 spool_id=existing[row.lease_id].spool_id,
-                segments=tuple(
-                    replace(s, frozen_ns=None) for s in existing[row.lease_id].segments
-                ),
+                segments=tuple(replace(s, frozen_ns=None) for s in existing[row.lease_id].segments),
                 counters=existing[row.lease_id].counters,
                 charged_nano=existing[row.lease_id].charged_nano,
                 state=grant.State.OPEN if existing[row.lease_id].segments else row.state,
@@ -183,9 +180,7 @@ class T15(Rules):
 
     def settle(self, rows, reports, quotes, funds, now_ms, terms):
         fenced = {row.lease_id for row in rows if row.state is grant.State.FENCED}
-        reports = {
-            k: replace(r, counters={}) if k in fenced else r for k, r in reports.items()
-        }
+        reports = {k: replace(r, counters={}) if k in fenced else r for k, r in reports.items()}
         return super().settle(rows, reports, quotes, funds, now_ms, terms)
 
 
@@ -238,6 +233,22 @@ class T18(Rules):
 
 
 TRAPS: dict[int, type[Rules]] = {
-    1: T1, 2: T2, 3: T3, 4: T4, 5: T5, 6: T6, 7: T7, 8: T8, 9: T9,
-    10: T10, 11: T11, 12: T12, 13: T13, 14: T14, 15: T15, 16: T16, 17: T17, 18: T18,
+    1: T1,
+    2: T2,
+    3: T3,
+    4: T4,
+    5: T5,
+    6: T6,
+    7: T7,
+    8: T8,
+    9: T9,
+    10: T10,
+    11: T11,
+    12: T12,
+    13: T13,
+    14: T14,
+    15: T15,
+    16: T16,
+    17: T17,
+    18: T18,
 }
