@@ -13,6 +13,7 @@ to disk, commits, and only then uses it: sends, executes, hands a deadline to a 
     started(spool, lease_id) -> Spool                 STARTING and dirty: on disk BEFORE exec
     observe_ready(spool, lease_id, ready_ns), observe_exit(spool, lease_id, record) -> Spool
     scrubbed(spool, devices) -> Spool                 scrub verified
+    abandoned(spool, lease_id, reason) -> Spool       it can never be prepared
     ticked(spool, now) -> Spool                       counters up to now; start_by passed
     settle_report(spool), sync_report(spool)          what is on disk, nothing else
     deletable(spool, row), deleted(spool, lease_id)
@@ -151,7 +152,7 @@ def _extended(row: Row, sent: Clocks, received: Clocks, answer: Answer) -> Row:
     end = Deadline(sent.boot_id, sent.boottime_ns + span_ns, sent.raw_ns + span_ns)
     if row.deadline is None or end.boottime_ns > row.deadline.boottime_ns:
         row = replace(row, span_ms=answer.valid_for_ms, deadline=_later(row.deadline, end))
-    if row.ready_ns is None:
+    if row.ready_ns is None or not row.segments:
         return replace(row, segments=((answer.segment, 0),))
     if answer.segment > row.segments[-1][0]:
         entry = (answer.segment, received.boottime_ns)
@@ -163,6 +164,14 @@ def _later(old: Deadline | None, new: Deadline) -> Deadline:
     if old is None or old.boot_id != new.boot_id:
         return new
     return Deadline(new.boot_id, max(old.boottime_ns, new.boottime_ns), max(old.raw_ns, new.raw_ns))
+
+
+def abandoned(spool: Spool, lease_id: str, reason: str) -> Spool:
+    """The lease can never be prepared: it ends without having started."""
+    row = spool.rows.get(lease_id)
+    if row is None or row.phase is not Phase.KNOWN:
+        return spool
+    return _cleaned(spool.with_rows(_never_started(row, reason)))
 
 
 def may_start(spool: Spool, lease_id: str, now: Clocks, busy: Collection[str]) -> bool:
@@ -222,7 +231,7 @@ def _exited(row: Row, record: ExitRecord | None, reason: str) -> Row:
 
 def _counted(row: Row, until_ns: int) -> Counters:
     """Cumulative run time by segment, computed from the start on record, not accumulated [T 16]."""
-    if row.ready_ns is None:
+    if row.ready_ns is None or not row.segments:  # adopted without a grant of its own
         return row.counters
     counters = dict(row.counters)
     ends = [begins_ns for _, begins_ns in row.segments[1:]] + [until_ns]

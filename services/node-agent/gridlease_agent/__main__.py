@@ -1,0 +1,138 @@
+"""``python -m gridlease_agent``: lends this host, or emulated ones."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import concurrent.futures
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gridlease_kernel.faults import Fault, Precondition
+from gridlease_mesh import logs
+from gridlease_mesh.settings import read
+
+from gridlease_agent import fleet
+from gridlease_agent.adapters import enrolment
+from gridlease_agent.bootstrap import Node, alone, emulated_body, real_body
+from gridlease_agent.settings import Flags, Settings
+
+_LOG = logging.getLogger(__name__)
+EXPECTED_FAILURE = 2
+
+
+def flags_of(argv: Sequence[str]) -> Flags:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="gridlease_agent", description="Lends this host (or emulated ones) to Gridlease."
+    )
+    parser.add_argument("--state", type=Path, required=True, help="folder of all that is kept")
+    parser.add_argument("--join", default="", metavar="HOST:PORT", help="the gateway's door")
+    parser.add_argument("--token", default="", help="one-time token; or GRIDLEASE_NODE_TOKEN")
+    parser.add_argument("--site", default="", help="site that the token is expected to be of")
+    parser.add_argument("--environments", type=Path, help="folder of prepared environments")
+    parser.add_argument("--emulate", default="", metavar="KIND", help="be a node that is not there")
+    parser.add_argument("--fleet", type=int, default=0, metavar="N", help="be N emulated nodes")
+    parser.add_argument("--tokens-file", type=Path, help="one token a line, for --fleet")
+    words = parser.parse_args(argv)
+    environments = words.environments or words.state / "environments"
+    return Flags(
+        words.state.absolute(),
+        environments.absolute(),
+        words.join,
+        words.token,
+        words.site,
+        words.emulate,
+        words.fleet,
+        words.tokens_file,
+    )
+
+
+async def _credential(flags: Flags, settings: Settings) -> enrolment.Credential:
+    credential = enrolment.load(flags.state)
+    if credential is not None:
+        return credential
+    token = flags.token or settings.node_token
+    if not flags.join or not token:
+        raise Precondition(
+            "This host has not joined yet.",
+            reason="NOT_JOINED",
+            field="--token",
+            remedy="Ask the operator for a token (gridlease nodes add), then start with "
+            "--join HOST:PORT --token TOKEN.",
+        )
+    credential = await enrolment.join(flags.state, flags.join, token)
+    _LOG.info("the node has joined", extra={"node": credential.node_id})
+    return credential
+
+
+async def _members(flags: Flags, settings: Settings) -> list[Node]:
+    if flags.fleet:
+        return await fleet.nodes(flags, settings)
+    if flags.emulate:
+        body = emulated_body(flags.emulate, 0)
+    else:
+        body = await asyncio.to_thread(real_body, flags.state, settings)
+    credential = await _credential(flags, settings)
+    return [Node(flags.state, flags.environments, credential, body, settings)]
+
+
+async def serve(flags: Flags, settings: Settings) -> None:
+    """Until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(4, "blocking"))
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    ready = settings.ready_file
+
+    def when_ready() -> None:
+        if ready is not None:
+            ready.parent.mkdir(parents=True, exist_ok=True)
+            draft = ready.with_name(f".{ready.name}.new")
+            draft.write_text(str(os.getpid()), "ascii")
+            draft.replace(ready)
+
+    try:
+        await fleet.run(await _members(flags, settings), when_ready)
+    except asyncio.CancelledError:
+        _LOG.info("the agent stops; tasks go on")
+    finally:
+        if ready is not None:
+            ready.unlink(missing_ok=True)
+
+
+def _fault_in(trouble: BaseException) -> Fault | None:
+    """The expected failure that ended it, if every leaf of a group is one."""
+    if isinstance(trouble, Fault):
+        return trouble
+    if isinstance(trouble, BaseExceptionGroup):
+        found = [_fault_in(one) for one in trouble.exceptions]
+        return found[0] if all(found) else None
+    return None
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit code: 0 after a clean stop, 2 after an expected failure."""
+    flags = flags_of(argv)
+    try:
+        settings = read(Settings, os.environ)
+        logs.set_up("agent", level=settings.log_level)
+        with alone(flags.state):
+            asyncio.run(serve(flags, settings))
+    except (Fault, BaseExceptionGroup) as trouble:
+        fault = _fault_in(trouble)
+        if fault is None:
+            raise
+        sys.stderr.write(f"gridlease_agent: {fault}\n")
+        return EXPECTED_FAILURE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

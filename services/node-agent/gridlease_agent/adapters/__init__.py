@@ -1,0 +1,1 @@
+"""The agent's ports on real parts: SQLite, the mesh, the file system."""

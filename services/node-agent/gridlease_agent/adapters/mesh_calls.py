@@ -1,0 +1,197 @@
+"""The scheduler, billing and the bundle store, as the agent's ports see them, over the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, cast
+
+import grpc.aio
+from gridlease.billing.v1 import lease_pb2, lease_pb2_grpc
+from gridlease.gateway.v1 import bundle_pb2, bundle_pb2_grpc
+from gridlease.scheduler.v1 import sync_pb2, sync_pb2_grpc
+from gridlease.type.v1 import fleet_pb2
+from gridlease_mesh.bus import Bus
+from gridlease_mesh.status import fault_from_error
+
+from gridlease_agent.domain.lease import Answer, Report
+from gridlease_agent.domain.spool import RUN_METER, Spool, StopOrder
+from gridlease_agent.domain.task import Task, told
+from gridlease_agent.ports import Desired, Seen
+
+if TYPE_CHECKING:
+    from gridlease.billing.v1.lease_pb2_grpc import SettlementServiceAsyncStub
+    from gridlease.gateway.v1.bundle_pb2_grpc import BundleContentServiceAsyncStub
+    from gridlease.scheduler.v1.sync_pb2_grpc import SyncServiceAsyncStub
+
+_METERS = {RUN_METER: "run"}  # the row's name says the unit; the wire's is the catalogue's
+_BUNDLE_TIMEOUT_S = 300.0
+
+
+class SchedulerCalls:
+    """SyncService."""
+
+    def __init__(self, bus: Bus, timeout_s: float) -> None:
+        stub = sync_pb2_grpc.SyncServiceStub(bus.channel(default_timeout_s=timeout_s))
+        self._stub = cast("SyncServiceAsyncStub", stub)
+
+    async def sync(
+        self, spool: Spool, boot_id: str, seen: Iterable[Seen], devices: Iterable[str]
+    ) -> Desired:
+        """Tell what is on disk; what should be.
+
+        Raises:
+            Fault: no answer; ask again.
+        """
+        request = sync_pb2.SyncNodeRequest(
+            spool_id=spool.spool_id,
+            boot_id=boot_id,
+            generation=spool.generation,
+            leases=[_observation(one) for one in seen],
+            devices=[
+                sync_pb2.DeviceObservation(
+                    device_id=device_id, state=device_state(device_id in spool.dirty)
+                )
+                for device_id in devices
+            ],
+        )
+        try:
+            answer = await self._stub.SyncNode(request)
+        except grpc.aio.AioRpcError as error:
+            raise fault_from_error(error) from error
+        tasks = tuple((_task(spec), spec.SerializeToString()) for spec in answer.run)
+        stops = tuple(StopOrder(one.lease, one.notice_ms) for one in answer.stop)
+        return Desired(answer.generation, tasks, stops)
+
+    async def report(self, inventory: fleet_pb2.NodeInventory) -> str:
+        """Tell what the node is made of; the site that it belongs to.
+
+        Raises:
+            Fault: no answer; tell again.
+        """
+        request = sync_pb2.ReportInventoryRequest(inventory=inventory)
+        try:
+            return str((await self._stub.ReportInventory(request)).site)
+        except grpc.aio.AioRpcError as error:
+            raise fault_from_error(error) from error
+
+    def decode(self, lease: bytes) -> Task:
+        """A task as its bytes on disk tell of it."""
+        return _task(sync_pb2.LeaseSpec.FromString(lease))
+
+
+def device_state(dirty: bool) -> fleet_pb2.DeviceState.ValueType:
+    """The wire's word."""
+    return fleet_pb2.DEVICE_STATE_DIRTY if dirty else fleet_pb2.DEVICE_STATE_CLEAN
+
+
+def _observation(one: Seen) -> sync_pb2.LeaseObservation:
+    sighting = one.sighting
+    observation = sync_pb2.LeaseObservation(
+        lease=sighting.lease_id,
+        phase=sync_pb2.LeasePhase.ValueType(int(sighting.phase)),
+        running=one.running,
+        gone=sighting.gone,
+    )
+    if sighting.exit is not None:
+        reason, message = told(sighting.exit.reason, one.ending.message)
+        observation.exit.CopyFrom(
+            sync_pb2.TaskExit(
+                exit_code=sighting.exit.code,
+                reason=reason,
+                message=message,
+                ran_ns=sighting.exit.ran_ns,
+                memory_peak_bytes=one.ending.memory_peak_bytes,
+                cpu_ns=one.ending.cpu_ns,
+            )
+        )
+    return observation
+
+
+def _task(spec: sync_pb2.LeaseSpec) -> Task:
+    held = spec.allocation
+    return Task(
+        lease_id=spec.lease,
+        name=spec.task,
+        tenant=spec.tenant,
+        attempt=spec.attempt,
+        cpu_milli=held.cpu_milli,
+        memory_bytes=held.memory_bytes,
+        disk_bytes=held.disk_bytes,
+        device_ids=tuple(held.device_ids),
+        commands=tuple(spec.commands),
+        env=tuple(sorted(spec.env.items())),
+        bundle_digest=spec.bundle_digest,
+        outputs=tuple(spec.outputs),
+        runtime=spec.runtime,
+        max_duration_ms=spec.max_duration_ms,
+        notice_ms=spec.notice_ms,
+        start_by_ms=spec.start_by_ms,
+        traceparent=spec.traceparent,
+    )
+
+
+class BillingCalls:
+    """SettlementService."""
+
+    def __init__(self, bus: Bus, timeout_s: float) -> None:
+        channel = bus.channel(default_timeout_s=timeout_s)
+        stub = lease_pb2_grpc.SettlementServiceStub(channel)
+        self._stub = cast("SettlementServiceAsyncStub", stub)
+
+    async def settle(self, spool_id: str, reports: Iterable[Report]) -> tuple[Answer, ...]:
+        """Cumulative counters -> grants.
+
+        Raises:
+            Fault: no answer; it may or may not have happened: ask again.
+        """
+        request = lease_pb2.SettleRequest(
+            spool_id=spool_id, reports=[_report(report) for report in reports]
+        )
+        try:
+            answer = await self._stub.Settle(request)
+        except grpc.aio.AioRpcError as error:
+            raise fault_from_error(error) from error
+        return tuple(
+            Answer(
+                grant.lease,
+                grant.valid_for_ms,
+                grant.last,
+                grant.reason,
+                grant.segment,
+                grant.final_acknowledged,
+            )
+            for grant in answer.grants
+        )
+
+
+def _report(report: Report) -> lease_pb2.LeaseReport:
+    return lease_pb2.LeaseReport(
+        lease=report.lease_id,
+        phase=lease_pb2.SettlePhase.ValueType(int(report.phase)),
+        final=report.final,
+        counters=[
+            lease_pb2.Counter(segment=segment, meter=_METERS[meter], cumulative=cumulative)
+            for (segment, meter), cumulative in sorted(report.counters.items())
+        ],
+    )
+
+
+class BundleCalls:
+    """BundleContentService."""
+
+    def __init__(self, bus: Bus) -> None:
+        channel = bus.channel(default_timeout_s=_BUNDLE_TIMEOUT_S)
+        stub = bundle_pb2_grpc.BundleContentServiceStub(channel)
+        self._stub = cast("BundleContentServiceAsyncStub", stub)
+
+    async def read(self, digest: str) -> AsyncIterator[bytes]:
+        """The bundle's bytes, in pieces.
+
+        Raises:
+            Fault: MISSING where there is none; no answer.
+        """
+        try:
+            async for piece in self._stub.ReadBundle(bundle_pb2.ReadBundleRequest(digest=digest)):
+                yield piece.content
+        except grpc.aio.AioRpcError as error:
+            raise fault_from_error(error) from error

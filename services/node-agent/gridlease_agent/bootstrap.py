@@ -1,0 +1,264 @@
+"""Puts one node together from its parts: the only place that knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gridlease.agent.v1 import files_pb2_grpc
+from gridlease_kernel.faults import Precondition
+from gridlease_kernel.ids import RandomIds
+from gridlease_mesh import subjects
+from gridlease_mesh.bus import Bus
+from gridlease_mesh.events import on_hint
+from gridlease_mesh.interceptors import FaultsToStatus
+
+from gridlease_agent.adapters.bundles import BundleFolder
+from gridlease_agent.adapters.enrolment import Credential
+from gridlease_agent.adapters.host import ThisHost
+from gridlease_agent.adapters.lease_files import LeaseFiles
+from gridlease_agent.adapters.mesh_calls import BillingCalls, BundleCalls, SchedulerCalls
+from gridlease_agent.adapters.prepared import PreparedFolder
+from gridlease_agent.adapters.spool_file import SpoolFile
+from gridlease_agent.book import Book
+from gridlease_agent.inventory import Lending, inventory, lent_disk_bytes, lent_memory_bytes
+from gridlease_agent.isolate.rootfs import read as read_host
+from gridlease_agent.noop import NoopSandboxes
+from gridlease_agent.ports import Host
+from gridlease_agent.prepare import Preparer
+from gridlease_agent.probes import emulated, table
+from gridlease_agent.probes.facts import NodeFacts
+from gridlease_agent.reconcile import Reconciler
+from gridlease_agent.recover import recover
+from gridlease_agent.report import Reporter
+from gridlease_agent.rpc import TaskFiles
+from gridlease_agent.runtimes.choose import choose_runtime
+from gridlease_agent.sandbox import Sandboxes, SandboxRunner
+from gridlease_agent.scrub import Scrubber
+from gridlease_agent.settings import Settings
+from gridlease_agent.settle import Settler
+from gridlease_agent.sync import Syncer
+from gridlease_agent.watch import Watch
+
+_LOG = logging.getLogger(__name__)
+_STOP_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a node is: its facts, how it isolates, and what it lends."""
+
+    facts: NodeFacts
+    sandboxes: SandboxRunner
+    lending: Lending
+
+
+def real_body(state: Path, settings: Settings) -> Body:
+    """This very host. Blocking: tries the sandbox runtime once.
+
+    Raises:
+        Precondition: NO_SANDBOX_RUNTIME.
+    """
+    runtime = choose_runtime()
+    facts = table.discover(state)
+    lending = Lending(
+        lent_memory_bytes(facts.memory.usable_bytes, settings.memory_reserve_bytes),
+        _disk_bytes(state, facts, settings),
+        runtime.name,
+        runtime.unenforced,
+        _version(),
+    )
+    return Body(facts, Sandboxes(state, runtime), lending)
+
+
+def emulated_body(kind: str, index: int) -> Body:
+    """A node that is not there.
+
+    Raises:
+        Precondition: NO_SUCH_EMULATION.
+    """
+    if kind not in emulated.MODELS:
+        raise Precondition(
+            f"No node of kind {kind!r} can be emulated.",
+            reason="NO_SUCH_EMULATION",
+            field="--emulate",
+            remedy=f"Choose one of {', '.join(emulated.MODELS)}.",
+        )
+    facts = emulated.probe(kind, index)
+    lending = Lending(
+        facts.memory.usable_bytes, facts.disk.free_bytes, "noop", ("all: nothing runs",), _version()
+    )
+    return Body(facts, NoopSandboxes(), lending)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("gridlease")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _disk_bytes(state: Path, facts: NodeFacts, settings: Settings) -> int:
+    """Decided at the first start and kept: tasks that fill it must not shrink it."""
+    path = state / "disk.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        kept = json.loads(path.read_text("utf-8"))
+        if kept["total_bytes"] == facts.disk.total_bytes:
+            return int(kept["lent_bytes"])
+    total, share = facts.disk.total_bytes, settings.disk_share_percent
+    lent = lent_disk_bytes(total, facts.disk.free_bytes, share)
+    path.write_text(json.dumps({"total_bytes": total, "lent_bytes": lent}), "utf-8")
+    return lent
+
+
+@contextlib.contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Hold the state folder for this process.
+
+    Raises:
+        Precondition: STATE_FOLDER, STATE_IN_USE.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (state / "agent.lock").open("a")
+    except OSError as trouble:
+        raise Precondition(
+            f"The state folder {state} cannot be used: {trouble.strerror}.",
+            reason="STATE_FOLDER",
+            field="--state",
+            remedy="Choose another with --state, or correct its owner and mode.",
+        ) from trouble
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as trouble:
+            raise Precondition(
+                f"Another agent works in {state}.",
+                reason="STATE_IN_USE",
+                field="--state",
+                remedy="Stop it first, or choose another folder.",
+            ) from trouble
+        yield
+
+
+class Node:
+    """One running node: its connection, its loops, its own service."""
+
+    def __init__(
+        self,
+        state: Path,
+        environments: Path,
+        credential: Credential,
+        body: Body,
+        settings: Settings,
+        host: Host | None = None,
+    ) -> None:
+        self._state = state
+        self._credential = credential
+        self._body = body
+        self._settings = settings
+        self._host = host or ThisHost()
+        self._environments = PreparedFolder(environments)
+        self.ready = asyncio.Event()
+        self.book: Book | None = None
+
+    async def run(self) -> None:
+        """Until cancelled. Tasks go on without us, kept by their shims."""
+        node_id = self._credential.node_id
+        bus = await Bus.connect(
+            self._settings.nats_url or self._credential.nats_url,
+            creds=self._state / "node.creds" if self._credential.creds else None,
+            name="agent",
+            prefix=self._credential.subject_prefix or subjects.DEFAULT_PREFIX,
+            node_id=node_id,
+            timeout_s=None,
+        )
+        try:
+            await self._serve(bus)
+        finally:
+            await bus.close()
+
+    async def _serve(self, bus: Bus) -> None:
+        settings, body = self._settings, self._body
+        answer_s = min(10.0, max(2.0, settings.renew_retry_ms / 1000))
+        scheduler = SchedulerCalls(bus, answer_s)
+        files = LeaseFiles(
+            self._state, kept_bytes=settings.kept_bytes, kept_hours=settings.kept_hours
+        )
+        devices = [device.id for device in body.facts.devices]
+        store = SpoolFile(self._state / "spool.sqlite")
+        book = recover(store, self._host, scheduler, body.sandboxes, files, devices, RandomIds())
+        self.book = book
+        watch = Watch(files, book.work)
+        reconciler = self._reconciler(bus, book, files, watch)
+        jitter = random.Random()  # noqa: S311 - spreads questions in time
+        syncer = Syncer(
+            book,
+            self._host,
+            scheduler,
+            devices,
+            reconciler.alive,
+            settings.slow_tick_ms,
+            jitter,
+        )
+        reporter = Reporter(
+            scheduler,
+            lambda: inventory(
+                body.facts, body.lending, self._environments.names(), book.spool.dirty
+            ),
+            settings.slow_tick_ms,
+        )
+        server = bus.server(interceptors=(FaultsToStatus(),))
+        files_pb2_grpc.add_TaskFileServiceServicer_to_server(TaskFiles(book, files), server)
+        await server.start()
+        stop_hints = on_hint(bus, lambda _generation: book.news.ring())
+
+        def connected() -> None:
+            book.ask_billing = True
+            book.work.ring()
+            book.news.ring()
+            reporter.again()
+
+        bus.on_connected(connected)
+        await bus.flush()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(reporter.run(), name="report")
+                group.create_task(syncer.run(), name="sync")
+                group.create_task(reconciler.run(), name="reconcile")
+                await reporter.reported.wait()
+                self.ready.set()
+                _LOG.info("the node serves", extra={"node": self._credential.node_id})
+        finally:
+            stop_hints()
+            await server.stop(_STOP_S)
+            watch.close()
+            await book.close()
+
+    def _reconciler(self, bus: Bus, book: Book, files: LeaseFiles, watch: Watch) -> Reconciler:
+        settings, sandboxes = self._settings, self._body.sandboxes
+        bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)
+        shell = read_host().shell
+        preparer = Preparer(self._credential.node_id, files, bundles, self._environments, shell)
+        jitter = random.Random()  # noqa: S311 - spreads questions in time
+        settler = Settler(book, self._host, BillingCalls(bus, 5.0), settings.renew_retry_ms, jitter)
+        scrubber = Scrubber(book, sandboxes, files)
+        return Reconciler(
+            book,
+            self._host,
+            sandboxes,
+            files,
+            preparer,
+            settler,
+            scrubber,
+            watch,
+            settings.grace_ms,
+        )

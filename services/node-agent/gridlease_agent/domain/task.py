@@ -1,0 +1,129 @@
+"""What a task is made of, as its node was told, and what follows from it alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gridlease_agent.domain.spool import Row, Wanted
+
+SCRATCH = "scratch:"
+MASTER_PORT = "29500"  # Source: PyTorch's torchrun default
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One lease's task. Quantities are what the lease holds of this node."""
+
+    lease_id: str
+    name: str
+    tenant: str
+    attempt: int = 1
+    cpu_milli: int = 1000
+    memory_bytes: int = 512 << 20
+    disk_bytes: int = 1 << 30
+    device_ids: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    bundle_digest: str = ""
+    outputs: tuple[str, ...] = ()
+    runtime: str = ""
+    max_duration_ms: int = 0
+    notice_ms: int = 30_000
+    start_by_ms: int = 600_000
+    traceparent: str = ""
+
+    @property
+    def job(self) -> str:
+        """``projects/P/jobs/J``."""
+        return self.name.partition("/tasks/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is told of an ending beside its code and reason; kept for the report only."""
+
+    message: str = ""
+    memory_peak_bytes: int = 0
+    cpu_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Overtime:
+    """A task that has run for as long as it may; it is killed at ``by_ns`` (boottime)."""
+
+    lease_id: str
+    by_ns: int
+
+
+def scratch(lease_id: str) -> str:
+    """The scratch folder of a lease, as a device that is dirty from its start to its scrub."""
+    return SCRATCH + lease_id
+
+
+def wanted(task: Task) -> Wanted:
+    """The lease as the state machine sees it: its devices and its scratch folder."""
+    devices = (*task.device_ids, scratch(task.lease_id))
+    return Wanted(task.lease_id, devices, task.start_by_ms or 600_000)
+
+
+def environment(task: Task, node_id: str) -> tuple[tuple[str, str], ...]:
+    """The tenant's variables, and ours over them."""
+    own = {
+        "GRIDLEASE_JOB": task.job,
+        "GRIDLEASE_TASK": task.name,
+        "GRIDLEASE_LEASE": task.lease_id,
+        "GRIDLEASE_ATTEMPT": str(task.attempt),
+        "GRIDLEASE_NODE": node_id,
+        "GRIDLEASE_DEVICES": ",".join(task.device_ids),
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": MASTER_PORT,
+    }
+    if task.traceparent:
+        own["TRACEPARENT"] = task.traceparent
+    return tuple((dict(task.env) | own).items())
+
+
+def overtime(row: Row, task: Task, now_ns: int) -> Overtime | None:
+    """Whether the task has run for its longest duration: warned then, killed a notice later.
+
+    Args:
+        now_ns: boottime of the row's boot.
+    """
+    if not task.max_duration_ms or row.ready_ns is None:
+        return None
+    limit_ns = row.ready_ns + task.max_duration_ms * 1_000_000
+    if now_ns < limit_ns:
+        return None
+    return Overtime(row.lease_id, limit_ns + task.notice_ms * 1_000_000)
+
+
+def end_reason(row: Row, task: Task | None, reason: str, ended_ns: int) -> str:
+    """Why a sandbox ended, from its keeper's word and from what the agent knows.
+
+    The keeper sees a deadline or a stop; that billing had refused, or that the longest duration
+    was over, stands in the row and in the task.
+    """
+    if reason not in ("DEADLINE", "STOPPED") or row.stop_at_ns is not None:
+        return reason
+    if row.last and row.reason:
+        return row.reason
+    if task is not None and overtime(row, task, ended_ns) is not None:
+        return "MAX_DURATION"
+    return reason
+
+
+_TOLD = {
+    "START_BY_PASSED": ("NEVER_STARTED", "It was not ready to start within its start_by."),
+    "GRANT_REFUSED": ("NEVER_STARTED", "Billing refused its first grant."),
+    "START_LOST": ("START_LOST", "Its keeper left no exit record."),
+    "NODE_REBOOT": ("NODE_REBOOT", "The host restarted."),
+}
+
+
+def told(reason: str, message: str) -> tuple[str, str]:
+    """The reason and the sentence that the scheduler hears."""
+    code, sentence = _TOLD.get(reason, (reason, ""))
+    return code, message or sentence

@@ -1,0 +1,128 @@
+"""What the agent's use cases need of the world; ``bootstrap`` decides who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gridlease_agent.domain.lease import Answer, Report, Sighting
+from gridlease_agent.domain.spool import Clocks, Deadline, Spool, StopOrder
+from gridlease_agent.domain.task import Ending, Task
+
+
+class Host(Protocol):
+    """The clocks of this boot."""
+
+    def now(self) -> Clocks: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """All that the spool file holds. ``devices``: those that it knows anything about."""
+
+    spool: Spool
+    tasks: Mapping[str, bytes]
+    endings: Mapping[str, Ending]
+    devices: frozenset[str]
+
+
+class SpoolStore(Protocol):
+    """The spool file. ``write`` returns once the difference is on disk, in one transaction."""
+
+    def read(self) -> Recorded | None: ...
+    def write(
+        self,
+        before: Spool | None,
+        after: Spool,
+        tasks: Mapping[str, bytes],
+        endings: Mapping[str, Ending],
+    ) -> None: ...
+    def note_devices(self, devices: Iterable[str]) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One lease as the scheduler is told of it."""
+
+    sighting: Sighting
+    running: bool
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The scheduler's answer. ``tasks``: each lease to run, and the bytes that told of it."""
+
+    generation: int
+    tasks: tuple[tuple[Task, bytes], ...]
+    stop: tuple[StopOrder, ...]
+
+
+class Scheduler(Protocol):
+    """SyncService. Both raise ``Fault``."""
+
+    async def sync(
+        self, spool: Spool, boot_id: str, seen: Iterable[Seen], devices: Iterable[str]
+    ) -> Desired: ...
+    def decode(self, lease: bytes) -> Task: ...
+
+
+class Billing(Protocol):
+    """SettlementService; raises ``Fault``."""
+
+    async def settle(self, spool_id: str, reports: Iterable[Report]) -> tuple[Answer, ...]: ...
+
+
+class Bundles(Protocol):
+    """Bundles by digest.
+
+    ``fetch`` raises ``Unreachable`` where trying again may help, and another ``Fault`` where not.
+    """
+
+    async def fetch(self, digest: str) -> Path: ...
+    def unpack(self, archive: Path, folder: Path, limit_bytes: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """One kept output. ``sha256``: hex."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Files(Protocol):
+    """The leases' files on this node; see ``adapters.lease_files``."""
+
+    def prepare(self, lease_id: str, devices: Iterable[str]) -> Path: ...
+    def held(self, lease_id: str) -> tuple[str, ...]: ...
+    def deadline(self, lease_id: str) -> Deadline | None: ...
+    def shim_pid(self, lease_id: str) -> int | None: ...
+    def folders(self) -> list[str]: ...
+    def taken_slots(self) -> set[int]: ...
+    def discard(self, lease_id: str) -> None: ...
+    def keep(self, lease_id: str, outputs: Iterable[str]) -> list[Artefact]: ...
+    def artefacts(self, lease_id: str) -> list[Artefact] | None: ...
+    def artefact(self, lease_id: str, path: str) -> Path: ...
+    def log(self, lease_id: str) -> Path | None: ...
+    def known(self, lease_id: str) -> bool: ...
+    def prune(self, spare: str = "", now_ns: int | None = None) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared environment: a folder shown in the sandbox, and the variables that go with it."""
+
+    folder: str
+    env: tuple[tuple[str, str], ...]
+
+
+class Environments(Protocol):
+    """Prepared environments of this node, by name or by lock hash."""
+
+    def resolve(self, name: str) -> Prepared: ...
+    def names(self) -> list[str]: ...

@@ -1,0 +1,79 @@
+"""From a task to a sandbox that could start: its files, its environment, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gridlease_kernel.faults import Invalid
+
+from gridlease_agent.domain.task import Task, environment
+from gridlease_agent.ports import Bundles, Environments, Files
+from gridlease_agent.runtimes.spec import SandboxSpec, shell_argv, uid_base
+
+_EMULATED_MS = 10_000
+
+
+class Preparer:
+    """Prepares one task at a time for each lease; leases side by side."""
+
+    def __init__(
+        self,
+        node_id: str,
+        files: Files,
+        bundles: Bundles,
+        environments: Environments,
+        shell: str,
+    ) -> None:
+        self._node_id = node_id
+        self._files = files
+        self._bundles = bundles
+        self._environments = environments
+        self._shell = shell
+        self._slots: dict[str, int] = {}
+
+    async def prepare(self, task: Task) -> SandboxSpec:
+        """Bundle, working folder, environment -> the sandbox's spec.
+
+        Raises:
+            Unreachable, Late: try again. Other faults: the task can never start.
+        """
+        if not task.commands:
+            raise Invalid(
+                "The task has no commands.",
+                reason="NO_COMMANDS",
+                field="spec.commands",
+                remedy="Give at least one.",
+            )
+        bundle = await self._bundles.fetch(task.bundle_digest) if task.bundle_digest else None
+        work = await asyncio.to_thread(self._files.prepare, task.lease_id, task.device_ids)
+        if bundle is not None:
+            await asyncio.to_thread(self._bundles.unpack, bundle, work, task.disk_bytes)
+        prepared = self._environments.resolve(task.runtime) if task.runtime else None
+        return SandboxSpec(
+            task.lease_id,
+            shell_argv(task.commands, self._shell),
+            env=environment(task, self._node_id),
+            uid_base=uid_base(self._slot(task.lease_id)),
+            memory_bytes=task.memory_bytes,
+            cpu_milli=task.cpu_milli,
+            disk_bytes=task.disk_bytes,
+            environment=prepared.folder if prepared else "",
+            environment_env=prepared.env if prepared else (),
+            emulated_duration_ms=_emulated_ms(task),
+        )
+
+    def forget(self, lease_id: str) -> None:
+        """Its folder says from now on whose uids are taken."""
+        self._slots.pop(lease_id, None)
+
+    def _slot(self, lease_id: str) -> int:
+        taken = set(self._slots.values()) | self._files.taken_slots()
+        slot = next(number for number in range(60_000) if number not in taken)
+        self._slots[lease_id] = slot
+        return slot
+
+
+def _emulated_ms(task: Task) -> int:
+    """How long an emulated node pretends to work: ``GRIDLEASE_EMULATED_MS`` of the task."""
+    text = dict(task.env).get("GRIDLEASE_EMULATED_MS", "")
+    return int(text) if text.isdecimal() else _EMULATED_MS

@@ -1,0 +1,317 @@
+"""Brings this node to what it should be: what is on disk and what is alive -> the next steps.
+
+One loop looks at the sandboxes and takes the steps that ``domain.step`` names, in their order.
+Preparing, settling and scrubbing run beside it, each at most once at a time for its subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, assert_never
+
+from gridlease_kernel.faults import Fault, Late, Unreachable
+
+from gridlease_agent.book import Book
+from gridlease_agent.domain import lease, step
+from gridlease_agent.domain.spool import Clocks, Deadline, ExitRecord, Phase, Row, Shim, Spool
+from gridlease_agent.domain.task import Ending, Task, end_reason, overtime, scratch
+from gridlease_agent.ports import Files, Host
+from gridlease_agent.prepare import Preparer
+from gridlease_agent.runtimes.spec import SandboxSpec
+from gridlease_agent.sandbox import Absent, Exited, Running, SandboxRunner, SandboxState, Starting
+from gridlease_agent.sandbox import Deadline as ShimDeadline
+from gridlease_agent.scrub import Scrubber
+from gridlease_agent.settle import Settler
+from gridlease_agent.watch import Watch
+
+_LOG = logging.getLogger(__name__)
+_STARTING_S = 0.02
+_BUSY_S = 0.5
+_IDLE_S = 10.0
+_TICK_NS = 5_000_000_000
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.25, 5.0
+
+
+class Reconciler:
+    """The node's own loop."""
+
+    def __init__(
+        self,
+        book: Book,
+        host: Host,
+        sandboxes: SandboxRunner,
+        files: Files,
+        preparer: Preparer,
+        settler: Settler,
+        scrubber: Scrubber,
+        watch: Watch,
+        grace_ms: int,
+    ) -> None:
+        self._book = book
+        self._host = host
+        self._sandboxes = sandboxes
+        self._files = files
+        self._preparer = preparer
+        self._settler = settler
+        self._scrubber = scrubber
+        self._watch = watch
+        self._grace_ms = grace_ms
+        self.shims: dict[str, Shim] = {}
+        self._ready: dict[str, SandboxSpec] = {}
+        self._beside: dict[str, asyncio.Task[None]] = {}
+        self._told: dict[str, tuple[int, str]] = {}
+        self._ticked_ns = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                await self.turn()
+                await self._book.work.wait(self._pause_s())
+        finally:
+            for task in self._beside.values():
+                task.cancel()
+            if self._beside:
+                await asyncio.wait(self._beside.values(), timeout=2.0)
+
+    def alive(self) -> set[str]:
+        """Leases whose sandbox was alive at the last look."""
+        return set(self.shims)
+
+    def _pause_s(self) -> float:
+        rows = self._book.spool.rows.values()
+        if any(row.phase is Phase.STARTING and row.ready_ns is None for row in rows):
+            return _STARTING_S
+        return _BUSY_S if self.shims or any(not row.gone for row in rows) else _IDLE_S
+
+    async def turn(self) -> None:
+        """Look once, and do what is due."""
+        await self._look()
+        now = self._host.now()
+        if now.boottime_ns - self._ticked_ns >= _TICK_NS:
+            self._ticked_ns = now.boottime_ns
+            await self._book.change(lambda spool: lease.ticked(spool, now))
+        self._prepare_what_is_known()
+        asked = None if self._book.ask_billing else self._settler.asked_ns
+        steps = step.next_steps(
+            self._book.spool, now, self.shims, self._ready, asked, self._settler.retry_ms()
+        )
+        for one in steps:
+            try:
+                await self._take(one, now)
+            except (Fault, OSError) as trouble:  # level-triggered: the next turn tries again
+                _LOG.error("a step failed: %s", trouble, extra={"step": type(one).__name__})
+        self._end_overtime(now)
+
+    # -- what is alive --------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        alive: dict[str, Shim] = {}
+        starting = {k for k, row in self._book.spool.rows.items() if row.phase is Phase.STARTING}
+        for lease_id in sorted({*self._sandboxes.list(), *starting}):
+            state = self._sandboxes.inspect(lease_id)
+            if isinstance(state, Starting | Running):
+                alive[lease_id] = self._shim(lease_id, state)
+                self._watch.add(lease_id)
+            if lease_id in starting:
+                await self._note(self._book.spool.rows[lease_id], state)
+        self.shims = alive
+
+    def _shim(self, lease_id: str, state: Starting | Running) -> Shim:
+        known = self.shims.get(lease_id)
+        row = self._book.spool.rows.get(lease_id)
+        ready_ns = state.started_boottime_ns if isinstance(state, Running) else None
+        if known is not None:
+            devices, deadline = known.devices, known.deadline
+        else:
+            devices = row.devices if row else (*self._files.held(lease_id), scratch(lease_id))
+            held = self._files.deadline(lease_id) or (row.deadline if row else None)
+            deadline = held or Deadline("", 0, 0)
+        return Shim(lease_id, devices, deadline, ready_ns)
+
+    async def _note(self, row: Row, state: SandboxState) -> None:
+        """Put what a started sandbox has come to on record."""
+        lease_id = row.lease_id
+        if isinstance(state, Running) and row.ready_ns is None:
+            ready_ns = state.started_boottime_ns
+            await self._book.change(lambda spool: lease.observe_ready(spool, lease_id, ready_ns))
+            _LOG.info("a task runs", extra={"lease": lease_id})
+        elif isinstance(state, Exited):
+            record, ending = exit_record(row, self._book.task(lease_id), state)
+            await self._ended(lease_id, record, ending)
+        elif isinstance(state, Absent):
+            await self._ended(lease_id, None, Ending())
+
+    async def _ended(self, lease_id: str, record: ExitRecord | None, ending: Ending) -> None:
+        spool = await self._book.change(
+            lambda spool: lease.observe_exit(spool, lease_id, record), endings={lease_id: ending}
+        )
+        self._told.pop(lease_id, None)
+        ended = spool.rows[lease_id].exit
+        assert ended is not None, lease_id
+        facts = {"lease": lease_id, "reason": ended.reason, "exit_code": ended.code}
+        _LOG.info("a task ended", extra=facts)
+
+    # -- what is to be done ---------------------------------------------------------------------
+
+    async def _take(self, one: step.Step, now: Clocks) -> None:
+        match one:
+            case step.Kill(lease_id):
+                self._sandboxes.kill(lease_id)
+            case step.Extend(lease_id, deadline):
+                self._extend(lease_id, deadline)
+            case step.Stop(lease_id, by_ns, reason):
+                self._stop(lease_id, by_ns, reason, now)
+            case step.Scrub(devices):
+                self._run_beside("scrub", self._scrubber.scrub(devices))
+            case step.Delete(lease_id):
+                await asyncio.to_thread(self._files.discard, lease_id)
+                await self._book.change(lambda spool: _without(spool, lease_id))
+            case step.Start(lease_id, _, _):
+                await self._start(lease_id)
+            case step.Settle():
+                if self._run_beside("settle", self._settler.settle()):
+                    self._book.ask_billing = False
+            case _:
+                assert_never(one)
+
+    def _extend(self, lease_id: str, deadline: Deadline) -> None:
+        self._sandboxes.extend(lease_id, self._handed(deadline))
+        shim = self.shims[lease_id]
+        self.shims[lease_id] = Shim(lease_id, shim.devices, deadline, shim.ready_ns)
+
+    def _handed(self, deadline: Deadline) -> ShimDeadline:
+        return ShimDeadline(deadline.boot_id, deadline.boottime_ns, deadline.raw_ns, self._grace_ms)
+
+    def _stop(self, lease_id: str, by_ns: int, reason: str, now: Clocks) -> None:
+        told = self._told.get(lease_id)
+        if told is not None and told[0] <= by_ns:
+            return
+        self._told[lease_id] = (by_ns, reason)
+        notice_ms = max(0, by_ns - now.boottime_ns) // 1_000_000
+        self._sandboxes.stop(lease_id, notice_ms)
+        _LOG.info(
+            "a task is told to stop",
+            extra={"lease": lease_id, "reason": reason, "notice_ms": notice_ms},
+        )
+
+    def _end_overtime(self, now: Clocks) -> None:
+        for lease_id in self.shims:
+            row, task = self._book.spool.rows.get(lease_id), self._book.task(lease_id)
+            if row is None or task is None or row.boot_id != now.boot_id:
+                continue
+            over = overtime(row, task, now.boottime_ns)
+            if over is not None:
+                self._stop(lease_id, over.by_ns, "MAX_DURATION", now)
+
+    async def _start(self, lease_id: str) -> None:
+        spec = self._ready[lease_id]
+        now = self._host.now()
+        busy = {device for shim in self.shims.values() for device in shim.devices}
+        may = False
+
+        def decide(spool: Spool) -> Spool:
+            nonlocal may
+            may = lease.may_start(spool, lease_id, now, busy)
+            return lease.started(spool, lease_id) if may else spool
+
+        spool = await self._book.change(decide)
+        if not may:
+            return
+        row = spool.rows[lease_id]
+        assert row.deadline is not None, lease_id
+        self.shims[lease_id] = Shim(lease_id, row.devices, row.deadline)
+        try:
+            await asyncio.to_thread(
+                self._sandboxes.start, lease_id, spec, self._handed(row.deadline)
+            )
+        except (Fault, OSError) as trouble:
+            _LOG.warning("a task could not start: %s", trouble, extra={"lease": lease_id})
+            if isinstance(self._sandboxes.inspect(lease_id), Absent):
+                ended_ns = self._host.now().boottime_ns
+                record = ExitRecord(now.boot_id, 127, "START_FAILED", None, ended_ns)
+                await self._ended(lease_id, record, Ending(str(trouble)))
+        finally:
+            del self._ready[lease_id]
+            self._preparer.forget(lease_id)
+            self._book.work.ring()
+
+    # -- beside the loop ------------------------------------------------------------------------
+
+    def _run_beside(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Start ``work`` unless work of that name is under way; whether it was started."""
+        running = self._beside.get(name)
+        if running is not None and not running.done():
+            work.close()
+            return False
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._done)
+        self._beside[name] = task
+        return True
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if self._beside.get(task.get_name()) is task:
+            del self._beside[task.get_name()]
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("%s failed", task.get_name(), exc_info=task.exception())
+        self._book.work.ring()
+
+    def _prepare_what_is_known(self) -> None:
+        rows = self._book.spool.rows
+        for lease_id in [k for k in self._ready if k not in rows or rows[k].phase > Phase.KNOWN]:
+            del self._ready[lease_id]
+        for lease_id, row in rows.items():
+            name = f"prepare {lease_id}"
+            task = self._book.task(lease_id)
+            if row.phase is not Phase.KNOWN or lease_id in self._ready or task is None:
+                continue
+            unused = scratch(lease_id) not in self._book.spool.dirty
+            if unused and lease_id not in self.shims and name not in self._beside:
+                self._run_beside(name, self._prepare(task))
+
+    async def _prepare(self, task: Task) -> None:
+        """Until it is prepared, or can never be, or is not wanted any more."""
+        lease_id, pause_s = task.lease_id, _FIRST_PAUSE_S
+        while self._is_known(lease_id):
+            try:
+                spec = await self._preparer.prepare(task)
+            except (Unreachable, Late) as trouble:
+                _LOG.info("preparing waits: %s", trouble, extra={"lease": lease_id})
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+            except (Fault, OSError) as trouble:
+                _LOG.warning("a task cannot start: %s", trouble, extra={"lease": lease_id})
+                await self._book.change(
+                    lambda spool: lease.abandoned(spool, lease_id, "START_FAILED"),
+                    endings={lease_id: Ending(str(trouble))},
+                )
+                return
+            else:
+                if self._is_known(lease_id):
+                    self._ready[lease_id] = spec
+                    return
+        await asyncio.to_thread(self._files.discard, lease_id)
+
+    def _is_known(self, lease_id: str) -> bool:
+        row = self._book.spool.rows.get(lease_id)
+        return row is not None and row.phase is Phase.KNOWN
+
+
+def _without(spool: Spool, lease_id: str) -> Spool:
+    row = spool.rows.get(lease_id)
+    gone = row is not None and lease.deletable(spool, row)
+    return lease.deleted(spool, lease_id) if gone else spool
+
+
+def exit_record(row: Row, task: Task | None, state: Exited) -> tuple[ExitRecord | None, Ending]:
+    """A keeper's exit record as the state machine takes it, and what is told beside it."""
+    shown = state.record
+    ending = Ending(shown.message, shown.max_memory_bytes, shown.cpu_ns)
+    if not shown.ended_boottime_ns:
+        return None, ending  # the keeper is gone without a word
+    ended_ns = shown.ended_boottime_ns
+    reason = end_reason(row, task, shown.reason, ended_ns)
+    ready_ns = state.started_boottime_ns or None
+    return ExitRecord(shown.boot_id, shown.exit_code, reason, ready_ns, ended_ns), ending

@@ -1,0 +1,37 @@
+"""Settings of the agent: ``GRIDLEASE_*`` variables, and the flags of its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """From the environment; times in milliseconds, see docs/lease-protocol.md, section 5."""
+
+    renew_retry_ms: int = 5_000
+    grace_ms: int = 30_000
+    slow_tick_ms: int = 10_000
+    kept_bytes: int = 2 << 30
+    kept_hours: int = 168
+    memory_reserve_bytes: int = 1 << 30
+    disk_share_percent: int = 80
+    nats_url: str = ""  # in place of the one that enrolment answered
+    node_token: str = ""
+    ready_file: Path | None = None
+    log_level: str = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """From the command line."""
+
+    state: Path
+    environments: Path
+    join: str = ""
+    token: str = ""
+    site: str = ""
+    emulate: str = ""
+    fleet: int = 0
+    tokens_file: Path | None = None

@@ -1,0 +1,76 @@
+"""Tells billing what has run and learns how long it may go on: all leases in one call."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+from gridlease_kernel.faults import Fault
+
+from gridlease_agent.book import Book
+from gridlease_agent.domain import lease
+from gridlease_agent.domain.lease import Answer
+from gridlease_agent.domain.spool import Clocks, Spool
+from gridlease_agent.ports import Billing, Host
+
+_LOG = logging.getLogger(__name__)
+_JITTER = 0.1
+
+
+class Settler:
+    """Asks at half the tightest grant, then every ``retry_ms`` until it is answered."""
+
+    def __init__(
+        self, book: Book, host: Host, billing: Billing, retry_ms: int, jitter: random.Random
+    ) -> None:
+        self._book = book
+        self._host = host
+        self._billing = billing
+        self._retry_ms = retry_ms
+        self._jitter = jitter
+        self._next_retry_ms = retry_ms
+        self.asked_ns: int | None = None
+        self._silent = False
+
+    def retry_ms(self) -> int:
+        """How long to wait after the last question."""
+        return self._next_retry_ms
+
+    async def settle(self) -> None:
+        """One question. Without an answer nothing is assumed either way [T 3]."""
+        ticked = self._host.now()
+        spool = await self._book.change(lambda spool: lease.ticked(spool, ticked))
+        reports = lease.settle_report(spool)
+        if not reports:
+            return
+        sent = self._host.now()
+        self.asked_ns = sent.boottime_ns
+        self._next_retry_ms = round(self._retry_ms * self._jitter.uniform(1 - _JITTER, 1 + _JITTER))
+        try:
+            answers = await self._billing.settle(spool.spool_id, reports)
+        except Fault as fault:
+            self._note_silence(fault)
+            return
+        self._silent = False
+        received = self._host.now()
+        await self._book.change(lambda spool: _answered(spool, sent, received, answers))
+        for answer in answers:
+            if answer.last:
+                facts = {"lease": answer.lease_id, "reason": answer.reason}
+                _LOG.info("the last grant", extra=facts)
+
+    def _note_silence(self, fault: Fault) -> None:
+        if not self._silent:
+            _LOG.warning("billing does not answer: %s", fault)
+        self._silent = True
+
+
+def _answered(
+    spool: Spool,
+    sent: Clocks,
+    received: Clocks,
+    answers: tuple[Answer, ...],
+) -> Spool:
+    for answer in answers:
+        spool = lease.grant_answer(spool, sent, received, answer)
+    return spool

@@ -1,0 +1,90 @@
+"""Tells the scheduler what this node has and learns what it should have."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection
+
+from gridlease_kernel.faults import Fault
+
+from gridlease_agent.book import Book
+from gridlease_agent.domain import lease
+from gridlease_agent.domain.task import SCRATCH, wanted
+from gridlease_agent.ports import Desired, Host, Scheduler, Seen
+
+_LOG = logging.getLogger(__name__)
+
+
+class Syncer:
+    """Asks at connection, on a hint, after a change of its own, and on the slow tick."""
+
+    def __init__(
+        self,
+        book: Book,
+        host: Host,
+        scheduler: Scheduler,
+        devices: Collection[str],
+        running: Callable[[], Collection[str]],
+        tick_ms: int,
+        jitter: random.Random,
+    ) -> None:
+        self._book = book
+        self._host = host
+        self._scheduler = scheduler
+        self._devices = sorted(device for device in devices if not device.startswith(SCRATCH))
+        self._running = running
+        self._tick_ms = tick_ms
+        self._jitter = jitter
+        self._silent = False
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            answered = await self.sync()
+            # A hint that comes while we ask rings again, so nothing waits for the tick.
+            span_s = self._tick_ms / 1000 * self._jitter.uniform(0.9, 1.1)
+            await self._book.news.wait(span_s)
+            if not answered:
+                await asyncio.sleep(min(0.2, span_s))  # rings do not make a storm of retries
+
+    async def sync(self) -> bool:
+        """One exchange; whether it was answered."""
+        spool, alive = self._book.spool, self._running()
+        seen = [
+            Seen(one, one.lease_id in alive, self._book.ending(one.lease_id))
+            for one in lease.sync_report(spool)
+        ]
+        boot_id = self._host.now().boot_id
+        try:
+            desired = await self._scheduler.sync(spool, boot_id, seen, self._devices)
+        except Fault as fault:
+            if not self._silent:
+                _LOG.warning("the scheduler does not answer: %s", fault)
+            self._silent = True
+            return False
+        self._silent = False
+        await self._follow(desired)
+        return True
+
+    async def _follow(self, desired: Desired) -> None:
+        spool = self._book.spool
+        if desired.generation < spool.generation:
+            _LOG.info("an older desired set was dropped", extra={"generation": desired.generation})
+            return
+        names = {task.lease_id for task, _ in desired.tasks}
+        names |= {order.lease_id for order in desired.stop}
+        if desired.generation == spool.generation and names == spool.named:
+            return
+        now = self._host.now()
+        await self._book.change(
+            lambda spool: lease.apply_desired_set(
+                spool,
+                now,
+                desired.generation,
+                [wanted(task) for task, _ in desired.tasks],
+                desired.stop,
+            ),
+            tasks={task.lease_id: (task, raw) for task, raw in desired.tasks},
+        )

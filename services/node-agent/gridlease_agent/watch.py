@@ -1,0 +1,49 @@
+"""Hears at once when a sandbox's keeper ends, without asking again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from gridlease_agent.book import Bell
+from gridlease_agent.ports import Files
+
+
+class Watch:
+    """Rings the bell when a watched keeper's process is over."""
+
+    def __init__(self, files: Files, bell: Bell) -> None:
+        self._files = files
+        self._bell = bell
+        self._fds: dict[str, tuple[int, int]] = {}
+
+    def add(self, lease_id: str) -> None:
+        """Watch a lease's keeper; again is harmless."""
+        if lease_id in self._fds:
+            return
+        pid = self._files.shim_pid(lease_id)
+        if pid is None:
+            return
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:  # over already; or a kernel before 5.3, where the loop's own pace must do
+            return
+        self._fds[lease_id] = fd, pid
+        asyncio.get_running_loop().add_reader(fd, self._over, lease_id)
+
+    def _over(self, lease_id: str) -> None:
+        _, pid = self._fds[lease_id]
+        self._forget(lease_id)
+        with contextlib.suppress(ChildProcessError):  # an adopted keeper is not our child
+            os.waitpid(pid, os.WNOHANG)
+        self._bell.ring()
+
+    def _forget(self, lease_id: str) -> None:
+        fd, _ = self._fds.pop(lease_id)
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
+
+    def close(self) -> None:
+        for lease_id in list(self._fds):
+            self._forget(lease_id)
