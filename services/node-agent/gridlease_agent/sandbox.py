@@ -280,9 +280,13 @@ class Sandboxes:
 
 def _launch(folder: Path) -> int:
     """Spawn the shim in a session of its own, with nothing of the agent's environment."""
+    # ``python -I -S shim.py DIR``, but with the bytecode that importing it has cached.
+    code = (
+        "import sys; sys.path.append(sys.argv.pop(1)); import shim; sys.exit(shim.main(sys.argv))"
+    )
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-S", shim.__file__, str(folder)],
+        [sys.executable, "-I", "-S", "-c", code, str(Path(shim.__file__).parent), str(folder)],
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         setsid=True,
     )

@@ -44,7 +44,7 @@ forked child at the end of a pipe) kills the sandbox; if the guard dies, the shi
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import ctypes
 import fcntl
@@ -55,9 +55,11 @@ import select
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 TICK_MS = 500
 QUOTA_PAUSE_NS = 1_000_000_000
@@ -477,7 +479,7 @@ class Shim:
         self.log.write_fd = -1
 
     def _create_bwrap(self, output: dict[int, int]) -> None:
-        seccomp = _filled(base64.b64decode(self.spec["seccomp"]))
+        seccomp = _filled(binascii.a2b_base64(self.spec["seccomp"]))
         options = _filled("".join(word + "\0" for word in self.spec["options"]).encode())
         info_read, info_write = os.pipe()
         block_read, self.release_fd = os.pipe()
@@ -584,6 +586,8 @@ class Shim:
             self.reason = trouble.args[1] if len(trouble.args) > 1 else "START_FAILED"
             if not isinstance(trouble, Trouble):
                 self.reason = "START_FAILED"
+                import traceback  # noqa: PLC0415 - only here, and slow to load
+
                 traceback.print_exc()
             self._end(127, 0, boottime_ns(), cpu_ns=0)
             return

@@ -26,7 +26,9 @@ def _wheel(folder: Path) -> Path:
     files = {
         "gl_toy.py": "def main():\n    print('toy speaks')\n",
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: gl-toy\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
         f"{info}/entry_points.txt": "[console_scripts]\ngl-toy = gl_toy:main\n",
     }
     rows = []

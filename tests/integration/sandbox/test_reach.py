@@ -220,7 +220,10 @@ def test_the_agents_environment_does_not_leak(bench, monkeypatch):
 
 
 def test_the_root_is_read_only_and_work_is_ours(bench):
-    script = "touch /work/a /tmp/b /dev/shm/c; for d in / /usr /etc /opt /run; do touch $d/x && echo LEAK; done; exit 0"
+    script = (
+        "touch /work/a /tmp/b /dev/shm/c || exit 1;"
+        " for d in / /usr /etc /opt /run; do touch $d/x && echo LEAK; done; exit 0"
+    )
     record, log = bench.run(script)
     assert record.exit_code == 0
     assert "LEAK" not in log
@@ -280,7 +283,9 @@ def test_as_an_ordinary_user(bwrap_runtime):
     import gridlease_kernel
 
     paths = [Path(module.__file__).parent.parent for module in (gridlease_agent, gridlease_kernel)]
-    own = subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip()
+    own = subprocess.run(
+        ["mktemp", "-d"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
         os.chown(own, 65534, 65534)
         command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PYTHON]

@@ -28,6 +28,7 @@ class HostRoot:
     files: tuple[tuple[str, str], ...]
     shell: str
     machine: str
+    swap_limit: bool = True
 
 
 def read(root: Path = Path("/")) -> HostRoot:
@@ -51,4 +52,9 @@ def read(root: Path = Path("/")) -> HostRoot:
         ("/etc/resolv.conf", ""),
     )
     shell = "/bin/bash" if (root / "bin/bash").exists() else "/bin/sh"
-    return HostRoot(tuple(links), tuple(binds), files, shell, platform.machine())
+    # Debian's and Ubuntu's v1 kernels leave swap accounting out unless asked at boot.
+    v1 = root / "sys/fs/cgroup/memory"
+    swap_limit = not v1.is_dir() or (v1 / "memory.memsw.limit_in_bytes").exists()
+    return HostRoot(
+        tuple(links), tuple(binds), files, shell, platform.machine(), swap_limit=swap_limit
+    )

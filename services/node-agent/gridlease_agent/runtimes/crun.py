@@ -95,7 +95,7 @@ def _config(spec: SandboxSpec, host: HostRoot, staged: list[tuple[Mount, str]]) 
         "root": {"path": f"{STAGE_PATH}/{ROOTFS}", "readonly": True},
         "process": _process(spec),
         "mounts": _mounts(spec, staged),
-        "linux": _linux(spec),
+        "linux": _linux(spec, swap_limit=host.swap_limit),
         "annotations": {},
     }
     arch = bpf.host_arch(host.machine)
@@ -164,7 +164,10 @@ def _mounts(spec: SandboxSpec, staged: list[tuple[Mount, str]]) -> list[dict[str
     return rows
 
 
-def _linux(spec: SandboxSpec) -> dict[str, Any]:
+def _linux(spec: SandboxSpec, *, swap_limit: bool) -> dict[str, Any]:
+    memory = {"limit": spec.memory_bytes}
+    if swap_limit:
+        memory["swap"] = spec.memory_bytes  # memory and swap together: no swap at all
     mapping = [{"containerID": 0, "hostID": spec.uid_base, "size": UID_RANGE}]
     names = ("user", "pid", "mount", "network", "ipc", "uts", "cgroup")
     return {
@@ -174,7 +177,7 @@ def _linux(spec: SandboxSpec) -> dict[str, Any]:
         "cgroupsPath": f"/{cgroup_of(spec.lease_id)}",
         "resources": {
             "devices": [{"allow": False, "access": "rwm"}],
-            "memory": {"limit": spec.memory_bytes, "swap": spec.memory_bytes},
+            "memory": memory,
             "cpu": {"quota": spec.cpu_milli * _CPU_PERIOD_US // 1000, "period": _CPU_PERIOD_US},
             "pids": {"limit": spec.pids},
         },
