@@ -294,7 +294,8 @@ def _renewed(row: GrantRow, quotes: Mapping[str, Quote], now_ms: int, terms: Ter
         return replace(row, ends_at_ms=max(row.ends_at_ms, now_ms + terms.hold_ttl_ms))
     if row.state is not State.OPEN:
         return row
-    return _booked(_extended(row, quotes[row.lease_id], now_ms + row.grant_ms, now_ms))
+    after = _extended(row, quotes[row.lease_id], now_ms + row.grant_ms, now_ms)
+    return row if after is row else replace(after, held_nano=reserve_nano(after))
 
 
 def _opened(
@@ -341,11 +342,8 @@ def _last(row: GrantRow, cause: Cause, now_ms: int) -> GrantRow:
 
 
 def _fenced(row: GrantRow, cause: Cause) -> GrantRow:
-    return (
-        _booked(replace(row, state=State.FENCED, cause=cause))
-        if row.ever_granted
-        else replace(row, state=State.FENCED, cause=cause)
-    )
+    row = replace(row, state=State.FENCED, cause=cause)
+    return _booked(row) if row.ever_granted else row
 
 
 def _finalised(row: GrantRow) -> GrantRow:
@@ -356,11 +354,14 @@ def _finalised(row: GrantRow) -> GrantRow:
 
 
 def _booked(row: GrantRow) -> GrantRow:
-    """Charge and hold brought up to counters and segments."""
+    """The charge brought up to the counters and taken from the hold.
+
+    Rounding never asks for more: what is charged and what stays held do not grow in sum.
+    """
     charged = rated_nano(row)
     assert charged >= row.charged_nano, (row, charged)
-    row = replace(row, charged_nano=charged)
-    return replace(row, held_nano=reserve_nano(row))
+    left = row.held_nano - (charged - row.charged_nano)
+    return replace(row, charged_nano=charged, held_nano=min(left, reserve_nano(row)))
 
 
 def _answer(row: GrantRow, report: Report, now_ms: int) -> Answer:
