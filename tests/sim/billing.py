@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant import Ask, Cause, Effect, Funds, GrantRow, Quote, Report
@@ -48,6 +47,7 @@ class Billing:
         )
         for row in decided.rows:
             self._write(row, grant.effect(self.rows.get(row.lease_id), row))
+        self.oracle.committed(self)
         reply(decided.answers)
 
     def on_close(
@@ -57,6 +57,7 @@ class Billing:
             self.rows.get(lease_id), lease_id, notice_ms, cause, self.clock(), BILLING
         )
         self._write(closed.row, closed.effect)
+        self.oracle.committed(self)
         reply(lease_id, closed.wait_ms)
 
     def on_settle(self, node: str, reports: dict[str, Report], reply: Callable[..., None]) -> None:
@@ -85,6 +86,7 @@ class Billing:
             for row, effect in zip(settled.rows, settled.effects, strict=True):
                 self._write(row, effect)
             answers += settled.answers
+            self.oracle.committed(self)
         reply(tuple(answers))
 
     def _funds(self, job: str) -> Funds:
@@ -107,8 +109,3 @@ class Billing:
             before is None or (before.state, before.ends_at_ms) != (row.state, row.ends_at_ms)
         ):
             self.world.say(f"B   {row.lease_id} {row.state} ends={row.ends_at_ms} {row.cause}")
-
-
-def with_spool(report: Report, spool_id: str) -> Report:
-    """The same report from another spool."""
-    return replace(report, spool_id=spool_id)

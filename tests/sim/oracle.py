@@ -116,8 +116,6 @@ class Oracle:
         self.checks += 1
         if row.held_nano < 0 or effect.charge_nano < 0:
             self.fail("P5", f"{row.lease_id} {effect}")
-        if billing.credit_nano - billing.charged_nano - billing.held_nano < 0:
-            self.fail("P5", f"overdrawn by {row.lease_id}: {effect}")
         if row.charged_nano > (before.charged_nano if before else 0):
             charged_ns = sum(grant.chargeable_ns(row))
             run = self.runs.get(row.lease_id)
@@ -126,6 +124,15 @@ class Oracle:
                 self.fail("P5", f"{row.lease_id} charged {charged_ns} ns, ran {ran_ns}")
             if charged_ns > grant.granted_ns(row):
                 self.fail("P5", f"{row.lease_id} charged beyond its grant")
+
+    def committed(self, billing: Billing) -> None:
+        """The books after each transaction: reserve, capture, release, never overdrawn."""
+        if billing.credit_nano < billing.charged_nano + billing.held_nano:
+            self.fail(
+                "P5",
+                f"{billing.charged_nano} charged, {billing.held_nano} held, "
+                f"of {billing.credit_nano}",
+            )
 
     def at_rest(self, cluster: Cluster) -> None:
         """P8, and P5 with equality, once everything has healed."""
