@@ -16,7 +16,7 @@ import grpc.aio
 from gridlease_mesh import subjects
 from gridlease_mesh.channel import DEFAULT_TIMEOUT_S, KEEPALIVE_S, MeshChannel
 from gridlease_mesh.natswire import NatsWire
-from gridlease_mesh.server import DEFAULT_MAX_CONCURRENT, MeshServer
+from gridlease_mesh.server import DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PER_NODE, MeshServer
 from gridlease_mesh.wire import Delivery, Listener, OnDelivery, Unsubscribe, Wire
 
 _LOG = logging.getLogger(__name__)
@@ -140,6 +140,7 @@ class Bus:
         up: Collection[str] = (),
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         max_concurrent: int = DEFAULT_MAX_CONCURRENT,
+        max_per_node: int = DEFAULT_MAX_PER_NODE,
     ) -> MeshServer:
         """A server for servicers: a service's (shared by ``queue``), or this node's own.
 
@@ -155,6 +156,7 @@ class Bus:
             up=up,
             interceptors=interceptors,
             max_concurrent=max_concurrent,
+            max_per_node=max_per_node,
             keepalive_s=self._keepalive_s,
         )
 

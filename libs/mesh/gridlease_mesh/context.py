@@ -83,6 +83,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             waiter = self._loop.create_future()
             self._blocked.append(waiter)
             await waiter
+        await self.breathe()
         if self._ended:
             raise asyncio.CancelledError
         self._credits.take(len(payload))
@@ -166,6 +167,11 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         return self._ended
 
     # What the server calls.
+
+    async def breathe(self) -> None:
+        """Let the connection catch up before more is put into its buffer."""
+        if self._wire.congested:
+            await self._wire.flush()
 
     def accept(self) -> None:
         """Take the call: from now on the client speaks to us alone."""

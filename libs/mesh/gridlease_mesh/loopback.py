@@ -86,6 +86,10 @@ class LoopbackWire:
     def max_payload_bytes(self) -> int:
         return self._broker.max_payload_bytes
 
+    @property
+    def congested(self) -> bool:
+        return False
+
     def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b""
     ) -> None:

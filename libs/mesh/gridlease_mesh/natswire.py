@@ -99,8 +99,9 @@ class _DirectClient(Client):
         if self._subs.pop(sid, None) is not None and self.is_connected:
             self.send(f"UNSUB {sid}\r\n".encode())
 
-    def full(self, size_bytes: int) -> bool:
-        return self._pending_data_size + size_bytes > _BUFFER_BYTES
+    @property
+    def waiting_bytes(self) -> int:
+        return self._pending_data_size
 
 
 class NatsWire:
@@ -111,6 +112,7 @@ class NatsWire:
         self._client.on_refused = self._refused
         self._listeners: list[Listener] = []
         self._last_error: Exception | None = None
+        self._auth_refused = False
         self._closing = False
 
     @classmethod
@@ -166,7 +168,7 @@ class NatsWire:
 
     def _explain(self, url: str, error: Exception) -> Unreachable | Unauthenticated:
         last = self._last_error or error
-        if "authorization" in str(last).lower() or "authentication" in str(last).lower():
+        if self._auth_refused:
             return Unauthenticated(
                 f"NATS at {url} refused the credentials.",
                 reason="NATS_REFUSED",
@@ -180,6 +182,8 @@ class NatsWire:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
+        # A reset may follow the broker's word and hide it.
+        self._auth_refused |= "authorization" in str(error).lower()
         _LOG.debug("nats: %s", error)
 
     async def _on_disconnected(self) -> None:
@@ -208,6 +212,10 @@ class NatsWire:
     def max_payload_bytes(self) -> int:
         return self._client.max_payload
 
+    @property
+    def congested(self) -> bool:
+        return self._client.waiting_bytes > _BUFFER_BYTES // 8
+
     def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b""
     ) -> None:
@@ -215,7 +223,7 @@ class NatsWire:
         assert size <= self._client.max_payload, size
         if not self._client.is_connected:
             raise WireDown
-        if self._client.full(size):
+        if self._client.waiting_bytes + size > _BUFFER_BYTES:
             raise WireDown("The buffer of the connection to NATS is full.")
         if headers:
             head = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()

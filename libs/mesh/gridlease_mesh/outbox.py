@@ -29,10 +29,23 @@ class Row(NamedTuple):
     payload: bytes
 
 
+class Unsent(Protocol):
+    """What the relay reads of a row; ``Row`` is one, and the store's own rows are."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def payload(self) -> bytes: ...
+
+
 class Outbox(Protocol):
     """The table, as the relay sees it; the store's adapter talks to PostgreSQL."""
 
-    async def unsent(self, limit: int) -> Sequence[Row]:
+    async def unsent(self, limit: int) -> Sequence[Unsent]:
         """Up to ``limit`` unsent rows, oldest first."""
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import inspect
@@ -23,6 +24,7 @@ from gridlease_mesh.wire import Delivery, Listener, Unsubscribe, Wire, WireDown
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_MAX_CONCURRENT = 1024
+DEFAULT_MAX_PER_NODE = 64
 
 
 class _Details(grpc.HandlerCallDetails):
@@ -36,7 +38,8 @@ class _Details(grpc.HandlerCallDetails):
 class MeshServer(grpc.aio.Server, Listener):
     """Serves the added services under one root, and, where named, to nodes.
 
-    A call beyond ``max_concurrent`` is answered RESOURCE_EXHAUSTED.
+    A call beyond ``max_concurrent``, or ``max_per_node`` of one node, is answered
+    RESOURCE_EXHAUSTED.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class MeshServer(grpc.aio.Server, Listener):
         up: Collection[str] = (),
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         max_concurrent: int = DEFAULT_MAX_CONCURRENT,
+        max_per_node: int = DEFAULT_MAX_PER_NODE,
         keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         """Nothing is heard before ``start``.
@@ -66,6 +70,8 @@ class MeshServer(grpc.aio.Server, Listener):
         self._up = frozenset(up)
         self._interceptors = tuple(interceptors)
         self._max_concurrent = max_concurrent
+        self._max_per_node = max_per_node
+        self._of_node: collections.Counter[str] = collections.Counter()
         self._keepalive_s = keepalive_s
         self._token = secrets.token_hex(8)
         self._methods: dict[str, Any] = {}
@@ -197,11 +203,16 @@ class MeshServer(grpc.aio.Server, Listener):
         if self._stopping:
             self._refuse(delivery.reply, grpc.StatusCode.UNAVAILABLE, "the server is stopping")
             return
-        if len(self._calls) >= self._max_concurrent:
-            message = f"{self._max_concurrent} calls are running"
+        if self._is_full(node):
+            message = "too many calls are running; try again soon"
             self._refuse(delivery.reply, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             return
         self._begin(opening, headers.get(frames.FRAMED) is not None, delivery.payload)
+
+    def _is_full(self, node: str) -> bool:
+        if len(self._calls) >= self._max_concurrent:
+            return True
+        return bool(node) and self._of_node[node] >= self._max_per_node
 
     def _opening(self, method: str, root: str, node: str, reply: str, headers: Headers) -> Opening:
         loop = asyncio.get_running_loop()
@@ -224,6 +235,7 @@ class MeshServer(grpc.aio.Server, Listener):
         context = MeshContext(self._wire, opening, framed=opening.credits is not None)
         self._calls[opening.reply] = context
         self._accepted[opening.own_subject] = context
+        self._of_node[opening.node] += 1
         if promoted:
             context.request = loop.create_future()
         try:
@@ -249,6 +261,9 @@ class MeshServer(grpc.aio.Server, Listener):
             timer.cancel()
         self._calls.pop(context.opening.reply, None)
         self._accepted.pop(context.opening.own_subject, None)
+        self._of_node[context.opening.node] -= 1
+        if not self._of_node[context.opening.node]:
+            del self._of_node[context.opening.node]
 
     async def _serve(self, context: MeshContext, payload: bytes) -> None:
         trace.enter(trace.extract(context.opening.metadata))
@@ -307,6 +322,7 @@ class MeshServer(grpc.aio.Server, Listener):
         if context.code() is not grpc.StatusCode.OK:
             context.finish(None)
             return
+        await context.breathe()
         context.finish(context.serialize(answer) if context.serialize else answer)
 
     def _refuse(self, reply: str, code: grpc.StatusCode, message: str) -> None:

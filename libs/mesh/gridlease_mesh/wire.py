@@ -62,6 +62,11 @@ class Wire(Protocol):
         """The largest message (headers and payload) that the broker takes."""
         ...
 
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits to go out that bulk senders should ``flush`` first."""
+        ...
+
     def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b""
     ) -> None:

@@ -1,9 +1,11 @@
+# ruff: noqa: N802 - methods are named in the proto
 """The servicer that the behaviour tests run on each transport."""
 
 import asyncio
 
 import grpc
 from gridlease_kernel.faults import OverQuota
+from gridlease_mesh import trace
 from gridlease_mesh.context import caller_node
 
 from tests.integration.mesh.echo import echo_pb2, echo_pb2_grpc
@@ -18,11 +20,13 @@ class Echo(echo_pb2_grpc.EchoServiceServicer):
         self.release = asyncio.Event()
         self.metadata = {}
         self.remaining_s = None
+        self.trace = None
         self.written = 0
 
     async def Say(self, request, context):
         self.metadata = {pair.key: pair.value for pair in _pairs(context.invocation_metadata())}
         self.remaining_s = context.time_remaining()
+        self.trace = trace.current()
         self.started.set()
         mode = getattr(self, f"_{request.mode}", None) if request.mode else None
         if mode is not None:

@@ -21,6 +21,10 @@ async def soon(awaitable):
     return await asyncio.wait_for(awaitable, SOON_S)
 
 
+async def _all(call):
+    return [answer async for answer in call]
+
+
 async def test_unary_answers(pair):
     answer = await pair.stub.Say(Say(text="hällo"), timeout=SOON_S)
     assert (answer.text, answer.node) == ("hällo", "")
@@ -173,9 +177,13 @@ async def test_stream_metadata(pair):
 async def test_stream_abort_comes_after_what_was_sent(pair):
     call = pair.stub.Repeat(Repeat(count=10, mode="abort"), timeout=SOON_S)
     got = []
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+
+    async def collect():
         async for answer in call:
             got.append(answer.index)  # noqa: PERF401 - what came before the error counts
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await collect()
     assert got == [0, 1, 2]
     assert caught.value.code() is grpc.StatusCode.DATA_LOSS
 
@@ -191,8 +199,7 @@ async def test_stream_cancel_reaches_the_servicer(pair):
 async def test_stream_deadline(pair):
     call = pair.stub.Repeat(Repeat(count=1, mode="hang"), timeout=0.3)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in call:
-            pass
+        await _all(call)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await soon(pair.echo.cancelled.wait())
 
@@ -201,9 +208,11 @@ async def test_a_slow_reader_holds_the_writer_back(pair):
     call = pair.stub.Repeat(Repeat(count=100_000, size_bytes=1000), timeout=SOON_S)
     assert (await call.read()).index == 0
     await asyncio.wait([asyncio.create_task(pair.echo.cancelled.wait())], timeout=0.3)
-    assert pair.echo.written < 5000
+    # The mesh's credits are exact; HTTP/2 buffers megabytes.
+    assert pair.echo.written <= (20_000 if pair.name == "grpc" else 97)
     call.cancel()
-    await soon(pair.echo.cancelled.wait())
+    if pair.name != "grpc":  # which tells a servicer that waits in a write only at its next one
+        await soon(pair.echo.cancelled.wait())
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -225,12 +234,12 @@ async def test_a_fault_comes_back_whole(serve, transport):
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_an_unknown_exception_is_withheld_and_logged_once(serve, transport, caplog):
     pair = await serve(transport, [FaultsToStatus()])
-    for call in (
-        pair.stub.Say(Say(mode="raise"), timeout=SOON_S),
-        pair.stub.Repeat(Repeat(count=9, mode="raise"), timeout=SOON_S),
-    ):
-        assert await call.code() is grpc.StatusCode.INTERNAL
-        assert "secret" not in await call.details()
+    stream = pair.stub.Repeat(Repeat(count=9, mode="raise"), timeout=SOON_S)
+    for answer in (pair.stub.Say(Say(mode="raise"), timeout=SOON_S), _all(stream)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answer
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in caught.value.details()
     told = [r for r in caplog.records if r.name.startswith("gridlease")]
     assert len(told) == 2
     assert all("a secret" in str(r.exc_info[1]) for r in told)
@@ -283,5 +292,6 @@ async def test_the_trace_goes_along(serve, transport):
             Say(), timeout=SOON_S, metadata=grpc.aio.Metadata()
         )
     theirs = trace.parse(pair.echo.metadata["traceparent"])
-    assert theirs.trace_id == ours.trace_id
+    assert theirs.trace_id == pair.echo.trace.trace_id == ours.trace_id
+    assert pair.echo.trace.span_id != ours.span_id
     await channel.close()
