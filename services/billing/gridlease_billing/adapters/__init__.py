@@ -1,0 +1,1 @@
+"""Billing's ports on real parts."""

@@ -1,0 +1,91 @@
+"""Billing's transactions on PostgreSQL, and the watch over its clock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import asyncpg
+from gridlease_kernel.clock import Clock
+from gridlease_kernel.faults import Conflict
+from gridlease_store.pool import Connection, Pool, retrying
+
+from gridlease_billing.adapters.invoice_store import PostgresInvoices
+from gridlease_billing.adapters.lease_store import PostgresLeases
+from gridlease_billing.adapters.ledger_store import PostgresLedger
+from gridlease_billing.adapters.price_store import PostgresPrices
+from gridlease_billing.domain.clock_jump import Reading, Watch
+from gridlease_billing.ports import Now, Work
+
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+_NOW = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8"
+
+
+class ClockWatch:
+    """Remembers the last reading of the database's clock, and whether it jumped since."""
+
+    def __init__(self, clock: Clock, longest_ms: int) -> None:
+        self._clock = clock
+        self._longest_ms = longest_ms
+        self._watch = Watch()
+
+    async def read(self, connection: Connection) -> Now:
+        """The database's clock, now."""
+        asked_ns = self._clock.boottime_ns()
+        ms = await connection.fetchval(_NOW)
+        reading = Reading(ms, asked_ns, self._clock.boottime_ns())
+        before, self._watch = self._watch, self._watch.seen(reading, self._longest_ms)
+        if self._watch.suspect_until_ns != before.suspect_until_ns:
+            _LOG.error("the database's clock has jumped", extra={"longest_ms": self._longest_ms})
+        return Now(ms, self._watch.suspect(reading.heard_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresWork:
+    """One transaction's stores."""
+
+    connection: Connection
+    watch: ClockWatch
+    leases: PostgresLeases
+    ledger: PostgresLedger
+    prices: PostgresPrices
+    invoices: PostgresInvoices
+
+    async def now(self) -> Now:
+        return await self.watch.read(self.connection)
+
+
+class PostgresBooks:
+    """Runs work in a transaction, again if another was first."""
+
+    def __init__(self, pool: Pool, clock: Clock, longest_ms: int) -> None:
+        self._pool = pool
+        self._watch = ClockWatch(clock, longest_ms)
+
+    async def run(self, work: Callable[[Work], Awaitable[T]]) -> T:
+        async def once(connection: Connection) -> T:
+            try:
+                return await work(self._work(connection))
+            except asyncpg.UniqueViolationError as error:
+                # Every key here is an idempotency key: who comes second reads what is there.
+                raise Conflict(
+                    f"Another call was first: {error}",
+                    reason="DATABASE_CONFLICT",
+                    remedy="Read again and retry.",
+                ) from error
+
+        # Row locks in one order and a CHECK do what serializable would, without its retries.
+        return await retrying(self._pool, once, isolation="read_committed")
+
+    def _work(self, connection: Connection) -> PostgresWork:
+        return PostgresWork(
+            connection,
+            self._watch,
+            PostgresLeases(connection),
+            PostgresLedger(connection),
+            PostgresPrices(connection),
+            PostgresInvoices(connection),
+        )

@@ -1,0 +1,157 @@
+"""Builds billing from its parts and runs it: the one place that knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import logging
+import os
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from gridlease.billing.v1 import account_pb2_grpc, lease_pb2_grpc
+from gridlease_kernel.clock import SystemClock
+from gridlease_kernel.faults import Fault, Unreachable
+from gridlease_kernel.ids import RandomIds
+from gridlease_mesh.bus import Bus
+from gridlease_mesh.interceptors import FaultsToStatus
+from gridlease_mesh.server import MeshServer
+from gridlease_mesh.validation import ValidateRequests
+from gridlease_store.migrate import migrate
+from gridlease_store.pool import Pool, connect_pool
+
+from gridlease_billing.adapters.books import PostgresBooks
+from gridlease_billing.adapters.pdf import PdfPrinter
+from gridlease_billing.domain import price
+from gridlease_billing.domain.grant_row import Terms
+from gridlease_billing.expire import BATCH, expire
+from gridlease_billing.prices import load_defaults
+from gridlease_billing.rpc.accounts import Accounts
+from gridlease_billing.rpc.leases import Leases, Settlements
+from gridlease_billing.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+ROOM = "billing"
+ROLE = "gl_billing"
+_SETTLEMENT = "gridlease.billing.v1.SettlementService"
+_FIRST_PAUSE_S = 0.2
+_LAST_PAUSE_S = 5.0
+_STOP_S = 3.0
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
+    """Billing, serving on the mesh for as long as the block runs."""
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await _database(settings)
+        stack.callback(pool.terminate)
+        books = PostgresBooks(pool, SystemClock(), settings.longest_ms)
+        if settings.billing_default_prices:
+            count = await _patiently("the price book", lambda: load_defaults(books, _defaults()))
+            _LOG.info("default prices loaded", extra={"count": count})
+        bus = await Bus.connect(
+            settings.nats_url,
+            creds=settings.nats_creds,
+            name=ROOM,
+            prefix=settings.subject_prefix,
+            timeout_s=None,
+        )
+        stack.push_async_callback(bus.close)
+        server = _server(bus, books, settings)
+        await server.start()
+        stack.push_async_callback(server.stop, _STOP_S)
+        ticking = asyncio.create_task(_tick(books, settings.terms(), settings.slow_tick_ms / 1e3))
+        stack.push_async_callback(_ended, ticking)
+        _tell_ready(settings.ready_file)
+        stack.callback(_tell_stopped, settings.ready_file)
+        _LOG.info("billing serves")
+        yield books
+        _LOG.info("billing stops")
+
+
+def _server(bus: Bus, books: PostgresBooks, settings: Settings) -> MeshServer:
+    terms = settings.terms()
+    server = bus.server(
+        queue=ROOM, up=[_SETTLEMENT], interceptors=[FaultsToStatus(), ValidateRequests()]
+    )
+    lease_pb2_grpc.add_LeaseServiceServicer_to_server(Leases(books, terms), server)
+    lease_pb2_grpc.add_SettlementServiceServicer_to_server(Settlements(books, terms), server)
+    account_pb2_grpc.add_AccountServiceServicer_to_server(
+        Accounts(books, RandomIds(), PdfPrinter(), terms, settings.notice_ms), server
+    )
+    return server
+
+
+async def _database(settings: Settings) -> Pool:
+    """A pool on a schema that is up to date; waits for a database that starts."""
+
+    async def once() -> Pool:
+        applied = await migrate(
+            settings.owner_dsn, ROOM, "gridlease_billing", role=ROLE, login=True
+        )
+        _LOG.info("schema is up to date", extra={"applied": applied})
+        return await connect_pool(
+            settings.postgres_dsn,
+            schema=ROOM,
+            role=ROLE,
+            max_size=settings.billing_connections,
+        )
+
+    return await _patiently("the database", once)
+
+
+async def _patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
+    """``work``'s answer, asked again for as long as its other end is away."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return await work()
+        except Unreachable as fault:
+            _LOG.warning("waiting for %s: %s", what, fault)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+
+
+async def _tick(books: PostgresBooks, terms: Terms, pause_s: float) -> None:
+    """Ends what time has ended, in bounded batches; survives the database's absence."""
+    while True:
+        try:
+            while (moved := await expire(books, terms)) > 0:
+                _LOG.info("leases moved on by time", extra={"count": moved})
+                if moved < BATCH:
+                    break
+        except Fault as fault:
+            _LOG.warning("the tick failed: %s", fault)
+        except Exception:  # noqa: BLE001 - the next tick may do better
+            # A bug in one lease must not stop the holds of all others from ending.
+            _LOG.exception("the tick failed")
+        await asyncio.sleep(pause_s)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _defaults() -> list[price.NewPrice]:
+    file = importlib.resources.files("gridlease_billing") / "prices" / "default.toml"
+    table = tomllib.loads(file.read_text(encoding="utf-8"))
+    assert table["currency"] == price.CURRENCY, table["currency"]
+    return price.defaults(table["on_demand"])
+
+
+def _tell_ready(file: Path | None) -> None:
+    if file is not None:
+        part = file.with_suffix(".part")
+        part.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        part.replace(file)
+
+
+def _tell_stopped(file: Path | None) -> None:
+    if file is not None:
+        file.unlink(missing_ok=True)

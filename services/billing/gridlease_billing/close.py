@@ -1,0 +1,45 @@
+"""Fences leases, so that no grant of theirs grows again, and says how long they may still run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gridlease_billing.domain import grant
+from gridlease_billing.domain.grant_row import Cause, Terms
+from gridlease_billing.ports import Books, Change, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """One lease to fence; ``notice_ms``: the warning to allow for."""
+
+    lease_id: str
+    notice_ms: int
+    cause: Cause
+
+
+async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict[str, int]:
+    """``wait_ms`` by lease; 0 = it cannot run any more. Idempotent."""
+    first = {it.lease_id: it for it in reversed(closures)}
+
+    async def work(tx: Work) -> dict[str, int]:
+        stored = await tx.leases.lock(first)
+        wallets = await tx.ledger.lock_wallets({it.row.ask.tenant for it in stored.values()})
+        now = await tx.now()
+        waits: dict[str, int] = {}
+        changes: list[Change] = []
+        for lease, it in first.items():
+            row = stored[lease].row if lease in stored else None
+            closed = grant.close(
+                row, lease, it.notice_ms, it.cause, now.ms, terms, clock_suspect=now.suspect
+            )
+            waits[lease] = closed.wait_ms
+            changes.append(Change(row, closed.row, closed.effect))
+        await tx.leases.insert([it for it in changes if it.before is None], now.ms)
+        known = [it for it in changes if it.before is not None]
+        await tx.leases.update(known)
+        await tx.ledger.post(known, wallets, now.ms)
+        return waits
+
+    return await books.run(work)

@@ -1,0 +1,33 @@
+"""What tenants and jobs may still spend, while a call is being decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gridlease_billing.domain.grant_row import Ask, Funds
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """``credit_nano``: what each tenant has available; ``spent_nano``: charges and holds of each
+    job that has a budget."""
+
+    credit_nano: Mapping[str, int]
+    spent_nano: Mapping[str, int]
+
+    def funds(self, ask: Ask) -> Funds:
+        """The means of one lease's tenant and job."""
+        credit = self.credit_nano.get(ask.tenant, 0)
+        if ask.budget_nano is None:
+            return Funds(credit)
+        return Funds(credit, ask.budget_nano - self.spent_nano.get(ask.job, 0))
+
+    def less(self, ask: Ask, nano: int) -> Means:
+        """What is left once a lease's tenant and job have spent or held ``nano`` more."""
+        if not nano:
+            return self
+        return Means(
+            {**self.credit_nano, ask.tenant: self.credit_nano.get(ask.tenant, 0) - nano},
+            {**self.spent_nano, ask.job: self.spent_nano.get(ask.job, 0) + nano},
+        )

@@ -1,0 +1,121 @@
+"""All reports of one node in one call: folded, rated, renewed or refused, gang by gang."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gridlease_billing.domain import grant
+from gridlease_billing.domain.grant_row import (
+    Answer,
+    Cause,
+    Effect,
+    GrantRow,
+    Quote,
+    Report,
+    State,
+    Terms,
+)
+from gridlease_billing.domain.means import Means
+from gridlease_billing.domain.price import Price, quote
+from gridlease_billing.domain.usage import Stored
+
+NOT_YOURS = "NOT_YOURS"
+MAX_COUNTERS = 256  # of one lease, over all its segments and meters
+MAX_CUMULATIVE = 2**58  # nine years in ns: beyond it a counter is no counter
+_WORDS: Mapping[str, str] = {
+    Cause.FUNDS_EXHAUSTED: "CREDIT_EXHAUSTED",
+    Cause.PRICE_ABOVE_MAX: "PRICE_TOO_HIGH",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """``steps``: each lease before and after, with what it posts; ``answers``: by lease."""
+
+    steps: tuple[tuple[GrantRow, GrantRow, Effect], ...]
+    answers: Mapping[str, Answer]
+
+
+def settle(
+    stored: Mapping[str, Stored],
+    reports: Mapping[str, Report],
+    prices: Mapping[tuple[str, str], Price],
+    means: Means,
+    now_ms: int,
+    terms: Terms,
+) -> Settlement:
+    """Decides for every gang of ``stored``. ``reports``: those of the calling node's own leases
+    only; a report of a lease that is not in ``stored`` is answered by ``not_yours``."""
+    steps: list[tuple[GrantRow, GrantRow, Effect]] = []
+    answers: dict[str, Answer] = {}
+    for gang in _gangs(stored.values()):
+        rows = [it.row for it in gang]
+        known = {
+            row.lease_id: _plausible(reports[row.lease_id], row)
+            for row in rows
+            if row.lease_id in reports
+        }
+        quotes = {it.row.lease_id: _quote(it, prices) for it in gang}
+        ask = rows[0].ask
+        settled = grant.settle(rows, known, quotes, means.funds(ask), now_ms, terms)
+        spent = sum(it.charge_nano + it.hold_nano for it in settled.effects)
+        means = means.less(ask, spent)
+        steps += zip(rows, settled.rows, settled.effects, strict=True)
+        answers |= {it.lease_id: _worded(it) for it in settled.answers}
+    return Settlement(tuple(steps), answers)
+
+
+def not_yours(report: Report) -> Answer:
+    """The answer for a lease that is another node's, or nobody's: the same for both."""
+    return replace(grant.unknown(report), reason=NOT_YOURS)
+
+
+def merged(reports: Iterable[Report]) -> dict[str, Report]:
+    """By lease; several reports of one lease in a call are one, at its furthest."""
+    result: dict[str, Report] = {}
+    for report in reports:
+        first = result.get(report.lease_id)
+        if first is not None:
+            report = Report(  # noqa: PLW2901 - the report that stands for both
+                report.lease_id,
+                report.spool_id,
+                max(first.phase, report.phase),
+                first.final or report.final,
+                grant.fold(first.counters, report.counters),
+            )
+        result[report.lease_id] = report
+    return result
+
+
+def _gangs(stored: Iterable[Stored]) -> Sequence[Sequence[Stored]]:
+    """In the order of their first lease's id."""
+    gangs: dict[str, list[Stored]] = {}
+    for it in sorted(stored, key=lambda it: it.row.lease_id):
+        gangs.setdefault(it.row.ask.gang or f"alone/{it.row.lease_id}", []).append(it)
+    return list(gangs.values())
+
+
+def _quote(stored: Stored, prices: Mapping[tuple[str, str], Price]) -> Quote:
+    """What a grant would cost now. A hold keeps the rate that it promised."""
+    row = stored.row
+    price = prices.get((row.ask.chip, row.ask.tier))
+    if row.state is State.HELD or price is None:
+        return Quote(row.rate_nano_per_hour, stored.price_version)
+    return quote(price, row.ask.quantity_milli)
+
+
+def _plausible(report: Report, row: GrantRow) -> Report:
+    """A node's report without what cannot be: segments that were never opened, absurd counts."""
+    numbers = {segment.number for segment in row.segments}
+    room = MAX_COUNTERS
+    kept: dict[tuple[int, str], int] = {}
+    for (segment, meter), cumulative in sorted(report.counters.items()):
+        fresh = (segment, meter) not in row.counters
+        if segment in numbers and not (fresh and len(row.counters) + len(kept) >= room):
+            kept[segment, meter] = min(cumulative, MAX_CUMULATIVE)
+    return replace(report, counters=kept)
+
+
+def _worded(answer: Answer) -> Answer:
+    return replace(answer, reason=str(_WORDS.get(answer.reason, answer.reason)))

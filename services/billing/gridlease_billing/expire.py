@@ -1,0 +1,33 @@
+"""What time alone does: holds and grants end, and leases whose last word is overdue are final."""
+
+from __future__ import annotations
+
+from gridlease_billing.domain import grant
+from gridlease_billing.domain.grant_row import Terms
+from gridlease_billing.ports import Books, Change, Work
+
+BATCH = 200
+
+
+async def expire(books: Books, terms: Terms, limit: int = BATCH) -> int:
+    """Moves at most ``limit`` leases on; how many it moved.
+
+    Does nothing while the database's clock is suspect: a jump ahead must not end live leases.
+    """
+
+    async def work(tx: Work) -> int:
+        now = await tx.now()
+        if now.suspect:
+            return 0
+        stored = await tx.leases.lock_due(now.ms, terms.late_after_ms, limit)
+        wallets = await tx.ledger.lock_wallets({it.row.ask.tenant for it in stored.values()})
+        changes = []
+        for it in stored.values():
+            after = grant.expire(it.row, now.ms, terms)
+            if after != it.row:
+                changes.append(Change(it.row, after, grant.effect(it.row, after)))
+        await tx.leases.update(changes)
+        await tx.ledger.post(changes, wallets, now.ms)
+        return len(changes)
+
+    return await books.run(work)

@@ -1,0 +1,203 @@
+"""What billing's use cases ask of the world: one transaction's stores, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from gridlease_billing.domain.grant_row import Effect, GrantRow
+from gridlease_billing.domain.invoice import Invoice
+from gridlease_billing.domain.price import NewPrice, Price
+from gridlease_billing.domain.usage import Line, Stored
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The database's clock, read in the transaction; ``suspect``: it may have jumped lately."""
+
+    ms: int
+    suspect: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """A tenant's prepaid account: what was paid in less charges, and what of it is held."""
+
+    account: int
+    posted_nano: int
+    held_nano: int
+
+    @property
+    def available_nano(self) -> int:
+        return self.posted_nano - self.held_nano
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A lease as it was (None: a new one) and as it is now, and what that posts."""
+
+    before: GrantRow | None
+    after: GrantRow
+    effect: Effect
+    price_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A payment by a tenant."""
+
+    tenant: str
+    amount_nano: int
+    request_id: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSummary:
+    """The books' state."""
+
+    sum_nano: int
+    journal_count: int
+    entry_count: int
+    suspense_ns: int
+    off_balance: int  # balances that differ from their entries or from their leases' holds
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePage:
+    """Usage lines with their lease's state and invoice, newest lease first."""
+
+    lines: Sequence[tuple[Line, str, str]]
+    next_key: tuple[int, str] | None  # (opened_ms, lease) of the last lease, if more follow
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose leases: a tenant's, of one project or job where named."""
+
+    tenant: str
+    project: str = ""
+    job: str = ""
+
+
+class LeaseStore(Protocol):
+    """Leases; every ``lock`` takes its rows in lease-id order."""
+
+    async def lock(self, leases: Collection[str]) -> dict[str, Stored]: ...
+
+    async def lock_gangs(self, leases: Collection[str], node: str) -> dict[str, Stored]:
+        """Those of the named that are the node's, and all members of their gangs."""
+        ...
+
+    async def lock_due(self, now_ms: int, late_after_ms: int, limit: int) -> dict[str, Stored]:
+        """Leases that time has moved on; those that others hold are left for the next time."""
+        ...
+
+    async def lock_billable(self, scope: Scope, limit: int) -> dict[str, Stored]:
+        """FINAL leases with charged time and no invoice."""
+        ...
+
+    async def count_unfinished(self, scope: Scope) -> int:
+        """How many leases are not FINAL yet."""
+        ...
+
+    async def spent_nano(self, jobs: Collection[str]) -> dict[str, int]:
+        """Charges and holds of all leases of each job."""
+        ...
+
+    async def page(self, scope: Scope, after: tuple[int, str] | None, limit: int) -> list[Stored]:
+        """Granted leases, newest first, after a key of (opened_ms, lease)."""
+        ...
+
+    async def insert(self, changes: Sequence[Change], now_ms: int) -> None: ...
+
+    async def update(self, changes: Sequence[Change]) -> None: ...
+
+
+class LedgerStore(Protocol):
+    """The double-entry books."""
+
+    async def lock_wallets(self, tenants: Collection[str]) -> dict[str, Wallet]:
+        """By tenant, locked in the order of accounts; a tenant without an account is absent."""
+        ...
+
+    async def wallet(self, tenant: str) -> Wallet | None: ...
+
+    async def find_credit(self, tenant: str, request_id: str) -> Credit | None: ...
+
+    async def credit(self, credit: Credit, now_ms: int) -> None: ...
+
+    async def post(
+        self, changes: Sequence[Change], wallets: Mapping[str, Wallet], now_ms: int
+    ) -> None: ...
+
+    async def charged_nano(self, leases: Collection[str]) -> int:
+        """What the journal says these leases were charged."""
+        ...
+
+    async def summary(self) -> JournalSummary: ...
+
+
+class PriceStore(Protocol):
+    """The price book."""
+
+    async def in_force(
+        self, wanted: Collection[tuple[str, str]], now_ms: int
+    ) -> dict[tuple[str, str], Price]: ...
+
+    async def history(self) -> list[Price]: ...
+
+    async def find(self, request_id: str) -> Price | None: ...
+
+    async def insert(self, price: NewPrice, now_ms: int) -> Price: ...
+
+
+class InvoiceStore(Protocol):
+    """Invoices as issued."""
+
+    async def next_count(self, year: int) -> int:
+        """The next number of a year; taken back if the transaction is."""
+        ...
+
+    async def find(self, tenant: str, request_id: str) -> Invoice | None: ...
+
+    async def get(self, tenant: str, name: str) -> Invoice | None: ...
+
+    async def newest(self, scope: Scope, limit: int) -> list[Invoice]:
+        """Without their lines."""
+        ...
+
+    async def insert(self, invoice: Invoice, request_id: str) -> None: ...
+
+
+class Work(Protocol):
+    """One transaction."""
+
+    @property
+    def leases(self) -> LeaseStore: ...
+
+    @property
+    def ledger(self) -> LedgerStore: ...
+
+    @property
+    def prices(self) -> PriceStore: ...
+
+    @property
+    def invoices(self) -> InvoiceStore: ...
+
+    async def now(self) -> Now: ...
+
+
+class Books(Protocol):
+    """Runs work in one transaction: all of it committed, or none."""
+
+    async def run(self, work: Callable[[Work], Awaitable[T]]) -> T: ...
+
+
+class Printer(Protocol):
+    """Makes an invoice a document: the same bytes each time."""
+
+    def print(self, invoice: Invoice) -> bytes: ...

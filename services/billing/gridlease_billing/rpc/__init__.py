@@ -1,0 +1,1 @@
+"""Billing's services on the mesh: each method decodes, asks its use case, encodes."""

@@ -1,0 +1,163 @@
+# ruff: noqa: N802, ARG002 - names and arguments are the protos'
+"""AccountService: what the gateway asks for callers that it has authenticated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from gridlease.billing.v1 import account_pb2 as pb
+from gridlease.billing.v1 import account_pb2_grpc
+from gridlease_kernel.ids import Ids
+
+from gridlease_billing import credit as credits_
+from gridlease_billing import prices
+from gridlease_billing.domain.grant_row import Terms
+from gridlease_billing.domain.invoice import Invoice, as_json
+from gridlease_billing.domain.invoice_text import as_text
+from gridlease_billing.domain.price import NewPrice
+from gridlease_billing.invoice import create_invoice, get_invoice, list_invoices
+from gridlease_billing.ports import Books, Credit, Printer, Scope
+from gridlease_billing.quote import Question, quote
+from gridlease_billing.rpc import shapes
+from gridlease_billing.usage import list_usage
+
+_LOG = logging.getLogger(__name__)
+_DEFAULT_PAGE = 100
+_LARGEST_PAGE = 1_000
+
+
+class Accounts(account_pb2_grpc.AccountServiceServicer):
+    """Prices, credit, usage and invoices."""
+
+    def __init__(
+        self, books: Books, ids: Ids, printer: Printer, terms: Terms, notice_ms: int
+    ) -> None:
+        self._books = books
+        self._ids = ids
+        self._printer = printer
+        self._terms = terms
+        self._notice_ms = notice_ms
+
+    async def GetQuote(self, request: pb.GetQuoteRequest, context: Any) -> pb.GetQuoteResponse:
+        question = Question(
+            shapes.plain(request.chip),
+            shapes.tier(request.tier),
+            request.quantity_milli,
+            request.duration_ms,
+            request.notice_ms or self._notice_ms,
+        )
+        found = await quote(self._books, question, self._terms)
+        return pb.GetQuoteResponse(quote=shapes.quoted(question, found))
+
+    async def ListPrices(
+        self, request: pb.ListPricesRequest, context: Any
+    ) -> pb.ListPricesResponse:
+        found = await prices.list_prices(self._books, history=request.history)
+        return pb.ListPricesResponse(prices=[shapes.price(it) for it in found])
+
+    async def CreatePrice(
+        self, request: pb.CreatePriceRequest, context: Any
+    ) -> pb.CreatePriceResponse:
+        named = request.HasField("effective_time")
+        new = NewPrice(
+            shapes.plain(request.chip),
+            shapes.tier(request.tier),
+            request.price_nano_per_hour,
+            request.effective_time.ToMilliseconds() if named else None,
+            shapes.plain(request.request_id),
+        )
+        written = await prices.create_price(self._books, new)
+        return pb.CreatePriceResponse(price=shapes.price(written))
+
+    async def CreateCredit(
+        self, request: pb.CreateCreditRequest, context: Any
+    ) -> pb.CreateCreditResponse:
+        tenant = shapes.resource(request.tenant, "tenants", "tenant")
+        paid = Credit(
+            tenant,
+            request.amount_nano,
+            shapes.plain(request.request_id),
+            shapes.plain(request.note),
+        )
+        wallet = await credits_.pay_in(self._books, paid)
+        return pb.CreateCreditResponse(balance=shapes.balance(tenant, wallet))
+
+    async def GetBalance(
+        self, request: pb.GetBalanceRequest, context: Any
+    ) -> pb.GetBalanceResponse:
+        tenant = shapes.resource(request.tenant, "tenants", "tenant")
+        wallet = await credits_.balance(self._books, tenant)
+        return pb.GetBalanceResponse(balance=shapes.balance(tenant, wallet))
+
+    async def ListUsage(self, request: pb.ListUsageRequest, context: Any) -> pb.ListUsageResponse:
+        scope = _scope(request.tenant, request.project, request.job)
+        size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
+        page = await list_usage(self._books, scope, shapes.page_key(request.page_token), size)
+        return pb.ListUsageResponse(
+            lines=[shapes.line(*it) for it in page.lines],
+            next_page_token=shapes.page_token(page.next_key),
+        )
+
+    async def CreateInvoice(
+        self, request: pb.CreateInvoiceRequest, context: Any
+    ) -> pb.CreateInvoiceResponse:
+        scope = _scope(request.tenant, request.project, request.job)
+        request_id = shapes.plain(request.request_id)
+        made = await create_invoice(self._books, self._ids, scope, request_id)
+        return pb.CreateInvoiceResponse(invoice=shapes.invoice(made))
+
+    async def GetInvoice(
+        self, request: pb.GetInvoiceRequest, context: Any
+    ) -> pb.GetInvoiceResponse:
+        return pb.GetInvoiceResponse(invoice=shapes.invoice(await self._invoice(request)))
+
+    async def ListInvoices(
+        self, request: pb.ListInvoicesRequest, context: Any
+    ) -> pb.ListInvoicesResponse:
+        found = await list_invoices(self._books, _scope(request.tenant, request.project, ""))
+        return pb.ListInvoicesResponse(invoices=[shapes.invoice(it) for it in found])
+
+    async def RenderInvoice(
+        self, request: pb.RenderInvoiceRequest, context: Any
+    ) -> pb.RenderInvoiceResponse:
+        invoice = await self._invoice(request)
+        stem = invoice.head.number
+        if request.format == pb.INVOICE_FORMAT_PDF:
+            # Setting a long document takes a while: not in the loop that answers grants.
+            content = await asyncio.to_thread(self._printer.print, invoice)
+            kind, ending = "application/pdf", "pdf"
+        elif request.format == pb.INVOICE_FORMAT_JSON:
+            content, kind, ending = as_json(invoice), "application/json", "json"
+        else:
+            content, kind, ending = as_text(invoice), "text/plain; charset=utf-8", "txt"
+        return pb.RenderInvoiceResponse(
+            content=content, media_type=kind, file_name=f"{stem}.{ending}"
+        )
+
+    async def GetJournalSummary(
+        self, request: pb.GetJournalSummaryRequest, context: Any
+    ) -> pb.GetJournalSummaryResponse:
+        found = await credits_.journal_summary(self._books)
+        if found.off_balance:
+            _LOG.error("balances differ from the books", extra={"count": found.off_balance})
+        return pb.GetJournalSummaryResponse(
+            sum_nano=found.sum_nano,
+            journal_count=found.journal_count,
+            entry_count=found.entry_count,
+            suspense_ns=found.suspense_ns,
+        )
+
+    async def _invoice(self, request: pb.GetInvoiceRequest | pb.RenderInvoiceRequest) -> Invoice:
+        tenant = shapes.resource(request.tenant, "tenants", "tenant")
+        name = shapes.resource(request.name, "invoices", "name")
+        return await get_invoice(self._books, tenant, name)
+
+
+def _scope(tenant: str, project: str, job: str) -> Scope:
+    return Scope(
+        shapes.resource(tenant, "tenants", "tenant"),
+        shapes.resource(project, "projects", "project") if project else "",
+        shapes.resource(job, "projects", "job") if job else "",
+    )

@@ -1,0 +1,87 @@
+# ruff: noqa: N802, ARG002 - names and arguments are the protos'
+"""LeaseService for the scheduler, SettlementService for nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gridlease.billing.v1 import lease_pb2, lease_pb2_grpc
+from gridlease_kernel.faults import Forbidden
+from gridlease_mesh.context import caller_node
+
+from gridlease_billing.authorize import authorize
+from gridlease_billing.close import Closure, close
+from gridlease_billing.domain.grant_row import Cause, Terms
+from gridlease_billing.ports import Books
+from gridlease_billing.rpc import shapes
+from gridlease_billing.settle import settle
+
+_CAUSES = {
+    lease_pb2.CLOSE_CAUSE_UNSPECIFIED: Cause.STOPPED,
+    lease_pb2.CLOSE_CAUSE_EXITED: Cause.EXITED,
+    lease_pb2.CLOSE_CAUSE_STOPPED: Cause.STOPPED,
+    lease_pb2.CLOSE_CAUSE_PREEMPTED: Cause.PREEMPTED,
+    lease_pb2.CLOSE_CAUSE_DRAINED: Cause.DRAINED,
+    lease_pb2.CLOSE_CAUSE_NODE_LOST: Cause.NODE_LOST,
+}
+
+
+class Leases(lease_pb2_grpc.LeaseServiceServicer):
+    """Authorize and Close."""
+
+    def __init__(self, books: Books, terms: Terms) -> None:
+        self._books = books
+        self._terms = terms
+
+    async def Authorize(
+        self, request: lease_pb2.AuthorizeRequest, context: Any
+    ) -> lease_pb2.AuthorizeResponse:
+        asks = [shapes.ask(order) for order in request.orders]
+        decisions = await authorize(self._books, asks, self._terms)
+        return lease_pb2.AuthorizeResponse(
+            authorizations=[
+                lease_pb2.LeaseAuthorization(
+                    lease=it.lease_id,
+                    ok=it.ok,
+                    rate_nano_per_hour=it.rate_nano_per_hour,
+                    reason=it.reason,
+                    hint=it.hint,
+                )
+                for it in decisions
+            ]
+        )
+
+    async def Close(self, request: lease_pb2.CloseRequest, context: Any) -> lease_pb2.CloseResponse:
+        closures = [
+            Closure(shapes.plain(it.lease), it.notice_ms, _CAUSES.get(it.cause, Cause.STOPPED))
+            for it in request.closures
+        ]
+        waits = await close(self._books, closures, self._terms)
+        return lease_pb2.CloseResponse(
+            closed=[
+                lease_pb2.LeaseClosed(lease=it.lease_id, wait_ms=waits[it.lease_id])
+                for it in closures
+            ]
+        )
+
+
+class Settlements(lease_pb2_grpc.SettlementServiceServicer):
+    """Settle: who calls is in the subject, which the broker guards."""
+
+    def __init__(self, books: Books, terms: Terms) -> None:
+        self._books = books
+        self._terms = terms
+
+    async def Settle(
+        self, request: lease_pb2.SettleRequest, context: Any
+    ) -> lease_pb2.SettleResponse:
+        node = caller_node(context)
+        if node is None:
+            raise Forbidden(
+                "Only a node settles.",
+                reason="NODES_ONLY",
+                remedy="Call from a node's own connection.",
+            )
+        reports = [shapes.report(request.spool_id, it) for it in request.reports]
+        answers = await settle(self._books, node, reports, self._terms)
+        return lease_pb2.SettleResponse(grants=[shapes.grant(it) for it in answers])

@@ -1,0 +1,82 @@
+"""Settings of billing, read once from ``GRIDLEASE_*`` variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gridlease_kernel.faults import Invalid
+from gridlease_mesh import settings as reader
+
+from gridlease_billing.domain.grant_row import Terms
+
+LONGEST_NOTICE_MS = 600_000  # as the protos allow
+_FEWEST_CONNECTIONS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each field is the variable GRIDLEASE_<NAME>; what has no default must be set."""
+
+    nats_url: str
+    postgres_dsn: str
+    postgres_owner_dsn: str = ""  # for migrations at start; empty = postgres_dsn
+    nats_creds: Path | None = None
+    subject_prefix: str = "gl"
+    ready_file: Path | None = None
+    log_level: str = "INFO"
+    grant_ms: int = 120_000
+    hold_ttl_ms: int = 60_000
+    late_after_ms: int = 604_800_000
+    slow_tick_ms: int = 10_000
+    kill_margin_ms: int = 2_000
+    clock_step_margin_ms: int = 3_000
+    drift_ppm: int = 1_000
+    notice_ms: int = 30_000
+    billing_connections: int = 8  # to PostgreSQL, of one process
+    billing_default_prices: bool = True  # load prices/default.toml where nothing is priced
+
+    @property
+    def owner_dsn(self) -> str:
+        return self.postgres_owner_dsn or self.postgres_dsn
+
+    @property
+    def longest_ms(self) -> int:
+        """The longest that a grant issued now may let a lease run."""
+        return max(self.grant_ms, LONGEST_NOTICE_MS) + self.terms().margin_ms
+
+    def terms(self) -> Terms:
+        """The protocol's times. Source: docs/lease-protocol.md, section 5."""
+        drift_ms = -(-self.grant_ms * self.drift_ppm // 1_000_000)
+        return Terms(
+            grant_ms=self.grant_ms,
+            hold_ttl_ms=self.hold_ttl_ms,
+            late_after_ms=self.late_after_ms,
+            margin_ms=self.kill_margin_ms + self.clock_step_margin_ms + drift_ms,
+        )
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """The settings in ``environ``.
+
+    Raises:
+        Invalid: a variable is missing, malformed or not positive.
+    """
+    found = reader.read(Settings, environ)
+    for name in ("grant_ms", "hold_ttl_ms", "late_after_ms", "slow_tick_ms"):
+        if getattr(found, name) <= 0:
+            raise _too_small(name, 1)
+    if found.billing_connections < _FEWEST_CONNECTIONS:
+        raise _too_small("billing_connections", _FEWEST_CONNECTIONS)
+    return found
+
+
+def _too_small(name: str, least: int) -> Invalid:
+    variable = f"{reader.PREFIX}{name.upper()}"
+    return Invalid(
+        f"{variable} is below {least}.",
+        reason="SETTING_TOO_SMALL",
+        field=variable,
+        remedy="Raise it, or unset it for the default.",
+    )
