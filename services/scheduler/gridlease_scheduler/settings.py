@@ -12,15 +12,14 @@ from .domain.lease import Terms
 class Settings:
     """Each field is the variable of its name; spans in milliseconds.
 
-    ``postgres_owner_dsn`` migrates at start (default: ``postgres_dsn``); ``postgres_role`` is what
-    the room works as, and is empty where the DSN's own user is that role already.
+    ``postgres_owner_dsn`` migrates at start (default: ``postgres_dsn``).
     ``node_nats_url`` is told to nodes that enrol (default: ``nats_url``).
+    ``nats_account_seed`` is the broker's ``keys/mesh.seed``; without it no credential is signed.
     """
 
     nats_url: str
     postgres_dsn: str
     postgres_owner_dsn: str = ""
-    postgres_role: str = ""
     nats_creds: Path | None = None
     nats_account_seed: Path | None = None
     node_nats_url: str = ""
@@ -38,7 +37,12 @@ class Settings:
     notice_ms: int = 30_000
     max_attempts: int = 3
     node_credential_ttl_ms: int = 30 * 24 * 3_600_000
-    postgres_connections: int = 12
+    scheduler_connections: int = 12
+
+    @property
+    def owner_dsn(self) -> str:
+        """Who may create schemas and roles."""
+        return self.postgres_owner_dsn or self.postgres_dsn
 
     def terms(self) -> Terms:
         """The lease protocol's spans."""

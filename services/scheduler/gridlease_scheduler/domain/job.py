@@ -177,11 +177,11 @@ _HINTS = {
 
 def placed_again(cause: Cause | None, end: Exit | None) -> str:
     """The reason code by which a task whose lease ended so is placed again; empty = it is not."""
-    if cause in (Cause.NODE_LOST, Cause.DRAINED, Cause.PREEMPTED):
-        return end.reason if end is not None and end.reason == "START_LOST" else str(cause)
-    if cause is Cause.EXITED and end is not None and end.reason in _PLACED_AGAIN:
+    if end is not None and end.reason in _PLACED_AGAIN:
         return end.reason
-    return ""
+    if end is not None and end.reason != "STOPPED":
+        return ""  # it came to its own end, also on a node that was given up meanwhile
+    return str(cause) if cause in (Cause.NODE_LOST, Cause.DRAINED, Cause.PREEMPTED) else ""
 
 
 def outcome(state: JobState, lease: Lease, max_attempts: int, exit_message: str = "") -> Outcome:

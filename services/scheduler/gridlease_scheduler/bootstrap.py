@@ -1,0 +1,235 @@
+"""Builds the scheduler from its parts and runs it: the one place that knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2_grpc, sync_pb2_grpc
+from gridlease_kernel.clock import SystemClock
+from gridlease_kernel.faults import Unreachable
+from gridlease_kernel.ids import RandomIds
+from gridlease_mesh.bus import Bus
+from gridlease_mesh.interceptors import FaultsToStatus
+from gridlease_mesh.outbox import Relay
+from gridlease_mesh.server import MeshServer
+from gridlease_mesh.validation import ValidateRequests
+from gridlease_store.migrate import migrate
+from gridlease_store.outbox import PostgresOutbox
+from gridlease_store.pool import Pool, connect_pool
+
+from .adapters import catalogue
+from .adapters.billing import MeshBilling
+from .adapters.credentials import NoCredentials, SignedCredentials
+from .adapters.leadership import Leadership
+from .adapters.monotonic import LaterClock
+from .adapters.notices import Notices
+from .adapters.store import PostgresStore
+from .cancel import Cancel
+from .close import Close
+from .cycle import Cycle
+from .domain.chips import Catalogue
+from .enrol import CreateToken, Enrol
+from .explain import Explain
+from .feed import Feed
+from .inventory import ReportInventory
+from .jobs import Jobs
+from .leader import Leader
+from .lost import Lost
+from .nodes import Fleet
+from .ports import Credentials
+from .rpc import FleetServicer, FleetUses, JobServicer, JobUses, SyncServicer
+from .settings import Settings
+from .submit import Submit
+from .sync import Sync
+from .wire import Defaults
+
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+ROOM = "scheduler"
+ROLE = "gl_scheduler"
+_SYNC = "gridlease.scheduler.v1.SyncService"
+_FIRST_PAUSE_S = 0.2
+_LAST_PAUSE_S = 5.0
+_STOP_S = 2.0
+_KEEP_SENT_S = 3_600.0
+_PRUNE_S = 60.0
+
+
+class _Parts:
+    """What the loops and the servicers share."""
+
+    def __init__(self, settings: Settings, pool: Pool, bus: Bus) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.bus = bus
+        self.catalogue: Catalogue = catalogue.load()
+        self.ids = RandomIds()
+        self.clock = LaterClock(SystemClock())
+        self.store = PostgresStore(pool, disconnected_ms=settings.disconnected_after_ms)
+        self.notices = Notices(settings.postgres_dsn, ROOM, role=ROLE)
+        self.billing = MeshBilling(bus.channel())
+        self.terms = settings.terms()
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[None]:
+    """The scheduler, serving on the mesh for as long as the block runs."""
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await _database(settings)
+        stack.callback(pool.terminate)
+        bus = await Bus.connect(
+            settings.nats_url,
+            creds=settings.nats_creds,
+            name=ROOM,
+            prefix=settings.subject_prefix,
+            timeout_s=None,
+        )
+        stack.push_async_callback(bus.close)
+        parts = _Parts(settings, pool, bus)
+        server = _server(parts)
+        await server.start()
+        stack.push_async_callback(server.stop, _STOP_S)
+        for work in (parts.notices.run(), _lead(parts), _tell(parts)):
+            stack.push_async_callback(_ended, asyncio.create_task(work))
+        _tell_ready(settings.ready_file)
+        stack.callback(_tell_stopped, settings.ready_file)
+        _LOG.info("the scheduler serves")
+        yield
+        _LOG.info("the scheduler stops")
+
+
+def _server(parts: _Parts) -> MeshServer:
+    settings = parts.settings
+    server = parts.bus.server(
+        queue=ROOM, up=[_SYNC], interceptors=[FaultsToStatus(), ValidateRequests()]
+    )
+    defaults = Defaults(
+        notice_ms=settings.notice_ms,
+        lost_after_ms=settings.lost_after_ms,
+        max_attempts=settings.max_attempts,
+    )
+    jobs = JobUses(
+        submit=Submit(parts.store, parts.catalogue, parts.ids),
+        cancel=Cancel(parts.store),
+        jobs=Jobs(parts.store, parts.notices),
+        feed=Feed(parts.store, parts.notices),
+        explain=Explain(parts.store, parts.catalogue),
+        defaults=defaults,
+    )
+    fleet = FleetUses(
+        fleet=Fleet(parts.store),
+        create_token=CreateToken(parts.store, parts.ids, SystemClock()),
+        enrol=Enrol(parts.store, _credentials(settings)),
+        node_nats_url=settings.node_nats_url or settings.nats_url,
+        subject_prefix=settings.subject_prefix,
+    )
+    sync = SyncServicer(
+        Sync(parts.store), ReportInventory(parts.store, parts.catalogue), settings.start_by_ms
+    )
+    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(jobs), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(fleet), server)
+    sync_pb2_grpc.add_SyncServiceServicer_to_server(sync, server)
+    return server
+
+
+def _credentials(settings: Settings) -> Credentials:
+    if settings.nats_account_seed is None:
+        return NoCredentials()
+    ttl_s = max(1, settings.node_credential_ttl_ms // 1_000)
+    return SignedCredentials(settings.nats_account_seed, settings.subject_prefix, ttl_s)
+
+
+async def _lead(parts: _Parts) -> None:
+    """Campaign, lead, and campaign again, for as long as the process serves."""
+    settings = parts.settings
+    leadership = Leadership(settings.postgres_dsn, ROOM, f"pid {os.getpid()}", role=ROLE)
+    current: list[Lost] = []
+
+    def heard_again() -> None:
+        for lost in current:
+            lost.hear_anew()
+
+    parts.bus.on_connected(heard_again)
+    while True:
+        async with leadership.term() as term:
+            lost = Lost(parts.store, parts.clock, parts.terms)
+            current[:] = [lost]
+            leader = Leader(
+                term.epoch,
+                Cycle(parts.store, parts.billing, parts.catalogue, parts.ids, parts.clock),
+                Close(parts.store, parts.billing, parts.clock, parts.terms),
+                lost,
+                parts.notices,
+                settings.slow_tick_ms / 1e3,
+            )
+            await leader.run(term.over)
+
+
+async def _tell(parts: _Parts) -> None:
+    """Relay the outbox: hints to nodes, events to whoever listens; forget what was sent."""
+    outbox = PostgresOutbox(parts.pool, parts.settings.postgres_dsn, ROOM, role=ROLE)
+    relay = Relay(outbox, parts.bus)
+    outbox.on_wake(relay.wake)
+    relaying = asyncio.create_task(relay.run())
+    try:
+        while True:
+            await asyncio.sleep(_PRUNE_S)
+            with contextlib.suppress(Unreachable):
+                await outbox.prune(_KEEP_SENT_S)
+    finally:
+        await _ended(relaying)
+        await outbox.close()
+
+
+async def _database(settings: Settings) -> Pool:
+    """A pool on a schema that is up to date; waits for a database that starts."""
+
+    async def once() -> Pool:
+        applied = await migrate(
+            settings.owner_dsn, ROOM, "gridlease_scheduler", role=ROLE, login=True
+        )
+        _LOG.info("schema is up to date", extra={"applied": applied})
+        return await connect_pool(
+            settings.postgres_dsn,
+            schema=ROOM,
+            role=ROLE,
+            max_size=settings.scheduler_connections,
+        )
+
+    return await _patiently("the database", once)
+
+
+async def _patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
+    """``work``'s answer, asked again for as long as its other end is away."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return await work()
+        except Unreachable as fault:
+            _LOG.warning("waiting for %s: %s", what, fault)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _tell_ready(file: Path | None) -> None:
+    if file is not None:
+        part = file.with_suffix(".part")
+        part.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        part.replace(file)
+
+
+def _tell_stopped(file: Path | None) -> None:
+    if file is not None:
+        file.unlink(missing_ok=True)
