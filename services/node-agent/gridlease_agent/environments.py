@@ -8,6 +8,7 @@ interpreter finds its library by its own place, so no PYTHONHOME is needed.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -16,12 +17,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from gridlease_kernel.faults import Invalid, Precondition
+from gridlease_kernel.faults import Fault, Invalid, Precondition
 
 from gridlease_agent.runtimes.spec import ENV_PATH
 
@@ -277,3 +278,49 @@ def _run(command: list[str], env: dict[str, str] | None = None) -> str:
     if done.returncode:
         raise _failed((done.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1])
     return done.stdout
+
+
+def give_name(state_dir: Path, name: str, sha256: str) -> None:
+    """Let jobs ask for an environment by a name; a later one of the same name takes its place."""
+    parent = state_dir.absolute() / "environments"
+    with _alone(parent / ".names.lock"):
+        path = parent / "names.json"
+        names = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        draft = parent / ".names.new"
+        draft.write_text(json.dumps(names | {name: sha256}, indent=1), "utf-8")
+        draft.replace(path)
+
+
+def main(argv: Sequence[str]) -> int:
+    """``python -m gridlease_agent.environments --environments DIR [--name NAME] LOCK``."""
+    parser = argparse.ArgumentParser(description="Prepares a Python environment from a lock file.")
+    parser.add_argument("--environments", type=Path, required=True, help="folder named so")
+    parser.add_argument("--name", default="", help="what jobs may call it, beside its hash")
+    parser.add_argument("lock_file", type=Path)
+    words = parser.parse_args(argv)
+    try:
+        if words.environments.name != "environments":
+            raise Invalid(
+                f"{words.environments} is not named environments.",
+                reason="BAD_FOLDER",
+                field="--environments",
+                remedy="Choose a folder of that name.",
+            )
+        state_dir = words.environments.absolute().parent
+        made = prepare(words.lock_file, state_dir, progress=lambda line: _say(sys.stdout, line))
+        if words.name:
+            give_name(state_dir, words.name, made.lock_sha256)
+    except Fault as fault:
+        _say(sys.stderr, str(fault))
+        return 2
+    _say(sys.stdout, made.lock_sha256)
+    return 0
+
+
+def _say(stream: TextIO, line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

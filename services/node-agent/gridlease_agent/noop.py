@@ -22,6 +22,7 @@ class _Entry:
     ends_ns: int  # by itself
     deadline_ns: int
     stop_ns: int | None = None
+    stop_reason: str = "STOPPED"
 
 
 class NoopSandboxes:
@@ -57,11 +58,13 @@ class NoopSandboxes:
             if not self._over(entry):
                 entry.deadline_ns = deadline.boottime_ns
 
-    def stop(self, lease_id: str, notice_ms: int) -> None:
+    def stop(self, lease_id: str, notice_ms: int, reason: str = "STOPPED") -> None:
         with self._lock:
             entry = self._entry(lease_id)
             at = self._clock.boottime_ns() + notice_ms * MS
-            entry.stop_ns = at if entry.stop_ns is None else min(at, entry.stop_ns)
+            if entry.stop_ns is None:
+                entry.stop_ns, entry.stop_reason = at, reason
+            entry.stop_ns = min(at, entry.stop_ns)
 
     def kill(self, lease_id: str) -> None:
         self.stop(lease_id, 0)
@@ -109,7 +112,7 @@ class NoopSandboxes:
         """When and why it ended, None while it runs. A task that is told to stop obeys at once."""
         ends = [(entry.ends_ns, "EXITED"), (entry.deadline_ns, "DEADLINE")]
         if entry.stop_ns is not None:
-            ends.append((entry.stop_ns, "STOPPED"))
+            ends.append((entry.stop_ns, entry.stop_reason))
         first = min(ends)
         return first if first[0] <= self._clock.boottime_ns() else None
 

@@ -191,7 +191,7 @@ class Reconciler:
             return
         self._told[lease_id] = (by_ns, reason)
         notice_ms = max(0, by_ns - now.boottime_ns) // 1_000_000
-        self._sandboxes.stop(lease_id, notice_ms)
+        self._sandboxes.stop(lease_id, notice_ms, reason)
         _LOG.info(
             "a task is told to stop",
             extra={"lease": lease_id, "reason": reason, "notice_ms": notice_ms},

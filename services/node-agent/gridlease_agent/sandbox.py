@@ -101,7 +101,7 @@ class SandboxRunner(Protocol):
 
     def start(self, lease_id: str, spec: SandboxSpec, deadline: Deadline) -> None: ...
     def extend(self, lease_id: str, deadline: Deadline) -> None: ...
-    def stop(self, lease_id: str, notice_ms: int) -> None: ...
+    def stop(self, lease_id: str, notice_ms: int, reason: str = "STOPPED") -> None: ...
     def kill(self, lease_id: str) -> None: ...
     def inspect(self, lease_id: str) -> SandboxState: ...
     def list(self) -> list[str]: ...
@@ -182,14 +182,19 @@ class Sandboxes:
         shim.write_json(str(self._existing(lease_id) / "deadline.json"), record)
         self._poke(lease_id)
 
-    def stop(self, lease_id: str, notice_ms: int) -> None:
-        """SIGTERM and the notice file now, the kill after ``notice_ms`` (or at the deadline)."""
+    def stop(self, lease_id: str, notice_ms: int, reason: str = "STOPPED") -> None:
+        """SIGTERM and the notice file now, the kill after ``notice_ms`` (or at the deadline).
+
+        ``reason`` is told to the task and becomes the exit's; that of the first stop stays.
+        """
         at = shim.boottime_ns() + notice_ms * 1_000_000
         path = self._existing(lease_id) / "stop.json"
         earlier = shim.read_json(str(path))
         if earlier is not None and earlier["boot_id"] == shim.boot_id():
             at = min(at, earlier["boottime_ns"])  # a stop is never taken back or put off
-        shim.write_json(str(path), {"boot_id": shim.boot_id(), "boottime_ns": at})
+            reason = earlier.get("reason", reason)
+        record = {"boot_id": shim.boot_id(), "boottime_ns": at, "reason": reason}
+        shim.write_json(str(path), record)
         self._poke(lease_id)
 
     def kill(self, lease_id: str) -> None:

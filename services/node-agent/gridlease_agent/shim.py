@@ -20,7 +20,8 @@ Written by the agent before the shim starts
   control        FIFO. Any byte makes the shim read deadline.json and stop.json now; a lost byte
                  costs one tick (0.5 s).
 Written by the agent later
-  stop.json      {boot_id, boottime_ns}: SIGTERM and the notice now, the kill at boottime_ns.
+  stop.json      {boot_id, boottime_ns, reason}: SIGTERM and the notice now, the kill at
+                 boottime_ns; the reason (STOPPED if none) is told to the task and recorded.
 Written by the shim
   shim.json      {boot_id, pid, start_ticks}. Created once: a folder with one never starts again.
   started.json   {boot_id, boottime_ns, raw_ns, wall_ns, init_pid}: durable before the task is
@@ -520,7 +521,7 @@ class Shim:
             return left, deadline["grace_ms"] * 1_000_000, "DEADLINE"
         if stop.get("boot_id") == self.boot_id:
             left = min(left, stop["boottime_ns"] - boottime_ns())
-        return left, left + 1, "STOPPED"
+        return left, left + 1, str(stop.get("reason") or "STOPPED")
 
     def enforce(self) -> int:
         """Warn, or kill, if it is time to; nanoseconds until there is something to do."""
@@ -577,7 +578,7 @@ class Shim:
             self.guard()
             self.create()
             left, _grace, why = self.remaining_ns()
-            if left <= 0 or why == "STOPPED":
+            if left <= 0 or why != "DEADLINE":
                 raise Trouble("It was over before the task could start.", why)
             self._write_started()
             self.release()

@@ -118,6 +118,7 @@ def end_reason(row: Row, task: Task | None, reason: str, ended_ns: int) -> str:
 _TOLD = {
     "START_BY_PASSED": ("NEVER_STARTED", "It was not ready to start within its start_by."),
     "GRANT_REFUSED": ("NEVER_STARTED", "Billing refused its first grant."),
+    "SHIM_LOST": ("START_LOST", "Its keeper died; the task with it."),
     "START_LOST": ("START_LOST", "Its keeper left no exit record."),
     "NODE_REBOOT": ("NODE_REBOOT", "The host restarted."),
 }
