@@ -261,24 +261,26 @@ def walk_usage(folder: str) -> Iterator[tuple[int, int] | None]:
     seen: set[int] = set()
     stack = [folder]
     while stack:
+        path = stack.pop()
         try:
-            entries = os.scandir(stack.pop())
+            # The task may put a link where a folder was: never follow it out of here.
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue
-        with entries:
-            for entry in entries:
+        try:
+            for entry in os.scandir(fd):
+                files += 1
                 with contextlib.suppress(OSError):
                     facts = entry.stat(follow_symlinks=False)
-                    files += 1
-                    if facts.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                        if facts.st_ino in seen:
-                            continue
-                        seen.add(facts.st_ino)
-                    total += facts.st_blocks * 512
+                    total += 0 if facts.st_ino in seen else facts.st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
+                        stack.append(f"{path}/{entry.name}")
+                    elif facts.st_nlink > 1:
+                        seen.add(facts.st_ino)
                 if files % 256 == 0:
                     yield None
+        finally:
+            os.close(fd)
     yield total, files
 
 
@@ -452,6 +454,12 @@ class Shim:
         log = f"{self.folder}/runtime.log"
         argv = [*self.spec["program"], "--root", self.root, "--cgroup-manager=cgroupfs"]
         pid = spawn([*argv, "--log", log, *words], fds or {})
+        pidfd = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(round(KILL_PATIENCE_S * 1000)):
+            os.kill(pid, signal.SIGKILL)  # stuck: nothing has been released yet, or all is killed
+        os.close(pidfd)
         status = os.waitpid(pid, 0)[1]
         if status:
             said = read_text(log).strip().splitlines()
@@ -608,14 +616,19 @@ class Shim:
         poll = select.poll()
         for fd in (self.log.read_fd, self.control, pidfd):
             poll.register(fd, select.POLLIN)
+        due_ns = 0
         while True:
-            wait_ns = self.enforce()
+            now = time.monotonic_ns()
+            if now >= due_ns:  # a chatty task wakes us more often than the clock needs
+                wait_ns = self.enforce()
+                most_ms = 50 if self.killed else TICK_MS
+                due_ns = now + max(0, min(most_ms * 1_000_000, wait_ns))
+                self._reap()
             self._watch_quota()
-            wait_ms = 50 if self.killed else max(0, min(TICK_MS, -(-wait_ns // 1_000_000)))
-            if self._scan is not None:
-                wait_ms = min(wait_ms, 5)
-            ready = {fd for fd, _event in poll.poll(wait_ms)}
+            wait_ms = max(0, -(-(due_ns - time.monotonic_ns()) // 1_000_000))
+            ready = {fd for fd, _event in poll.poll(5 if self._scan else wait_ms)}
             if self.control in ready:
+                due_ns = 0
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.control, 4096)
             if self.log.read_fd in ready and not self.log.drain():
@@ -625,7 +638,6 @@ class Shim:
                 _pid, status, usage = os.wait4(self.child, 0)
                 os.close(pidfd)
                 return status, ended, round((usage.ru_utime + usage.ru_stime) * 1e9)
-            self._reap()
 
     def _reap(self) -> None:
         """Collect the guard if it died, and put another in its place."""

@@ -269,9 +269,24 @@ def run(name, script, span_ms=20000, **parts):
         assert time.monotonic() < until
         time.sleep(0.01)
     print(state.record.reason, state.record.exit_code)
+import json, os
+def lose_the_shim():
+    spec = SandboxSpec("ls-d", ("/bin/sh", "-c", "echo up; sleep 60"))
+    sandboxes.start("ls-d", spec, Deadline.after(60000, 0))
+    folder = sandboxes.folder("ls-d")
+    until = time.monotonic() + 30
+    while not (folder / "started.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(json.loads((folder / "shim.json").read_text())["pid"], 9)
+    while not (folder / "exit.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    print(sandboxes.inspect("ls-d").record.reason, sandboxes.inspect("ls-d").record.clean)
 run("ls-a", "id -u; touch /work/x; exit 3")
 run("ls-b", "trap '' TERM; while :; do sleep 0.1; done", span_ms=700)
 run("ls-c", "i=0; while [ $i -lt 60 ]; do sleep 9 & i=$((i+1)); done", pids=20)
+lose_the_shim()
 """
 
 
@@ -305,6 +320,7 @@ def test_as_an_ordinary_user(bwrap_runtime):
         assert lines[2] == "DEADLINE 137"
         assert lines[3].startswith("EXITED ")
         assert lines[3] != "EXITED 0"
+        assert lines[4] == "SHIM_LOST True"
         assert Path(own, "state/leases/ls-a/log").read_text() == "1000\n"
     finally:
         shutil.rmtree(own)
