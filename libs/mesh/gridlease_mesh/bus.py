@@ -17,7 +17,7 @@ from gridlease_mesh import subjects
 from gridlease_mesh.channel import DEFAULT_TIMEOUT_S, KEEPALIVE_S, MeshChannel
 from gridlease_mesh.natswire import NatsWire
 from gridlease_mesh.server import DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PER_NODE, MeshServer
-from gridlease_mesh.wire import Delivery, Listener, OnDelivery, Unsubscribe, Wire
+from gridlease_mesh.wire import Delivery, Listener, Unsubscribe, Wire
 
 _LOG = logging.getLogger(__name__)
 
@@ -173,12 +173,20 @@ class Bus:
     ) -> Unsubscribe:
         """Hear ``<prefix>.<subject>`` (wildcards allowed): callback(subject, payload)."""
         skip = len(self.prefix) + 1
+        wanted = True
 
         def hand_over(delivery: Delivery) -> None:
-            callback(delivery.subject[skip:], delivery.payload)
+            if wanted:
+                callback(delivery.subject[skip:], delivery.payload)
 
-        on_delivery: OnDelivery = hand_over
-        return self.wire.subscribe(f"{self.prefix}.{subject}", on_delivery, queue=queue)
+        unsubscribe = self.wire.subscribe(f"{self.prefix}.{subject}", hand_over, queue=queue)
+
+        def stop() -> None:
+            nonlocal wanted
+            wanted = False
+            unsubscribe()
+
+        return stop
 
     async def flush(self, timeout_s: float = 5.0) -> None:
         """Wait until the broker has seen what was published and subscribed.

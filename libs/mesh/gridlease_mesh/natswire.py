@@ -8,6 +8,7 @@ minor version is pinned for that reason, and nothing else in the mesh knows nats
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
 import random
@@ -26,6 +27,7 @@ from gridlease_mesh.wire import Delivery, Listener, OnDelivery, Unsubscribe, Wir
 _LOG = logging.getLogger(__name__)
 _REFUSED = re.compile(r'permissions violation for publish to "([^"]+)"')
 _BUFFER_BYTES = 8 << 20
+_MAX_LEAVING = 64
 _FIRST_WAIT_S = 0.2
 _BACKOFF_MAX_S = 3.0
 
@@ -43,6 +45,7 @@ class _DirectClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self.direct: dict[int, OnDelivery] = {}
+        self._leaving: collections.deque[int] = collections.deque()
         self.on_refused: Callable[[str], None] = lambda _subject: None
 
     async def _process_msg(
@@ -95,9 +98,20 @@ class _DirectClient(Client):
         return sid
 
     def unlisten(self, sid: int) -> None:
-        self.direct.pop(sid, None)
+        """Stop hearing; what the broker has sent already still comes, until a flush."""
+        self._leaving.append(sid)
+        if len(self._leaving) > _MAX_LEAVING:
+            self.direct.pop(self._leaving.popleft(), None)
         if self._subs.pop(sid, None) is not None and self.is_connected:
             self.send(f"UNSUB {sid}\r\n".encode())
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until the broker has seen all that went before."""
+        left = len(self._leaving)
+        self.write_out()
+        await self.flush(timeout=max(1, round(timeout_s)))
+        for _ in range(min(left, len(self._leaving))):
+            self.direct.pop(self._leaving.popleft(), None)
 
     @property
     def waiting_bytes(self) -> int:
@@ -240,8 +254,7 @@ class NatsWire:
             raise WireDown
         try:
             async with asyncio.timeout(timeout_s):
-                self._client.write_out()
-                await self._client.flush(timeout=max(1, round(timeout_s)))
+                await self._client.settle(timeout_s)
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise WireDown from error
 

@@ -129,9 +129,11 @@ class MeshServer(grpc.aio.Server, Listener):
         await self._wire.flush()
 
     async def stop(self, grace: float | None) -> None:
+        self._stopping = True  # what is on its way to us is refused, not lost
         for unsubscribe in self._unsubscribes[: len(self._services) + len(self._up)]:
             unsubscribe()
-        self._stopping = True
+        with contextlib.suppress(WireDown):
+            await self._wire.flush()
         running = [call.task for call in self._calls.values() if call.task is not None]
         if running and grace:
             await asyncio.wait(running, timeout=grace)

@@ -60,9 +60,8 @@ def _path(path: Any) -> str:
     text = ""
     for element in path.elements:
         text += ("." if text else "") + element.field_name
-        which = element.WhichOneof("subscript")
-        if which is not None:
-            text += f"[{getattr(element, which)}]"
+        if element.subscript is not None:
+            text += f"[{element.subscript.value}]"
     return text
 
 

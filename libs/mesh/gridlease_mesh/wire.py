@@ -78,7 +78,10 @@ class Wire(Protocol):
         ...
 
     def subscribe(self, subject: str, callback: OnDelivery, *, queue: str = "") -> Unsubscribe:
-        """Hear a subject, for as long as the wire lives, across reconnects."""
+        """Hear a subject, for as long as the wire lives, across reconnects.
+
+        After the unsubscribe, what is on its way may still come until a ``flush`` returns.
+        """
         ...
 
     async def flush(self, timeout_s: float = 5.0) -> None:
