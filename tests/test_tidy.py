@@ -19,7 +19,9 @@ GENERATED = ("libs/wire/", "protos/third_party/")
 FILE_LINES = 500
 FUNCTION_LINES = 60
 # Longer on purpose: each with its reason.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "services/node-agent/gridlease_agent/shim.py": "runs alone, as one file, beside each task",
+}
 BAGS = {"utils", "util", "common", "helpers", "helper", "misc", "shared", "base"}
 SERVICES = {
     "services/scheduler/gridlease_scheduler",

@@ -614,8 +614,12 @@ class Shim:
         """Wait for the task: its wait status, when it ended, its CPU time as the kernel told."""
         pidfd = os.pidfd_open(self.child)
         poll = select.poll()
-        for fd in (self.log.read_fd, self.control, pidfd):
+        calm = select.poll()  # without the log: gathers what a chatty task says for 5 ms
+        for fd in (self.control, pidfd):
             poll.register(fd, select.POLLIN)
+            calm.register(fd, select.POLLIN)
+        poll.register(self.log.read_fd, select.POLLIN)
+        gather = False
         due_ns = 0
         while True:
             now = time.monotonic_ns()
@@ -626,7 +630,9 @@ class Shim:
                 self._reap()
             self._watch_quota()
             wait_ms = max(0, -(-(due_ns - time.monotonic_ns()) // 1_000_000))
-            ready = {fd for fd, _event in poll.poll(5 if self._scan else wait_ms)}
+            wait_ms = min(wait_ms, 5) if gather or self._scan else wait_ms
+            ready = {fd for fd, _event in (calm if gather else poll).poll(wait_ms)}
+            gather = self.log.read_fd in ready
             if self.control in ready:
                 due_ns = 0
                 with contextlib.suppress(BlockingIOError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,20 +12,14 @@ import pytest
 from gridlease_agent.runtimes import choose
 from gridlease_agent.runtimes.spec import SandboxSpec
 from gridlease_agent.sandbox import Deadline, Exit, Exited, Running, Sandboxes, try_runtime
+from gridlease_testkit.waiting import eventually_sync
 
 T = TypeVar("T")
 
 
 def wait_for(question: Callable[[], T | None], seconds: float = 20.0) -> T:
     """The first true answer; fails loudly at the deadline."""
-    until = time.monotonic() + seconds
-    pause = threading.Event()
-    while time.monotonic() < until:
-        answer = question()
-        if answer:
-            return answer
-        pause.wait(0.005)
-    raise AssertionError(f"not within {seconds} s")
+    return eventually_sync(question, seconds)
 
 
 class Bench:

@@ -253,35 +253,29 @@ def test_under_a_folder_that_only_root_can_enter(tmp_path, crun_bench):
 
 
 UNPRIVILEGED = """
-import sys, time
+import sys
 from pathlib import Path
 from gridlease_agent.runtimes.choose import choose_runtime
 from gridlease_agent.runtimes.spec import SandboxSpec
 from gridlease_agent.sandbox import Deadline, Exited, Sandboxes
+from gridlease_testkit.waiting import eventually_sync
 runtime = choose_runtime()
 print(runtime.name, runtime.root, len(runtime.unenforced))
 sandboxes = Sandboxes(Path(sys.argv[1]), runtime)
 def run(name, script, span_ms=20000, **parts):
     spec = SandboxSpec(name, ("/bin/sh", "-c", script), **parts)
     sandboxes.start(name, spec, Deadline.after(span_ms, 0))
-    until = time.monotonic() + 30
-    while not isinstance(state := sandboxes.inspect(name), Exited):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    print(state.record.reason, state.record.exit_code)
+    eventually_sync(lambda: isinstance(sandboxes.inspect(name), Exited), 30)
+    record = sandboxes.inspect(name).record
+    print(record.reason, record.exit_code)
 import json, os
 def lose_the_shim():
     spec = SandboxSpec("ls-d", ("/bin/sh", "-c", "echo up; sleep 60"))
     sandboxes.start("ls-d", spec, Deadline.after(60000, 0))
     folder = sandboxes.folder("ls-d")
-    until = time.monotonic() + 30
-    while not (folder / "started.json").exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    eventually_sync((folder / "started.json").exists, 30)
     os.kill(json.loads((folder / "shim.json").read_text())["pid"], 9)
-    while not (folder / "exit.json").exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    eventually_sync((folder / "exit.json").exists, 30)
     print(sandboxes.inspect("ls-d").record.reason, sandboxes.inspect("ls-d").record.clean)
 run("ls-a", "id -u; touch /work/x; exit 3")
 run("ls-b", "trap '' TERM; while :; do sleep 0.1; done", span_ms=700)
@@ -296,8 +290,10 @@ def test_as_an_ordinary_user(bwrap_runtime):
     packages = Path(sys.prefix, "lib", f"python3.{sys.version_info[1]}", "site-packages")
     import gridlease_agent
     import gridlease_kernel
+    import gridlease_testkit
 
-    paths = [Path(module.__file__).parent.parent for module in (gridlease_agent, gridlease_kernel)]
+    modules = (gridlease_agent, gridlease_kernel, gridlease_testkit)
+    paths = [Path(module.__file__).parent.parent for module in modules]
     own = subprocess.run(
         ["mktemp", "-d"], capture_output=True, text=True, check=True
     ).stdout.strip()
