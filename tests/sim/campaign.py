@@ -6,13 +6,15 @@ import multiprocessing
 
 from tests.sim.cluster import Cluster
 from tests.sim.rules import Rules
-from tests.sim.world import Violation
+from tests.sim.world import Profile, Violation
 
 
-def violation(seed: int, rules: type[Rules] = Rules) -> Violation | None:
+def violation(
+    seed: int, rules: type[Rules] = Rules, profile: Profile | None = None
+) -> Violation | None:
     """Runs one seed; None = every invariant held."""
     try:
-        Cluster(seed, rules()).run()
+        Cluster(seed, rules(), profile=profile).run()
     except Violation as broken:
         return broken
     return None
@@ -31,10 +33,10 @@ def campaign(seeds: range, processes: int) -> list[str]:
         return [line for lines in pool.imap_unordered(violations, chunks) for line in lines]
 
 
-def caught(rules: type[Rules], invariant: str, seeds: range) -> int | None:
+def caught(rules: type[Rules], invariant: str, seeds: range, profile: Profile | None) -> int | None:
     """The first seed that breaks ``invariant`` under a trap's rules; None = not caught."""
     for seed in seeds:
-        broken = violation(seed, rules)
+        broken = violation(seed, rules, profile)
         if broken is not None and broken.args[0] == invariant:
             return seed
     return None

@@ -48,6 +48,16 @@ PROFILES = (
     Profile(mishaps=("suspect", "preempt"), loss=0.2, copies=0.2, late=0.2),
     Profile(mishaps=("isolate", "deaf"), mishap_every_ms=12_000, late=0.3, loss=0.25),
     Profile(mishaps=("isolate", "reboot"), mishap_every_ms=5_000, prepare_ms=(0, 15_000)),
+    Profile(
+        mishaps=(*ALL, "isolate", "deaf"),
+        mishap_every_ms=2_000,
+        late=0.4,
+        loss=0.3,
+        copies=0.3,
+        prepare_ms=(0, 12_000),
+    ),
+    Profile(mishaps=("disk", "leader", "crash", "preempt"), mishap_every_ms=2_500, late=0.4),
+    Profile(mishaps=("isolate", "suspect"), mishap_every_ms=4_000),
 )
 
 

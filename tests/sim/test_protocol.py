@@ -33,7 +33,7 @@ def test_the_seeds_meet_what_they_are_meant_to_meet():
     """A simulator in which nothing happens would pass: count what the seeds went through."""
     met: set[str] = set()
     gangs = 0
-    for seed in range(10 * len(PROFILES)):
+    for seed in range(20 * len(PROFILES)):
         cluster = Cluster(seed).run()
         for row in cluster.billing.rows.values():
             met |= {str(row.state), str(row.cause), f"segments {min(len(row.segments), 2)}"}
