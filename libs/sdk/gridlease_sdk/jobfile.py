@@ -1,0 +1,227 @@
+"""Job files: YAML or JSON with the keys that users of dstack and SkyPilot type.
+
+type, name, commands, resources {cpu, memory, disk, gpu}, nodes, priority, tier, purpose,
+max_duration, budget, max_price, env, workdir, files, outputs, runtime, lost_after, max_attempts,
+notice. Every refusal names the key, as a path, and the remedy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gridlease.type.v1 import job_pb2 as types
+from gridlease_kernel.faults import Invalid, Missing, TooLarge
+from gridlease_kernel.units import (
+    parse_count,
+    parse_duration,
+    parse_money,
+    parse_range,
+)
+
+from gridlease_sdk import jobvalues, jobyaml
+from gridlease_sdk.jobvalues import choice, integer, text, texts, wrong_type
+from gridlease_sdk.resources import set_resources
+
+MAX_FILE_BYTES: Final = 1 << 20
+_ALIASES: Final = {
+    "run": "commands",
+    "envs": "env",
+    "num_nodes": "nodes",
+    "working_dir": "workdir",
+    "artefacts": "outputs",
+    "artifacts": "outputs",
+}
+_TYPES: Final = {
+    "task": types.JOB_TYPE_TASK,
+    "service": types.JOB_TYPE_SERVICE,
+    "dev-environment": types.JOB_TYPE_DEV_ENVIRONMENT,
+}
+TIERS: Final = {
+    "reserved": types.TIER_RESERVED,
+    "on-demand": types.TIER_ON_DEMAND,
+    "spot": types.TIER_SPOT,
+}
+_PURPOSES: Final = {
+    "training": types.PURPOSE_TRAINING,
+    "inference": types.PURPOSE_INFERENCE,
+    "batch": types.PURPOSE_BATCH,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """A job before it is submitted: its spec, and the files that go with it."""
+
+    spec: types.JobSpec
+    files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+
+
+def load(path: Path) -> Draft:
+    """The job in a file; paths in it count from its folder.
+
+    Raises:
+        Missing: FILE_NOT_FOUND.
+        TooLarge: FILE_TOO_LARGE.
+        Invalid: what is wrong in it, with the key.
+    """
+    try:
+        with path.open("rb") as source:
+            content = source.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise Missing(
+            f"There is no file {path}.",
+            reason="FILE_NOT_FOUND",
+            field="file",
+            remedy="Name a job file, or give a command: gridlease submit -- COMMAND.",
+        ) from error
+    except OSError as error:
+        raise Invalid(
+            f"{path} cannot be read: {error.strerror or error}",
+            reason="FILE_UNREADABLE",
+            field="file",
+            remedy="Name a readable job file.",
+        ) from error
+    return parse(content, path.parent)
+
+
+def parse(content: bytes, folder: Path = Path()) -> Draft:
+    """The job in the bytes of a file; paths in it count from ``folder``.
+
+    Raises:
+        TooLarge: FILE_TOO_LARGE.
+        Invalid: what is wrong in it, with the key.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        raise TooLarge(
+            f"A job file holds at most {MAX_FILE_BYTES >> 20} MiB.",
+            reason="FILE_TOO_LARGE",
+            field="file",
+            remedy="Put data into workdir or files, not into the job file.",
+        )
+    return read(jobyaml.read(content), folder)
+
+
+def read(values: Mapping[str, Any], folder: Path = Path()) -> Draft:
+    """The job in a mapping of keys, as a job file has them.
+
+    Raises:
+        Invalid: what is wrong in it, with the key.
+    """
+    spec = types.JobSpec()
+    spec.resources.SetInParent()
+    named = jobvalues.known_keys(values, {*_SETTERS, *_PATHS}, _ALIASES, "")
+    for key, value in named.items():
+        if key in _SETTERS:
+            _SETTERS[key](spec, value)
+    if not spec.commands:
+        raise Invalid(
+            "The job has no commands.",
+            reason="COMMANDS_MISSING",
+            field="commands",
+            remedy='Write a list: commands: ["python train.py"].',
+        )
+    return Draft(spec, _files(named, folder))
+
+
+def _files(named: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Path in the bundle → file or folder here: workdir at the root, files beside."""
+    found: dict[str, Path] = {}
+    if named.get("workdir") is not None:
+        found["."] = folder / text(named["workdir"], "workdir")
+        if not found["."].is_dir():
+            raise Missing(
+                f"There is no folder {found['.']}.",
+                reason="FILE_NOT_FOUND",
+                field="workdir",
+                remedy="Paths count from the job file's folder.",
+            )
+    given = named.get("files")
+    if isinstance(given, Mapping):
+        for name, source in given.items():
+            found[text(name, "files")] = folder / text(source, f"files.{name}")
+    elif given is not None:
+        for name in texts(given, "files"):
+            found[name] = folder / name
+    return found
+
+
+def _commands(spec: types.JobSpec, value: Any) -> None:
+    spec.commands.extend(texts(value, "commands"))
+
+
+def _nodes(spec: types.JobSpec, value: Any) -> None:
+    span = parse_range(jobvalues.plain(value, "nodes"), "nodes", parse_count, lowest=1)
+    spec.nodes.min, spec.nodes.max = span.low, span.high
+
+
+def _env(spec: types.JobSpec, value: Any) -> None:
+    if isinstance(value, list):
+        value = dict(jobvalues.assignment(it, f"env[{at}]") for at, it in enumerate(value))
+    if not isinstance(value, Mapping):
+        raise wrong_type("env", "a mapping of names to values", value)
+    for name, item in value.items():
+        spec.env[text(name, "env")] = jobvalues.plain(item, f"env.{name}")
+
+
+def _outputs(spec: types.JobSpec, value: Any) -> None:
+    spec.outputs.extend(texts(value, "outputs"))
+
+
+def _span_ms(key: str) -> Callable[[types.JobSpec, Any], None]:
+    def put(spec: types.JobSpec, value: Any) -> None:
+        setattr(spec, f"{key}_ms", parse_duration(jobvalues.plain(value, key), key))
+
+    return put
+
+
+def _money(key: str, field: str) -> Callable[[types.JobSpec, Any], None]:
+    def put(spec: types.JobSpec, value: Any) -> None:
+        setattr(spec, field, parse_money(jobvalues.plain(value, key), key))
+
+    return put
+
+
+def _text(key: str, field: str) -> Callable[[types.JobSpec, Any], None]:
+    def put(spec: types.JobSpec, value: Any) -> None:
+        setattr(spec, field, text(value, key))
+
+    return put
+
+
+def _integer(key: str, high: int) -> Callable[[types.JobSpec, Any], None]:
+    def put(spec: types.JobSpec, value: Any) -> None:
+        setattr(spec, key, integer(value, key, high))
+
+    return put
+
+
+def _choice(key: str, values: Mapping[str, int]) -> Callable[[types.JobSpec, Any], None]:
+    def put(spec: types.JobSpec, value: Any) -> None:
+        setattr(spec, key, choice(value, key, values))
+
+    return put
+
+
+_PATHS: Final = ("workdir", "files")
+_SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
+    "type": _choice("type", _TYPES),
+    "name": _text("name", "display_name"),
+    "commands": _commands,
+    "resources": set_resources,
+    "nodes": _nodes,
+    "priority": _integer("priority", 100),
+    "tier": _choice("tier", TIERS),
+    "purpose": _choice("purpose", _PURPOSES),
+    "max_duration": _span_ms("max_duration"),
+    "budget": _money("budget", "budget_nano"),
+    "max_price": _money("max_price", "max_price_nano_per_hour"),
+    "env": _env,
+    "outputs": _outputs,
+    "runtime": _text("runtime", "runtime"),
+    "lost_after": _span_ms("lost_after"),
+    "max_attempts": _integer("max_attempts", 100),
+    "notice": _span_ms("notice"),
+}
