@@ -295,7 +295,10 @@ def _renewed(row: GrantRow, quotes: Mapping[str, Quote], now_ms: int, terms: Ter
     if row.state is not State.OPEN:
         return row
     after = _extended(row, quotes[row.lease_id], now_ms + row.grant_ms, now_ms)
-    return row if after is row else replace(after, held_nano=reserve_nano(after))
+    if after is row:
+        return row
+    # What was reported ahead of its grant may now be charged: it leaves the hold as a charge.
+    return replace(after, charged_nano=rated_nano(after), held_nano=reserve_nano(after))
 
 
 def _opened(
