@@ -51,7 +51,9 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
         stack.callback(pool.terminate)
         books = PostgresBooks(pool, SystemClock(), settings.longest_ms)
         if settings.billing_default_prices:
-            count = await _patiently("the price book", lambda: load_defaults(books, _defaults()))
+            count = await _patiently(
+                "the price book", lambda: load_defaults(books, read_defaults())
+            )
             _LOG.info("default prices loaded", extra={"count": count})
         bus = await Bus.connect(
             settings.nats_url,
@@ -138,7 +140,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _defaults() -> list[price.NewPrice]:
+def read_defaults() -> list[price.NewPrice]:
     file = importlib.resources.files("gridlease_billing") / "prices" / "default.toml"
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     assert table["currency"] == price.CURRENCY, table["currency"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gridlease_kernel.faults import Missing, Precondition
+from gridlease_kernel.faults import Conflict, Missing, Precondition
 from gridlease_kernel.ids import Ids
 
 from gridlease_billing.credit import reused
@@ -34,11 +34,7 @@ async def create_invoice(books: Books, ids: Ids, scope: Scope, request_id: str) 
         stored = await tx.leases.lock_billable(scope, MOST_LEASES)
         if not stored:
             raise _nothing(scope, await tx.leases.count_unfinished(scope))
-        now = await tx.now()
-        year = year_of(now.ms)
-        name = f"invoices/{ids.new('iv')}"
-        count = await tx.invoices.next_count(year)
-        head = Head(name, number(year, count), scope.tenant, scope.project, scope.job, now.ms)
+        head = await _head(tx, f"invoices/{ids.new('iv')}", scope)
         invoice = compose(head, [line for it in stored.values() for line in _billable(it)])
         await _check(tx, invoice, stored)
         await tx.invoices.insert(invoice, request_id)
@@ -77,6 +73,20 @@ async def list_invoices(books: Books, scope: Scope, limit: int = 1_000) -> list[
         return await tx.invoices.newest(scope, limit)
 
     return await books.run(work)
+
+
+async def _head(tx: Work, name: str, scope: Scope) -> Head:
+    """The next number, and the time read under its lock: numbers and times have one order."""
+    year = year_of((await tx.now()).ms)
+    count = await tx.invoices.next_count(year)
+    issued_ms = (await tx.now()).ms
+    if year_of(issued_ms) != year:
+        raise Conflict(
+            "The year ended while the number was taken.",
+            reason="DATABASE_CONFLICT",
+            remedy="Read again and retry.",
+        )
+    return Head(name, number(year, count), scope.tenant, scope.project, scope.job, issued_ms)
 
 
 def _billable(stored: Stored) -> list[Line]:

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from gridlease.billing.v1 import account_pb2, account_pb2_grpc, lease_pb2, lease_pb2_grpc
 from gridlease.type.v1 import job_pb2
-from gridlease_mesh import status
+from gridlease_mesh import credentials, status
 from gridlease_mesh.bus import Bus
 from gridlease_testkit.waiting import eventually, eventually_sync
 
@@ -63,8 +63,11 @@ async def service(dsn, nats, state_folder):
 
 
 @pytest.fixture
-async def node_bus(nats):
-    bus = await Bus.connect(nats.url, creds=nats.node_creds("n1"), name="agent", node_id="n1")
+async def node_bus(nats, tmp_path):
+    seed, public = credentials.new_user_key()
+    creds = tmp_path / "n1.creds"
+    credentials.write_creds(creds, nats.authority.mint_node_user("n1", public), seed)
+    bus = await Bus.connect(nats.url, creds=creds, name="agent", node_id="n1")
     yield bus
     await bus.close()
 
