@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--postgres", help="DSN of a PostgreSQL (15 or newer) of yours")
         verb.add_argument("--fleet", type=int, default=0, help="add N emulated nodes")
     up.add_argument("--port", type=int, default=DEFAULT_PORT, help="gateway port (%(default)s)")
+    up.add_argument("--node-nats", help="address of the broker that nodes are told")
     up.add_argument("--no-agent", action="store_true", help="do not lend this host")
     up.add_argument("-d", "--detach", action="store_true", help="in the background")
     up.add_argument("--brief", action="store_true", help=argparse.SUPPRESS)
@@ -57,6 +58,7 @@ def _options(words: argparse.Namespace) -> Options:
         nats_creds=words.nats_creds.resolve() if words.nats_creds else None,
         postgres_dsn=words.postgres,
         fleet=max(0, words.fleet),
+        node_nats_url=getattr(words, "node_nats", None),
         agent=not getattr(words, "no_agent", False),
     )
 
@@ -66,6 +68,7 @@ def up_arguments(options: Options) -> list[str]:
     words = ["--state", str(options.state), "--port", str(options.port)]
     words += ["--fleet", str(options.fleet)]
     words += ["--nats", options.nats_url] if options.nats_url else []
+    words += ["--node-nats", options.node_nats_url] if options.node_nats_url else []
     words += ["--nats-creds", str(options.nats_creds)] if options.nats_creds else []
     words += ["--postgres", options.postgres_dsn] if options.postgres_dsn else []
     words += [] if options.agent else ["--no-agent"]

@@ -17,6 +17,7 @@ class Options:
     port: int = DEFAULT_PORT
     nats_url: str | None = None
     nats_creds: Path | None = None
+    node_nats_url: str | None = None
     postgres_dsn: str | None = None
     fleet: int = 0
     agent: bool = True

@@ -36,9 +36,9 @@ def service(name: str, folder: StateFolder, options: Options, addresses: Address
     if name in addresses.nats_creds:
         env["GRIDLEASE_NATS_CREDS"] = str(addresses.nats_creds[name])
     if name == "scheduler":
-        env["GRIDLEASE_NODE_NATS_URL"] = addresses.nats_url
+        env["GRIDLEASE_NODE_NATS_URL"] = options.node_nats_url or addresses.nats_url
         if addresses.nats_keys is not None:
-            env["GRIDLEASE_NATS_KEYS"] = str(addresses.nats_keys)
+            env["GRIDLEASE_NATS_ACCOUNT_SEED"] = str(addresses.nats_keys / "mesh.seed")
     if name == "gateway":
         env["GRIDLEASE_GATEWAY_LISTEN"] = options.endpoint
         env["GRIDLEASE_CLIENT_FILE"] = str(folder.client_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from gridlease_kernel.faults import Precondition, Unreachable
-from gridlease_sdk import SyncClient
+from gridlease_sdk import Client
 
 from . import parts
-from .child import Child
+from .child import Child, Part
 from .folder import StateFolder, Supervisor
 from .options import Options
 from .port import check_free
@@ -97,7 +98,7 @@ class Platform:
         start()
         self._say(f"{name:<10} ready   {time.monotonic() - began:5.1f} s")
 
-    def _add(self, part: parts.Part) -> Child:
+    def _add(self, part: Part) -> Child:
         child = Child(part)
         self._children.append(child)
         child.start()
@@ -154,27 +155,26 @@ class Platform:
 
     # -- joining ---------------------------------------------------------------------------
 
-    def _operator(self) -> SyncClient:
-        facts = json.loads(self._folder.client_file.read_text(encoding="utf-8"))
-        return SyncClient(endpoint=self._options.endpoint, api_key=facts["operator_key"])
-
     def _token_for_this_host(self) -> str | None:
         if (self._folder.root / "node" / "credential.json").exists():
             return None
-        with self._operator() as client:
-            return client.create_node_token(node_id=_node_id()).token
+        return asyncio.run(self._tokens([_node_id()]))[0]
 
     def _tokens_for_fleet(self) -> Path:
         """One token for each emulated node; those that joined already need none."""
         path = self._folder.root / "fleet" / "tokens"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         have = path.read_text(encoding="utf-8").split() if path.exists() else []
-        with self._operator() as client:
-            for number in range(len(have), self._options.fleet):
-                have.append(client.create_node_token(node_id=f"emulated-{number:03d}").token)
+        names = [f"emulated-{number:03d}" for number in range(len(have), self._options.fleet)]
+        have += asyncio.run(self._tokens(names))
         path.touch(mode=0o600)
         path.write_text("\n".join(have) + "\n", encoding="utf-8")
         return path
+
+    async def _tokens(self, node_ids: Sequence[str]) -> list[str]:
+        facts = json.loads(self._folder.client_file.read_text(encoding="utf-8"))
+        async with Client.connect(self._options.endpoint, facts["operator_key"]) as client:
+            return [(await client.create_node_token(node_id=node_id)).token for node_id in node_ids]
 
     # -- running and stopping --------------------------------------------------------------
 
