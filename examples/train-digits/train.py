@@ -60,9 +60,12 @@ def gradients(weights, activations, labels):
     return found[::-1]
 
 
-def adam(weights, grads, moments, step):
-    """One step of Adam in place. Source: Kingma and Ba, 2015, with its default constants."""
-    rate = 1e-3 * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
+def adam(weights, grads, moments, step, slowdown):
+    """One step of Adam in place. Source: Kingma and Ba, 2015, with its default constants.
+
+    ``slowdown`` in 0..1 scales the step: falling to 0, it lets the last epochs settle.
+    """
+    rate = 1e-3 * slowdown * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
     for layer, slopes, means in zip(weights, grads, moments, strict=True):
         for value, slope, (first, second) in zip(layer, slopes, means, strict=True):
             first += 0.1 * (slope - first)
@@ -90,7 +93,8 @@ def main():
             activations = forward(weights, inputs[batch])
             right = activations[-1][np.arange(len(batch)), train_y[batch]]
             loss -= float(np.log(right + 1e-12).sum())
-            adam(weights, gradients(weights, activations, train_y[batch]), moments, step)
+            grads = gradients(weights, activations, train_y[batch])
+            adam(weights, grads, moments, step, 1 - (epoch - 1) / EPOCHS)
         accuracy = float((forward(weights, held_x)[-1].argmax(axis=1) == held_y).mean())
         if epoch % 15 == 0 or epoch == 1:
             mean = loss / len(train_x)
