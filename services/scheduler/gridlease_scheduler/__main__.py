@@ -25,8 +25,8 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     try:
-        async with serving(settings):
-            await asyncio.Event().wait()
+        async with serving(settings) as failed:
+            await failed
     except asyncio.CancelledError:
         _LOG.info("the scheduler stopped")
 

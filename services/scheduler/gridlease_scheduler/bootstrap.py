@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2_grpc, sync_pb2_grpc
 from gridlease_kernel.clock import SystemClock
-from gridlease_kernel.faults import Unreachable
+from gridlease_kernel.faults import Fault, Unreachable
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.interceptors import FaultsToStatus
@@ -78,8 +78,11 @@ class _Parts:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[None]:
-    """The scheduler, serving on the mesh for as long as the block runs."""
+async def serving(settings: Settings) -> AsyncIterator[asyncio.Future[None]]:
+    """The scheduler, serving on the mesh for as long as the block runs.
+
+    The future fails when a part of it has failed by a bug: then the process should end.
+    """
     async with contextlib.AsyncExitStack() as stack:
         pool = await _database(settings)
         stack.callback(pool.terminate)
@@ -95,12 +98,15 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
         server = _server(parts)
         await server.start()
         stack.push_async_callback(server.stop, _STOP_S)
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for work in (parts.notices.run(), _lead(parts), _tell(parts)):
-            stack.push_async_callback(_ended, asyncio.create_task(work))
+            task = asyncio.create_task(work)
+            task.add_done_callback(lambda task: _note(task, failed))
+            stack.push_async_callback(_ended, task)
         _tell_ready(settings.ready_file)
         stack.callback(_tell_stopped, settings.ready_file)
         _LOG.info("the scheduler serves")
-        yield
+        yield failed
         _LOG.info("the scheduler stops")
 
 
@@ -180,7 +186,7 @@ async def _tell(parts: _Parts) -> None:
     try:
         while True:
             await asyncio.sleep(_PRUNE_S)
-            with contextlib.suppress(Unreachable):
+            with contextlib.suppress(Fault):
                 await outbox.prune(_KEEP_SENT_S)
     finally:
         await _ended(relaying)
@@ -217,10 +223,16 @@ async def _patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
         pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 
 
+def _note(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
+    """These tasks run for ever: one that ends has failed."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not failed.done():
+        failed.set_exception(error)
+
+
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
 
 
 def _tell_ready(file: Path | None) -> None:

@@ -120,7 +120,7 @@ class Cycle:
             job = order.placed.task.job
             match answer:
                 case Authorized(rate):
-                    leases.append(NewLease(order.lease_id, order.placed, rate))
+                    leases.append(NewLease(order.lease_id, _priced(order.placed, rate), rate))
                     self._pauses.last_ms.pop(job, None)
                     continue
                 case Refused(code, hint):
@@ -213,6 +213,12 @@ def _unwritten(lease_id: str, placed: Placed) -> Lease:
     )
 
 
+def _priced(placed: Placed, rate_nano_per_hour: int) -> Placed:
+    """The placement with its price among the figures."""
+    evidence = placed.reason.evidence | {"rate_nano_per_hour": str(rate_nano_per_hour)}
+    return replace(placed, reason=replace(placed.reason, evidence=evidence))
+
+
 def _placed(new: NewLease) -> Event:
     task, held = new.placed.task, new.placed.allocation
     facts = {
@@ -220,9 +226,5 @@ def _placed(new: NewLease) -> Event:
         "node": new.placed.node_id,
         "chip": held.chip,
         "attempt": str(task.attempt),
-        "rate_nano_per_hour": str(new.rate_nano_per_hour),
     }
-    evidence = new.placed.reason.evidence | {"rate_nano_per_hour": str(new.rate_nano_per_hour)}
-    return Event(
-        "job.placed", task.job, task.project, replace(new.placed.reason, evidence=evidence), facts
-    )
+    return Event("job.placed", task.job, task.project, new.placed.reason, facts)

@@ -57,21 +57,19 @@ def fits(
         return _counted(needs, node) or (
             Fit(node, _allocation(needs, (), node.cpu_chip, needs.cpu_milli)),
         )
+    obstacle = _counted(needs, node)
     found: list[Fit] = []
-    nearest = Obstacle.DEVICE_DIRTY
+    cleaning = False
     for chip in chips:
         free = node.free_devices(chip)
-        if len(free) < needs.accelerator.count:
-            dirty = any(not x.clean and x.device_id not in node.held for x in node.devices)
-            if not dirty:
-                nearest = Obstacle.CHIP_BUSY
-            continue
-        obstacle = _counted(needs, node)
-        if obstacle is not None:
-            return obstacle
-        ids = tuple(x.device_id for x in free[: needs.accelerator.count])
-        found.append(Fit(node, _allocation(needs, ids, chip, 1_000 * len(ids))))
-    return tuple(found) or nearest
+        if len(free) >= needs.accelerator.count:
+            ids = tuple(x.device_id for x in free[: needs.accelerator.count])
+            found.append(Fit(node, _allocation(needs, ids, chip, 1_000 * len(ids))))
+        unheld = sum(x.chip == chip and x.device_id not in node.held for x in node.devices)
+        cleaning |= unheld >= needs.accelerator.count
+    if found:
+        return obstacle or tuple(found)
+    return Obstacle.DEVICE_DIRTY if cleaning else Obstacle.CHIP_BUSY
 
 
 def _chips(needs: Needs, node: Node, catalogue: Catalogue) -> tuple[str, ...]:
