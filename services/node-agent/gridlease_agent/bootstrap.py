@@ -205,7 +205,6 @@ class Node:
             self._host,
             scheduler,
             devices,
-            reconciler.alive,
             settings.slow_tick_ms,
             jitter,
         )

@@ -76,15 +76,20 @@ class Reconciler:
             if self._beside:
                 await asyncio.wait(self._beside.values(), timeout=2.0)
 
-    def alive(self) -> set[str]:
-        """Leases whose sandbox was alive at the last look."""
-        return set(self.shims)
-
     def _pause_s(self) -> float:
         rows = self._book.spool.rows.values()
         if any(row.phase is Phase.STARTING and row.ready_ns is None for row in rows):
             return _STARTING_S
-        return _BUSY_S if self.shims or any(not row.gone for row in rows) else _IDLE_S
+        if not self.shims and all(row.gone for row in rows):
+            return _IDLE_S
+        now = self._host.now()
+        halves_ns = [
+            row.deadline.left_ns(now) - row.span_ms * 500_000
+            for row in rows
+            if row.deadline is not None and row.phase <= Phase.STARTING and not row.last
+        ]
+        next_half_s = min(halves_ns, default=10**18) / 1e9
+        return min(_BUSY_S, next_half_s) if next_half_s > _STARTING_S else _BUSY_S
 
     async def turn(self) -> None:
         """Look once, and do what is due."""
@@ -137,6 +142,7 @@ class Reconciler:
         if isinstance(state, Running) and row.ready_ns is None:
             ready_ns = state.started_boottime_ns
             await self._book.change(lambda spool: lease.observe_ready(spool, lease_id, ready_ns))
+            self._book.news.ring()
             _LOG.info("a task runs", extra={"lease": lease_id})
         elif isinstance(state, Exited):
             record, ending = exit_record(row, self._book.task(lease_id), state)
@@ -178,12 +184,14 @@ class Reconciler:
                 assert_never(one)
 
     def _extend(self, lease_id: str, deadline: Deadline) -> None:
-        self._sandboxes.extend(lease_id, self._handed(deadline))
+        self._sandboxes.extend(lease_id, self._handed(lease_id, deadline))
         shim = self.shims[lease_id]
         self.shims[lease_id] = Shim(lease_id, shim.devices, deadline, shim.ready_ns)
 
-    def _handed(self, deadline: Deadline) -> ShimDeadline:
-        return ShimDeadline(deadline.boot_id, deadline.boottime_ns, deadline.raw_ns, self._grace_ms)
+    def _handed(self, lease_id: str, deadline: Deadline) -> ShimDeadline:
+        # A warning long before the renewal is due would end tasks that are renewed in time.
+        grace_ms = min(self._grace_ms, self._book.spool.rows[lease_id].span_ms // 3)
+        return ShimDeadline(deadline.boot_id, deadline.boottime_ns, deadline.raw_ns, grace_ms)
 
     def _stop(self, lease_id: str, by_ns: int, reason: str, now: Clocks) -> None:
         told = self._told.get(lease_id)
@@ -225,7 +233,7 @@ class Reconciler:
         self.shims[lease_id] = Shim(lease_id, row.devices, row.deadline)
         try:
             await asyncio.to_thread(
-                self._sandboxes.start, lease_id, spec, self._handed(row.deadline)
+                self._sandboxes.start, lease_id, spec, self._handed(lease_id, row.deadline)
             )
         except (Fault, OSError) as trouble:
             _LOG.warning("a task could not start: %s", trouble, extra={"lease": lease_id})

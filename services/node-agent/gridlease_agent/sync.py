@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from gridlease_kernel.faults import Fault
 
 from gridlease_agent.book import Book
 from gridlease_agent.domain import lease
+from gridlease_agent.domain.spool import Phase, Row
 from gridlease_agent.domain.task import SCRATCH, wanted
 from gridlease_agent.ports import Desired, Host, Scheduler, Seen
 
@@ -26,7 +27,6 @@ class Syncer:
         host: Host,
         scheduler: Scheduler,
         devices: Collection[str],
-        running: Callable[[], Collection[str]],
         tick_ms: int,
         jitter: random.Random,
     ) -> None:
@@ -34,7 +34,6 @@ class Syncer:
         self._host = host
         self._scheduler = scheduler
         self._devices = sorted(device for device in devices if not device.startswith(SCRATCH))
-        self._running = running
         self._tick_ms = tick_ms
         self._jitter = jitter
         self._silent = False
@@ -51,9 +50,9 @@ class Syncer:
 
     async def sync(self) -> bool:
         """One exchange; whether it was answered."""
-        spool, alive = self._book.spool, self._running()
+        spool = self._book.spool
         seen = [
-            Seen(one, one.lease_id in alive, self._book.ending(one.lease_id))
+            Seen(one, _runs(spool.rows[one.lease_id]), self._book.ending(one.lease_id))
             for one in lease.sync_report(spool)
         ]
         boot_id = self._host.now().boot_id
@@ -88,3 +87,8 @@ class Syncer:
             ),
             tasks={task.lease_id: (task, raw) for task, raw in desired.tasks},
         )
+
+
+def _runs(row: Row) -> bool:
+    """The workload was released, and nothing has been seen of its end."""
+    return row.phase is Phase.STARTING and row.ready_ns is not None

@@ -31,7 +31,7 @@ class Agent:
         """Return once it serves."""
         self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - its start does not block
                 [sys.executable, "-m", "gridlease_agent", "--state", str(self.state)],
                 env={**os.environ, **self._settings},
                 stdin=subprocess.DEVNULL,
@@ -48,6 +48,12 @@ class Agent:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         return self.ready_file.exists()
+
+    @property
+    def proc(self) -> Path:
+        """What the kernel tells of its process."""
+        assert self.process is not None
+        return Path(f"/proc/{self.process.pid}")
 
     def kill(self) -> None:
         """As ``kill -9`` does."""

@@ -16,7 +16,6 @@ from gridlease.agent.v1 import files_pb2_grpc
 from gridlease.billing.v1 import lease_pb2, lease_pb2_grpc
 from gridlease.gateway.v1 import bundle_pb2, bundle_pb2_grpc
 from gridlease.scheduler.v1 import sync_pb2, sync_pb2_grpc
-
 from gridlease_agent.adapters.enrolment import Credential
 from gridlease_kernel.faults import Missing
 from gridlease_mesh.bus import Bus

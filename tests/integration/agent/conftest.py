@@ -17,9 +17,7 @@ async def centre(nats: Any) -> AsyncIterator[centres.Centre]:
 
 
 @pytest.fixture
-async def agent(
-    nats: Any, centre: centres.Centre, state_folder: Path
-) -> AsyncIterator[Agent]:
+async def agent(nats: Any, centre: centres.Centre, state_folder: Path) -> AsyncIterator[Agent]:
     """An enrolled agent that serves."""
     centres.enrol(nats, state_folder)
     one = Agent(state_folder)
