@@ -19,6 +19,7 @@ from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.outbox import Relay
 from gridlease_mesh.server import MeshServer
 from gridlease_mesh.validation import ValidateRequests
+from gridlease_store.connect import connect
 from gridlease_store.migrate import migrate
 from gridlease_store.outbox import PostgresOutbox
 from gridlease_store.pool import Pool, connect_pool
@@ -197,6 +198,9 @@ async def _database(settings: Settings) -> Pool:
     """A pool on a schema that is up to date; waits for a database that starts."""
 
     async def once() -> Pool:
+        # Migrating waits a minute in silence; this says at once that it has to.
+        probe = await connect(settings.owner_dsn, wait_s=0.0)
+        await probe.close()
         applied = await migrate(
             settings.owner_dsn, ROOM, "gridlease_scheduler", role=ROLE, login=True
         )

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 
 import asyncpg
 import pytest
@@ -14,6 +12,7 @@ from gridlease_scheduler.adapters.leadership import Leadership
 from gridlease_scheduler.bootstrap import ROLE, ROOM
 from gridlease_testkit.waiting import eventually
 
+from tests.integration.scheduler.process import scheduler_process
 from tests.integration.scheduler.world import PROJECT
 
 
@@ -149,8 +148,7 @@ async def test_two_schedulers_place_each_task_once(world, pool):
 
 async def test_a_standby_takes_over_and_closes_what_was_closing(world, pool):
     """The leader is killed while leases are CLOSING; the next one asks Close again."""
-    process = await _process(world)
-    try:
+    with scheduler_process(world) as process:
         agent = await world.agent()
         job = await world.submit()
         spec = await agent.given()
@@ -158,11 +156,6 @@ async def test_a_standby_takes_over_and_closes_what_was_closing(world, pool):
         await agent.end(spec.lease)
         await eventually(lambda: world.billing.asked_to_close, what="Close was asked")
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
     assert await pool.fetchval("SELECT state FROM lease") == "CLOSING"
     world.billing.down = False
     await world.start()
@@ -171,13 +164,12 @@ async def test_a_standby_takes_over_and_closes_what_was_closing(world, pool):
 
 
 async def test_a_killed_scheduler_resumes_with_nothing_lost(world):
-    process = await _process(world)
-    agent = await world.agent()
-    job = await world.submit()
-    spec = await agent.given()
-    waiting = await world.submit(chips=["H100"])
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with scheduler_process(world) as process:
+        agent = await world.agent()
+        job = await world.submit()
+        spec = await agent.given()
+        waiting = await world.submit(chips=["H100"])
+        os.kill(process.pid, signal.SIGKILL)
     await world.start()
     answer = await agent.sync()
     assert [each.lease for each in answer.run] == [spec.lease]
@@ -195,31 +187,3 @@ async def test_a_killed_scheduler_resumes_with_nothing_lost(world):
 async def _epoch_of(leadership):
     async with leadership.term() as term:
         return term.epoch
-
-
-async def _process(world):
-    """A scheduler in a process of its own, serving."""
-    ready = world.folder / "ready"
-    settings = world.settings
-    environ = {
-        "GRIDLEASE_NATS_URL": settings.nats_url,
-        "GRIDLEASE_NATS_CREDS": str(settings.nats_creds),
-        "GRIDLEASE_NATS_ACCOUNT_SEED": str(settings.nats_account_seed),
-        "GRIDLEASE_POSTGRES_DSN": settings.postgres_dsn,
-        "GRIDLEASE_SUBJECT_PREFIX": settings.subject_prefix,
-        "GRIDLEASE_SLOW_TICK_MS": "300",
-        "GRIDLEASE_READY_FILE": str(ready),
-        "PATH": os.environ["PATH"],
-    }
-    with (world.folder / "scheduler.log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
-            [sys.executable, "-m", "gridlease_scheduler"], env=environ, stderr=log
-        )
-
-    def served():
-        assert process.poll() is None, (world.folder / "scheduler.log").read_text()
-        return ready.exists()
-
-    await eventually(served, 30, "the scheduler serves")
-    assert int(ready.read_text()) == process.pid
-    return process
