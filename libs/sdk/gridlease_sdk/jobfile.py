@@ -23,7 +23,7 @@ from gridlease_kernel.units import (
 
 from gridlease_sdk import jobvalues, jobyaml
 from gridlease_sdk.jobvalues import choice, integer, text, texts, wrong_type
-from gridlease_sdk.resources import set_resources
+from gridlease_sdk.resources import RESOURCE_ALIASES, set_resources
 
 MAX_FILE_BYTES: Final = 1 << 20
 _ALIASES: Final = {
@@ -67,6 +67,18 @@ def load(path: Path) -> Draft:
         TooLarge: FILE_TOO_LARGE.
         Invalid: what is wrong in it, with the key.
     """
+    values, folder = open_file(path)
+    return read(values, folder)
+
+
+def open_file(path: Path) -> tuple[dict[str, Any], Path]:
+    """The keys in a file, unread as yet, and the folder that its paths count from.
+
+    Raises:
+        Missing: FILE_NOT_FOUND.
+        TooLarge: FILE_TOO_LARGE.
+        Invalid: it cannot be read.
+    """
     try:
         with path.open("rb") as source:
             content = source.read(MAX_FILE_BYTES + 1)
@@ -84,7 +96,12 @@ def load(path: Path) -> Draft:
             field="file",
             remedy="Name a readable job file.",
         ) from error
-    return parse(content, path.parent)
+    return _keys(content), path.parent
+
+
+def other_names(key: str) -> list[str]:
+    """What else users call a key."""
+    return [it for it, own in {**_ALIASES, **RESOURCE_ALIASES}.items() if own == key]
 
 
 def parse(content: bytes, folder: Path = Path()) -> Draft:
@@ -94,6 +111,10 @@ def parse(content: bytes, folder: Path = Path()) -> Draft:
         TooLarge: FILE_TOO_LARGE.
         Invalid: what is wrong in it, with the key.
     """
+    return read(_keys(content), folder)
+
+
+def _keys(content: bytes) -> dict[str, Any]:
     if len(content) > MAX_FILE_BYTES:
         raise TooLarge(
             f"A job file holds at most {MAX_FILE_BYTES >> 20} MiB.",
@@ -101,7 +122,7 @@ def parse(content: bytes, folder: Path = Path()) -> Draft:
             field="file",
             remedy="Put data into workdir or files, not into the job file.",
         )
-    return read(jobyaml.read(content), folder)
+    return dict(jobyaml.read(content))
 
 
 def read(values: Mapping[str, Any], folder: Path = Path()) -> Draft:

@@ -60,12 +60,12 @@ def text(value: Any, field: str) -> str:
 
 
 def plain(value: Any, field: str) -> str:
-    """A string or a whole number, as text.
+    """A string or a number, as text.
 
     Raises:
         Invalid: WRONG_TYPE or BAD_TEXT.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return text(value, field)
 

@@ -19,7 +19,7 @@ from gridlease_kernel.units import (
 from gridlease_sdk import jobvalues
 from gridlease_sdk.jobvalues import plain, wrong_type
 
-_ALIASES: Final = {
+RESOURCE_ALIASES: Final = {
     "cpus": "cpu",
     "disk_size": "disk",
     "gpus": "gpu",
@@ -41,7 +41,7 @@ def set_resources(spec: types.JobSpec, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise wrong_type("resources", "a mapping of cpu, memory, disk and gpu", value)
     known = ("cpu", "memory", "disk", "gpu")
-    for key, item in jobvalues.known_keys(value, known, _ALIASES, "resources.").items():
+    for key, item in jobvalues.known_keys(value, known, RESOURCE_ALIASES, "resources.").items():
         put(spec.resources, key, item)
 
 

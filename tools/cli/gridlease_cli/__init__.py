@@ -1,0 +1,1 @@
+"""The command ``gridlease``: tables for people, JSON and YAML for programs."""

@@ -1,0 +1,66 @@
+"""The root of the command, and how a command gets to the platform."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from gridlease_sdk import where
+from gridlease_sdk.client import Client
+
+from gridlease_cli.options import HELP, Options
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="gridlease",
+    help="Rent compute: submit jobs, watch them, read what they cost.",
+    epilog=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def options_of(context: typer.Context) -> Options:
+    """The options of this run."""
+    options = context.find_root().obj
+    assert isinstance(options, Options), options
+    return options
+
+
+def reach(
+    options: Options, work: Callable[[Client], Coroutine[Any, Any, T]], *, operator: bool = False
+) -> T:
+    """The result of ``work`` with a client; ``operator`` prefers the operator's key.
+
+    Raises:
+        Fault: whatever went wrong.
+    """
+
+    async def do() -> T:
+        found = where.find(
+            options.environ,
+            endpoint=options.endpoint,
+            api_key=options.api_key,
+            client_file=options.client_path,
+            operator=operator or options.operator,
+        )
+        authority = options.environ.get("GRIDLEASE_CA_FILE", "")
+        ca_file = Path(authority) if authority else None
+        async with Client.connect(found.endpoint, found.api_key, ca_file=ca_file) as client:
+            return await work(client)
+
+    return asyncio.run(do())
+
+
+async def job_name(client: Client, given: str) -> str:
+    """The full name of a job that may be given by its last part alone."""
+    if "/" in given:
+        return given
+    caller = await client.caller()
+    return f"{caller.project}/jobs/{given}" if caller.project else given
