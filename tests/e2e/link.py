@@ -6,12 +6,13 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 
 
 class Link:
-    """Forwards TCP from a port of its own to ``target``; ``cut`` drops all and refuses new ones."""
+    """Forwards TCP from a port of its own to ``target()``, until it is cut."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: Callable[[], tuple[str, int]]) -> None:
         self._target = target
         self._server = socket.create_server(("127.0.0.1", 0))
         self._server.setblocking(False)
@@ -72,7 +73,7 @@ class Link:
             near.close()
             return
         try:
-            far = socket.create_connection(self._target, 2)
+            far = socket.create_connection(self._target(), 2)
         except OSError:
             near.close()
             return
