@@ -109,11 +109,12 @@ async def _database(settings: Settings) -> Pool:
 async def _patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
     """``work``'s answer, asked again for as long as its other end is away."""
     pause_s = _FIRST_PAUSE_S
+    _LOG.info("waiting for %s", what)
     while True:
         try:
             return await work()
         except Unreachable as fault:
-            _LOG.warning("waiting for %s: %s", what, fault)
+            _LOG.warning("still waiting for %s: %s", what, fault)
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from gridlease_kernel.faults import Invalid
 from gridlease_mesh import settings as reader
 
+from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
 from gridlease_billing.domain.grant_row import Terms
 
-LONGEST_NOTICE_MS = 600_000  # as the protos allow
 _FEWEST_CONNECTIONS = 2
 
 

@@ -1,9 +1,10 @@
 """A lease's life in the books: authorise, settle, renew, refuse, fence, final."""
 
+from gridlease_billing.adapters.books import PostgresBooks
 from gridlease_billing.domain.grant_row import Phase
 from gridlease_billing.expire import expire
 
-from tests.integration.billing.world import SECOND_NS, TENANT, USD, ask, report
+from tests.integration.billing.world import SECOND_NS, TENANT, USD, World, ask, report
 
 
 async def test_a_lease_is_held_granted_charged_and_final(world):
@@ -191,6 +192,39 @@ async def test_absurd_counters_do_no_harm(world):
     await world.settle(report("a", phase=Phase.KNOWN))
     await world.settle(report("a", 2**63 - 1), report("a", 5, segment=99))
     assert (await world.row("a"))["charged_nano"] == 60 * USD // 100
+
+
+class _Boot:
+    """A process's clock that is moved by hand, as seen beside the database's."""
+
+    def __init__(self):
+        self.ns = 0
+
+    def boottime_ns(self):
+        return self.ns
+
+
+async def test_after_a_jump_of_the_clock_a_close_waits_a_whole_grant(world):
+    await world.authorize(ask("a"), ask("b"))
+    await world.settle(report("a", phase=Phase.KNOWN), report("b", phase=Phase.KNOWN))
+    for lease in ("a", "b"):
+        await world.pass_time(lease, 55_000)
+    boot = _Boot()
+    sure = World(PostgresBooks(world.pool, boot, 100_000), world.pool)
+    assert await sure.close("a") <= 5_000
+    boot.ns += 100 * SECOND_NS  # in no time of the database's: its clock was set back
+    assert await sure.close("b") == 70_000  # the grant and the notice
+    assert await sure.close("a") == 70_000
+    assert await expire(sure.books, sure.terms) == 0
+
+
+async def test_sums_beyond_all_money_are_refused_not_broken(world):
+    (answer,) = await world.authorize(ask("a", quantity_milli=2**62))
+    assert answer.reason == "CREDIT_TOO_LOW"
+    (answer,) = await world.authorize(
+        ask("a", quantity_milli=2**62, max_rate_nano_per_hour=1, budget_nano=1)
+    )
+    assert answer.reason == "PRICE_TOO_HIGH"
 
 
 async def test_an_orphan_hold_ends_by_time(world):

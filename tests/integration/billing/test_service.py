@@ -13,6 +13,8 @@ from gridlease.billing.v1 import account_pb2, account_pb2_grpc, lease_pb2, lease
 from gridlease.type.v1 import job_pb2
 from gridlease_mesh import credentials, status
 from gridlease_mesh.bus import Bus
+from gridlease_mesh.embedded import EmbeddedNats
+from gridlease_testkit.postgres import start_server
 from gridlease_testkit.waiting import eventually, eventually_sync
 
 TENANT, PROJECT = "tenants/demo", "projects/demo"
@@ -28,13 +30,16 @@ class Service:
         self.log = folder / "billing.log"
         self.process = None
 
-    def start(self):
+    def launch(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gridlease_billing"],
                 env={**os.environ, **self.environ, "GRIDLEASE_READY_FILE": str(self.ready)},
                 stderr=log,
             )
+
+    def start(self):
+        self.launch()
         eventually_sync(self._serves, 30.0, "billing serves")
 
     def _serves(self):
@@ -191,3 +196,57 @@ async def test_two_processes_share_the_work(service, bus, dsn, nats, state_folde
     paid = await asyncio.gather(*(accounts.CreateCredit(pay) for _ in range(16)))
     assert {it.balance.posted_nano for it in paid} == {7}
     assert second.end(signal.SIGTERM) == 0
+
+
+async def test_it_recovers_by_itself_when_its_servers_are_killed(state_folder):
+    postgres = start_server(state_folder / "postgres")
+    nats = EmbeddedNats(state_folder / "nats")
+    nats.start()
+    environ = {
+        "GRIDLEASE_NATS_URL": nats.url,
+        "GRIDLEASE_NATS_CREDS": str(nats.service_creds("billing")),
+        "GRIDLEASE_POSTGRES_DSN": postgres.dsn(),
+    }
+    service = Service(environ, state_folder)
+    bus = None
+    try:
+        await asyncio.to_thread(service.start)
+        bus = await Bus.connect(nats.url, creds=nats.service_creds("test"), name="test")
+        accounts = account_pb2_grpc.AccountServiceStub(bus.channel())
+
+        def pay(request_id):
+            return account_pb2.CreateCreditRequest(
+                tenant=TENANT, amount_nano=1, request_id=request_id
+            )
+
+        assert (await accounts.CreateCredit(pay("1"))).balance.posted_nano == 1
+        os.kill(postgres.pid, signal.SIGKILL)
+        await eventually(lambda: postgres.pid is None)
+        await asyncio.to_thread(postgres.start)
+        assert (await asked(accounts.CreateCredit, pay("2"))).balance.posted_nano == 2
+        nats.kill()
+        await asyncio.to_thread(nats.start)
+        assert (await asked(accounts.CreateCredit, pay("3"))).balance.posted_nano == 3
+        assert (await asked(accounts.CreateCredit, pay("1"))).balance.posted_nano == 3
+        assert await asyncio.to_thread(service.end, signal.SIGTERM) == 0
+    finally:
+        if bus is not None:
+            await bus.close()
+        if service.process is not None and service.process.poll() is None:
+            service.end(signal.SIGKILL)
+        nats.stop()
+        postgres.stop(timeout_s=5.0)
+
+
+async def test_it_waits_for_servers_that_are_not_there_yet_and_stops_when_told(state_folder):
+    environ = {
+        "GRIDLEASE_NATS_URL": "nats://127.0.0.1:1",
+        "GRIDLEASE_POSTGRES_DSN": f"postgresql://x@/x?host={state_folder}",
+    }
+    service = Service(environ, state_folder)
+    service.launch()
+    try:
+        await eventually(lambda: "waiting for the database" in service.log.read_text())
+    finally:
+        ended = await asyncio.to_thread(service.end, signal.SIGTERM)
+    assert ended == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gridlease_kernel.money import Money, hold_nano
+from gridlease_kernel.money import MAX_NANO, Money, hold_nano
 
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import (
@@ -24,6 +24,7 @@ from gridlease_billing.domain.grant_row import (
 )
 from gridlease_billing.domain.means import Means
 
+LONGEST_NOTICE_MS = 600_000  # what a job may ask for at most
 NO_PRICE = "NO_PRICE"
 CALL_REFUSED = "CALL_REFUSED"  # this one could be had, another of the same call could not
 _WORDS: Mapping[str, str] = {
@@ -122,6 +123,7 @@ def _refused(
         hold_nano(quotes[ask.lease_id].rate_nano_per_hour, terms.grant_ms + ask.notice_ms)
         for ask in fresh
     )
+    need = min(need, MAX_NANO)
     spans = f"the first grant and the notice ({terms.grant_ms} ms + {group[0].notice_ms} ms)"
     match one.reason:
         case Cause.BUDGET_EXHAUSTED:
@@ -152,8 +154,8 @@ def _price_hint(fresh: Sequence[Ask], quotes: Mapping[str, Quote]) -> str:
         rate = quotes[ask.lease_id].rate_nano_per_hour
         if ask.max_rate_nano_per_hour is not None and rate > ask.max_rate_nano_per_hour:
             return (
-                f"{ask.chip} costs {Money(rate)} an hour now and the job accepts at most"
-                f" {Money(ask.max_rate_nano_per_hour)}: accept more, take another tier or chip,"
-                " or wait for the price to fall."
+                f"{ask.chip} costs {Money(min(rate, MAX_NANO))} an hour now; the job accepts at"
+                f" most {Money(ask.max_rate_nano_per_hour)}: accept more, take another tier or"
+                " chip, or wait for the price to fall."
             )
     raise AssertionError(fresh)

@@ -11,6 +11,7 @@ from gridlease.billing.v1 import lease_pb2
 from gridlease.type.v1 import job_pb2, money_pb2
 from gridlease_kernel.faults import Invalid
 
+from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
 from gridlease_billing.domain.grant_row import Answer, Ask, Phase, Report
 from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.price import CURRENCY, Price, Tier
@@ -76,6 +77,13 @@ def ask(order: lease_pb2.LeaseOrder) -> Ask:
     resource(order.job, "projects", "orders.job")
     for field in (order.lease, order.gang, order.node, order.chip):
         plain(field)
+    if order.notice_ms > LONGEST_NOTICE_MS:
+        raise Invalid(
+            f"A notice of {order.notice_ms} ms is too long.",
+            reason="NOTICE_TOO_LONG",
+            field="orders.notice_ms",
+            remedy=f"Ask for at most {LONGEST_NOTICE_MS} ms.",
+        )
     return Ask(
         lease_id=order.lease,
         job=order.job,
@@ -114,7 +122,7 @@ def report(spool_id: str, message: lease_pb2.LeaseReport) -> Report:
     for counter in message.counters:
         key = (counter.segment, plain(counter.meter))
         counters[key] = max(counter.cumulative, counters.get(key, 0))
-    phase = message.phase or lease_pb2.SETTLE_PHASE_KNOWN
+    phase = min(message.phase or lease_pb2.SETTLE_PHASE_KNOWN, max(Phase))  # a newer agent's too
     return Report(plain(message.lease), plain(spool_id), Phase(phase), message.final, counters)
 
 
