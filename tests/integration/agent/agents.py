@@ -80,5 +80,5 @@ class Agent:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
             except (OSError, IndexError, ValueError):
                 continue
-            if b"shim.py" in command:
+            if os.fsencode(folder) in command:
                 os.kill(pid, signal.SIGKILL)

@@ -158,7 +158,7 @@ async def test_the_longest_duration_ends_a_task(centre: Centre, agent: Agent) ->
 
 
 async def test_an_older_desired_set_changes_nothing(centre: Centre, agent: Agent) -> None:
-    centre.want("ls-1", ["sleep 2"])
+    centre.want("ls-1", ["sleep 4"])
     await eventually(lambda: centre.running("ls-1"), 20)
     centre.older = True
     before = len(centre.syncs)
