@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -136,7 +136,34 @@ def _decode(method: Method, payload: bytes) -> Message:
     broken = validation.violations_of(request)
     if broken is not None:
         raise RuleBroken(broken)
+    if b"\0" in payload:  # most such bytes are numbers; only then is it worth a look
+        _refuse_zeros(request, "")
     return request
+
+
+def _refuse_zeros(message: Message, path: str) -> None:
+    """No text may hold a zero character: databases and command lines end there."""
+    for field, value in message.ListFields():
+        where = f"{path}{field.name}"
+        for item in value.items() if isinstance(value, Mapping) else _each(value):
+            if isinstance(item, Message):
+                _refuse_zeros(item, f"{where}.")
+            elif any("\0" in it for it in _texts(item)):
+                raise Invalid(
+                    f"{where} holds a zero character.",
+                    reason="ZERO_CHARACTER",
+                    field=where,
+                    remedy="Take the zero character out.",
+                )
+
+
+def _texts(item: Any) -> list[str]:
+    """The texts of a value, or of a map's pair."""
+    return [it for it in (item if isinstance(item, tuple) else (item,)) if isinstance(it, str)]
+
+
+def _each(value: Any) -> Iterable[Any]:
+    return (value,) if isinstance(value, (str, bytes, int, bool, Message)) else value
 
 
 @contextlib.asynccontextmanager

@@ -65,7 +65,7 @@ CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON audit
 
 -- One row once the first keys exist; credit_time is set when billing has taken the first credit.
 CREATE TABLE first_start (
-    only        boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton   boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     time        timestamptz NOT NULL DEFAULT now(),
     credit_time timestamptz
 );

@@ -1,0 +1,288 @@
+"""Scripted rooms behind the door: they remember what they were asked and answer from tables."""
+# ruff: noqa: N802 - the methods' names are the wire's
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gridlease.agent.v1 import files_pb2, files_pb2_grpc
+from gridlease.billing.v1 import account_pb2, account_pb2_grpc
+from gridlease.scheduler.v1 import fleet_pb2, fleet_pb2_grpc, job_pb2, job_pb2_grpc
+from gridlease.type.v1 import fleet_pb2 as fleet_types
+from gridlease.type.v1 import job_pb2 as job_types
+from gridlease.type.v1 import money_pb2
+from gridlease_kernel.faults import Conflict, Missing, Unreachable
+
+PRICE_NANO = 36_000_000_000  # an hour of an A100: 10 millions of nano-units a second
+
+
+class Scheduler(job_pb2_grpc.JobServiceServicer, fleet_pb2_grpc.FleetServiceServicer):
+    """Jobs in a dict; a test moves them on with ``set``."""
+
+    def __init__(self):
+        self.jobs = {}
+        self.by_request = {}
+        self.submits = []
+        self.changed = asyncio.Event()
+        self.stock = [
+            fleet_types.Offer(
+                chip="cpu-x86-64", site="sites/local", total_milli=8000, free_milli=6000
+            ),
+            fleet_types.Offer(
+                chip="A100-80GB", site="sites/local", total_milli=8000, free_milli=8000,
+                memory_bytes=80 << 30, emulated=True,
+            ),
+        ]  # fmt: skip
+        self.down = 0  # so many calls are answered UNAVAILABLE first
+        self.events = []
+
+    def _maybe_down(self):
+        if self.down > 0:
+            self.down -= 1
+            raise Unreachable("Starting.", reason="STARTING")
+
+    def set(self, name, state=None, **task):
+        job = self.jobs[name]
+        if state is not None:
+            job.state = state
+        for key, value in task.items():
+            setattr(job.tasks[0], key, value)
+        job.revision += 1
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def _job(self, request):
+        job = self.jobs.get(request.name)
+        if job is None or not request.name.startswith(request.project + "/"):
+            raise Missing("No such job here.", reason="JOB_NOT_FOUND", field="name")
+        return job
+
+    async def SubmitJob(self, request, context):
+        self._maybe_down()
+        self.submits.append(request)
+        key = (request.project, request.request_id)
+        known = self.by_request.get(key)
+        if known is not None:
+            if known[0] != request.spec.SerializeToString(deterministic=True):
+                raise Conflict("Another body.", reason="REQUEST_ID_REUSED", field="request_id")
+            return job_pb2.SubmitJobResponse(job=self.jobs[known[1]])
+        name = f"{request.project}/jobs/{request.spec.display_name or 'job'}-{len(self.jobs)}"
+        job = job_types.Job(
+            name=name, spec=request.spec, state=job_types.JOB_STATE_PENDING, revision=1
+        )
+        job.tasks.add(name=f"{name}/tasks/0", index=0, attempt=1)
+        job.create_time.FromNanoseconds(time.time_ns())
+        self.jobs[name] = job
+        self.by_request[key] = (request.spec.SerializeToString(deterministic=True), name)
+        return job_pb2.SubmitJobResponse(job=job)
+
+    async def GetJob(self, request, context):
+        self._maybe_down()
+        return job_pb2.GetJobResponse(job=self._job(request))
+
+    async def ListJobs(self, request, context):
+        mine = [it for name, it in self.jobs.items() if name.startswith(request.project + "/")]
+        return job_pb2.ListJobsResponse(jobs=mine)
+
+    async def CancelJob(self, request, context):
+        job = self._job(request)
+        self.set(job.name, job_types.JOB_STATE_CANCELLED)
+        return job_pb2.CancelJobResponse(job=job)
+
+    async def ExplainJob(self, request, context):
+        job = self._job(request)
+        reason = job_types.Reason(code="NO_SUCH_CHIP", message="No node has it.", hint="Add one.")
+        return job_pb2.ExplainJobResponse(
+            state=job.state, reason=reason, nodes_ruled_out={"NO_SUCH_CHIP": 3}
+        )
+
+    async def WatchJob(self, request, context):
+        seen = 0
+        while True:
+            self._maybe_down()
+            changed = self.changed
+            job = self._job(request)
+            if job.revision > seen:
+                seen = job.revision
+                yield job_pb2.WatchJobResponse(job=job)
+            if job.state >= job_types.JOB_STATE_SUCCEEDED:
+                return
+            await changed.wait()
+
+    async def ListEvents(self, request, context):
+        return job_pb2.ListEventsResponse(
+            events=[it for it in self.events if request.project in ("", it.project)]
+        )
+
+    async def WatchEvents(self, request, context):
+        for event in list(self.events):
+            if event.sequence > request.after_sequence:
+                self._maybe_down()
+                yield job_pb2.WatchEventsResponse(event=event)
+
+    async def ListNodes(self, request, context):
+        node = fleet_types.Node(name="nodes/n1", state=fleet_types.NODE_STATE_READY)
+        node.inventory.cpu_chip = "cpu-x86-64"
+        node.inventory.emulated = True
+        return fleet_pb2.ListNodesResponse(nodes=[node])
+
+    async def GetNode(self, request, context):
+        raise Missing("No such node.", reason="NODE_NOT_FOUND")
+
+    async def ListStock(self, request, context):
+        self._maybe_down()
+        return fleet_pb2.ListStockResponse(offers=self.stock)
+
+    async def CreateNodeToken(self, request, context):
+        return fleet_pb2.CreateNodeTokenResponse(token="t" * 40, node="nodes/n2")
+
+    async def EnrolNode(self, request, context):
+        return fleet_pb2.EnrolNodeResponse(node_id="n2", nats_url="nats://x", subject_prefix="gl")
+
+    async def CordonNode(self, request, context):
+        node = fleet_types.Node(name=request.name, state=fleet_types.NODE_STATE_CORDONED)
+        return fleet_pb2.CordonNodeResponse(node=node)
+
+
+class Billing(account_pb2_grpc.AccountServiceServicer):
+    """A price book of two chips, credits by request id, one invoice."""
+
+    def __init__(self):
+        self.credits = {}
+        self.down = 0
+
+    def _price(self, chip, tier=job_types.TIER_ON_DEMAND):
+        nano = {"A100-80GB": PRICE_NANO, "H100-80GB": 2 * PRICE_NANO, "cpu-x86-64": 3_600_000_000}
+        return money_pb2.Price(
+            version=1, chip=chip, tier=tier, price_nano_per_hour=nano[chip], currency="USD"
+        )
+
+    async def GetQuote(self, request, context):
+        price = self._price(request.chip)
+        rate = price.price_nano_per_hour * request.quantity_milli // 1000
+        return account_pb2.GetQuoteResponse(
+            quote=money_pb2.Quote(
+                chip=request.chip, tier=request.tier, quantity_milli=request.quantity_milli,
+                rate_nano_per_hour=rate, amount_nano=rate * request.duration_ms // 3_600_000,
+                duration_ms=request.duration_ms, hold_nano=rate * 150_000 // 3_600_000,
+                currency="USD", price_version=1,
+            )
+        )  # fmt: skip
+
+    async def ListPrices(self, request, context):
+        chips = ("A100-80GB", "H100-80GB", "cpu-x86-64")
+        return account_pb2.ListPricesResponse(prices=[self._price(it) for it in chips])
+
+    async def CreatePrice(self, request, context):
+        price = money_pb2.Price(
+            version=2, chip=request.chip, tier=request.tier,
+            price_nano_per_hour=request.price_nano_per_hour, currency="USD",
+        )  # fmt: skip
+        return account_pb2.CreatePriceResponse(price=price)
+
+    async def CreateCredit(self, request, context):
+        if self.down > 0:
+            self.down -= 1
+            raise Unreachable("Starting.", reason="STARTING")
+        self.credits.setdefault(request.request_id, (request.tenant, request.amount_nano))
+        return account_pb2.CreateCreditResponse(balance=self._balance(request.tenant))
+
+    def _balance(self, tenant):
+        total = sum(amount for owner, amount in self.credits.values() if owner == tenant)
+        return money_pb2.Balance(
+            tenant=tenant, currency="USD", posted_nano=total, available_nano=total
+        )
+
+    async def GetBalance(self, request, context):
+        return account_pb2.GetBalanceResponse(balance=self._balance(request.tenant))
+
+    async def ListUsage(self, request, context):
+        line = money_pb2.UsageLine(
+            lease="ls-1", job=request.job, segment=1, meter="run", chip="cpu-x86-64",
+            charged_ns=1_500_000_000, amount_nano=1_500_000, currency="USD", lease_state="FINAL",
+        )  # fmt: skip
+        return account_pb2.ListUsageResponse(lines=[line])
+
+    def _invoice(self, request):
+        return money_pb2.Invoice(
+            name="invoices/i-1", number="GL-2026-000001", tenant="tenants/demo",
+            project="projects/demo", total_nano=1_500_000, payable_nano=0, currency="USD",
+        )  # fmt: skip
+
+    def _own(self, request):
+        if request.name != "invoices/i-1" or request.tenant != "tenants/demo":
+            raise Missing("Nothing here.", reason="INVOICE_NOT_FOUND")
+        return self._invoice(request)
+
+    async def CreateInvoice(self, request, context):
+        return account_pb2.CreateInvoiceResponse(invoice=self._invoice(request))
+
+    async def GetInvoice(self, request, context):
+        return account_pb2.GetInvoiceResponse(invoice=self._own(request))
+
+    async def ListInvoices(self, request, context):
+        return account_pb2.ListInvoicesResponse(invoices=[self._invoice(request)])
+
+    async def RenderInvoice(self, request, context):
+        self._own(request)
+        return account_pb2.RenderInvoiceResponse(
+            content=b"%PDF-", media_type="application/pdf", file_name="GL-2026-000001.pdf"
+        )
+
+    async def GetJournalSummary(self, request, context):
+        return account_pb2.GetJournalSummaryResponse(sum_nano=0, journal_count=1, entry_count=2)
+
+
+class Agent(files_pb2_grpc.TaskFileServiceServicer):
+    """One lease's output, which a test lets grow; it may fail after so many bytes."""
+
+    def __init__(self):
+        self.logs = {}
+        self.ended = set()
+        self.grown = asyncio.Event()
+        self.fail_at = []
+        self.artefacts = {}
+
+    def grow(self, lease, content=b"", end=False):
+        self.logs[lease] = self.logs.get(lease, b"") + content
+        if end:
+            self.ended.add(lease)
+        self.grown.set()
+        self.grown = asyncio.Event()
+
+    async def ReadLogs(self, request, context):
+        at = request.offset_bytes
+        while True:
+            grown = self.grown
+            if request.lease not in self.logs:
+                raise Missing("No such lease here.", reason="LEASE_NOT_FOUND")
+            output = self.logs[request.lease]
+            while at < len(output):
+                piece = output[at : at + 10]
+                if self.fail_at and at >= self.fail_at[0]:
+                    self.fail_at.pop(0)
+                    raise Unreachable("Restarting.", reason="STARTING")
+                at += len(piece)
+                yield files_pb2.ReadLogsResponse(content=piece, next_offset_bytes=at)
+            if request.lease in self.ended or not request.follow:
+                return
+            await grown.wait()
+
+    async def ListArtefacts(self, request, context):
+        return files_pb2.ListArtefactsResponse(
+            artefacts=[
+                files_pb2.Artefact(path=path, size_bytes=len(content))
+                for path, content in self.artefacts.items()
+            ]
+        )
+
+    async def ReadArtefact(self, request, context):
+        content = self.artefacts.get(request.path)
+        if content is None:
+            raise Missing("No such artefact.", reason="ARTEFACT_NOT_FOUND", field="path")
+        for at in range(0, len(content), 10):
+            if self.fail_at and at >= self.fail_at[0]:
+                self.fail_at.pop(0)
+                raise Unreachable("Restarting.", reason="STARTING")
+            yield files_pb2.ReadArtefactResponse(content=content[at : at + 10])
