@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from tests.e2e.world import QUICK, World
 def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="gl-e2e-"))
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    if "GRIDLEASE_KEEP_STATE" not in os.environ:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

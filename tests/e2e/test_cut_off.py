@@ -71,6 +71,7 @@ async def test_a_deaf_task_is_killed_at_its_deadline(
         again = await state_is(tenant, name, job_pb2.JOB_STATE_RUNNING)
         assert again.tasks[0].attempt == 2
         assert again.tasks[0].lease != lease
+        await prints(tenant, name, b"begin")
         await tenant.cancel(name)
         await state_is(tenant, name, *ENDED)
 
