@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gridlease.agent.v1 import files_pb2_grpc
+from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Precondition
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh import subjects
@@ -198,7 +199,8 @@ class Node:
         book = recover(store, self._host, scheduler, body.sandboxes, files, devices, RandomIds())
         self.book = book
         watch = Watch(files, book.work)
-        reconciler = self._reconciler(bus, book, files, watch)
+        scrubber = Scrubber(book, body.sandboxes, files, SystemClock())
+        reconciler = self._reconciler(bus, book, files, watch, scrubber)
         jitter = random.Random()  # noqa: S311 - spreads questions in time
         syncer = Syncer(
             book,
@@ -233,6 +235,7 @@ class Node:
                 group.create_task(reporter.run(), name="report")
                 group.create_task(syncer.run(), name="sync")
                 group.create_task(reconciler.run(), name="reconcile")
+                group.create_task(scrubber.prune(), name="prune")
                 await reporter.reported.wait()
                 self.ready.set()
                 _LOG.info("the node serves", extra={"node": self._credential.node_id})
@@ -242,14 +245,15 @@ class Node:
             watch.close()
             await book.close()
 
-    def _reconciler(self, bus: Bus, book: Book, files: LeaseFiles, watch: Watch) -> Reconciler:
+    def _reconciler(
+        self, bus: Bus, book: Book, files: LeaseFiles, watch: Watch, scrubber: Scrubber
+    ) -> Reconciler:
         settings, sandboxes = self._settings, self._body.sandboxes
         bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)
         shell = read_host().shell
         preparer = Preparer(self._credential.node_id, files, bundles, self._environments, shell)
         jitter = random.Random()  # noqa: S311 - spreads questions in time
         settler = Settler(book, self._host, BillingCalls(bus, 5.0), settings.renew_retry_ms, jitter)
-        scrubber = Scrubber(book, sandboxes, files)
         return Reconciler(
             book,
             self._host,

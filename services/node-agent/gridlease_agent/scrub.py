@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 
+from gridlease_kernel.clock import Clock
 from gridlease_kernel.faults import Fault
 
 from gridlease_agent.book import Book
@@ -16,15 +17,24 @@ from gridlease_agent.sandbox import Absent, SandboxRunner
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 2.0
+_PRUNE_S = 3600.0
 
 
 class Scrubber:
     """Scrubs, verifies, and puts it on record, in this order."""
 
-    def __init__(self, book: Book, sandboxes: SandboxRunner, files: Files) -> None:
+    def __init__(self, book: Book, sandboxes: SandboxRunner, files: Files, clock: Clock) -> None:
         self._book = book
         self._sandboxes = sandboxes
         self._files = files
+        self._clock = clock
+
+    async def prune(self) -> None:
+        """Until cancelled: what is kept of tasks leaves when its time is over."""
+        while True:
+            now_ns = round(self._clock.wall().timestamp() * 1e9)
+            await asyncio.to_thread(self._files.prune, now_ns=now_ns)
+            await asyncio.sleep(_PRUNE_S)
 
     async def scrub(self, devices: Collection[str]) -> None:
         """What could not be scrubbed stays dirty and is tried again after a pause."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 
 from gridlease_agent.book import Bell
@@ -16,7 +15,7 @@ class Watch:
     def __init__(self, files: Files, bell: Bell) -> None:
         self._files = files
         self._bell = bell
-        self._fds: dict[str, tuple[int, int]] = {}
+        self._fds: dict[str, int] = {}
 
     def add(self, lease_id: str) -> None:
         """Watch a lease's keeper; again is harmless."""
@@ -29,18 +28,15 @@ class Watch:
             fd = os.pidfd_open(pid)
         except OSError:  # over already; or a kernel before 5.3, where the loop's own pace must do
             return
-        self._fds[lease_id] = fd, pid
+        self._fds[lease_id] = fd
         asyncio.get_running_loop().add_reader(fd, self._over, lease_id)
 
     def _over(self, lease_id: str) -> None:
-        _, pid = self._fds[lease_id]
         self._forget(lease_id)
-        with contextlib.suppress(ChildProcessError):  # an adopted keeper is not our child
-            os.waitpid(pid, os.WNOHANG)
         self._bell.ring()
 
     def _forget(self, lease_id: str) -> None:
-        fd, _ = self._fds.pop(lease_id)
+        fd = self._fds.pop(lease_id)
         asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gridlease_testkit.waiting import eventually
@@ -14,8 +15,9 @@ from gridlease_testkit.waiting import eventually
 class Agent:
     """``python -m gridlease_agent`` over one state folder."""
 
-    def __init__(self, state: Path, **settings: str) -> None:
+    def __init__(self, state: Path, flags: Sequence[str] = (), **settings: str) -> None:
         self.state = state
+        self._flags = ["--state", str(state), *flags]
         self.ready_file = state / "ready"
         self.log = state / "agent.log"
         self._settings = {
@@ -32,7 +34,7 @@ class Agent:
         self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - its start does not block
-                [sys.executable, "-m", "gridlease_agent", "--state", str(self.state)],
+                [sys.executable, "-m", "gridlease_agent", *self._flags],
                 env={**os.environ, **self._settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

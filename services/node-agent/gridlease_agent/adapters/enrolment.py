@@ -21,7 +21,7 @@ from gridlease_mesh.status import fault_from_error
 if TYPE_CHECKING:
     from gridlease.gateway.v1.gateway_pb2_grpc import FleetServiceAsyncStub
 
-_TIMEOUT_S = 15.0
+_TIMEOUT_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,13 +92,14 @@ class LeaseFiles:
         left = self._kept_bytes
         for path in _matches(folder / "work", list(outputs)):
             source, target = folder / "work" / path, kept / "files" / path
-            left -= source.lstat().st_size
-            if left < 0:
+            size = source.lstat().st_size
+            if size > left:
                 _LOG.warning(
                     "an output exceeds what this node keeps",
                     extra={"lease": lease_id, "path": path},
                 )
                 continue
+            left -= size
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
         artefacts = [_described(kept / "files", path) for path in _files(kept / "files")]
