@@ -62,7 +62,7 @@ async def test_a_method_that_is_not_in_the_table_is_not_there(world):
     for path in (
         "/gridlease.gateway.v1.JobService/Nothing",
         "/gridlease.scheduler.v1.JobService/GetJob",
-    ):  # noqa: E501
+    ):
         call = world.channel.unary_unary(path)
         try:
             await call(b"", metadata=(("authorization", f"Bearer {world.keys['operator_key']}"),))

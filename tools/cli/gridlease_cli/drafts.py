@@ -10,6 +10,7 @@ from typing import Any, Final
 from gridlease_kernel.faults import Invalid
 from gridlease_sdk import jobfile
 from gridlease_sdk.jobfile import Draft
+from gridlease_sdk.jobvalues import assignment
 
 _RESOURCES: Final = ("cpu", "memory", "disk", "gpu")
 
@@ -51,6 +52,16 @@ def _over(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             target = values
         for other in jobfile.other_names(key):
-            target.pop(other, None)
+            if other in target:
+                target[key] = target.pop(other)
+        if key == "env":
+            value = _both(target.get(key), value)  # noqa: PLW2901 - the file's own stay
         target[key] = str(Path.cwd() / value) if key == "workdir" else value
     return values
+
+
+def _both(env: Any, more: list[str]) -> Any:
+    """The file's variables and those of the line, which win."""
+    if isinstance(env, Mapping):
+        return {**env, **dict(assignment(it, "--env") for it in more)}
+    return [*env, *more] if isinstance(env, list) else more

@@ -1,0 +1,148 @@
+"""Job files: what users type, and twenty ways to get it wrong."""
+
+import pytest
+from gridlease.type.v1 import job_pb2 as types
+from gridlease_kernel.faults import Fault, Invalid, Missing, TooLarge
+from gridlease_sdk import jobfile
+
+GB = 1 << 30
+
+FULL = b"""
+type: task
+name: train-digits
+commands:
+  - python train.py --epochs 5
+resources:
+  cpus: 4+
+  memory: 32..64
+  disk: 100GB
+  gpu: A100:80GB:8
+nodes: 1
+priority: 40
+tier: spot
+purpose: training
+max_duration: 2h
+budget: 1.50
+max_price: 12
+env:
+  EPOCHS: 5
+  RATE: 0.10
+workdir: .
+outputs: [model.npz]
+runtime: digits
+lost_after: 5m
+max_attempts: 2
+notice: 30s
+"""
+
+
+def test_every_key(tmp_path):
+    (tmp_path / "job.yaml").write_bytes(FULL)
+    draft = jobfile.load(tmp_path / "job.yaml")
+    spec = draft.spec
+    assert (spec.type, spec.display_name) == (types.JOB_TYPE_TASK, "train-digits")
+    resources = spec.resources
+    assert (resources.cpu_milli.min, resources.cpu_milli.max) == (4_000, 0)
+    assert (resources.memory_bytes.min, resources.memory_bytes.max) == (32 * GB, 64 * GB)
+    assert resources.disk_bytes.min == resources.disk_bytes.max == 100 * GB
+    gpu = resources.accelerator
+    assert (list(gpu.chips), gpu.count.min, gpu.memory_bytes.min) == (["A100"], 8, 80 * GB)
+    assert (spec.nodes.min, spec.nodes.max, spec.priority) == (1, 1, 40)
+    assert (spec.tier, spec.purpose) == (types.TIER_SPOT, types.PURPOSE_TRAINING)
+    assert (spec.max_duration_ms, spec.lost_after_ms, spec.notice_ms) == (
+        7_200_000,
+        300_000,
+        30_000,
+    )
+    assert (spec.budget_nano, spec.max_price_nano_per_hour) == (1_500_000_000, 12_000_000_000)
+    assert dict(spec.env) == {"EPOCHS": "5", "RATE": "0.10"}
+    assert (list(spec.outputs), spec.runtime, spec.max_attempts) == (["model.npz"], "digits", 2)
+    assert draft.files == {".": tmp_path}
+
+
+@pytest.mark.parametrize(
+    ("text", "chips", "count"),
+    [
+        ("{accelerators: 'H100:8'}", ["H100"], 8),
+        ("{accelerators: {H100: 8}}", ["H100"], 8),
+        ("{gpu: {name: [A10G, A100], count: 2}}", ["A10G", "A100"], 2),
+        ("{gpu: [A10G, A100]}", ["A10G", "A100"], 1),
+        ("{gpu: 2}", [], 2),
+        ("{gpus: 'nvidia:24GB..'}", [], 1),
+    ],
+)
+def test_habits_of_others(text, chips, count):
+    draft = jobfile.parse(f"run: python x.py\nresources: {text}".encode())
+    gpu = draft.spec.resources.accelerator
+    assert (list(gpu.chips), gpu.count.min) == (chips, count)
+    assert list(draft.spec.commands) == ["python x.py"]
+
+
+def test_json_and_lists_of_assignments():
+    draft = jobfile.parse(b'{"commands": ["x"], "envs": ["A=1", "B=2=3"], "name": null}')
+    assert dict(draft.spec.env) == {"A": "1", "B": "2=3"}
+
+
+BAD = [
+    (b"comands: [x]", "UNKNOWN_KEY", "comands", "'commands'"),
+    (b"commands: [x]\nresources: {memry: 1GB}", "UNKNOWN_KEY", "resources.memry", "'memory'"),
+    (b"commands: [x]\nimage: busybox", "UNKNOWN_KEY", "image", "Known:"),
+    (b"name: x", "COMMANDS_MISSING", "commands", "list"),
+    (b"commands: [", "BROKEN_YAML", "file:1", "Correct that line"),
+    (b"commands:\n\t- x", "BROKEN_YAML", "file:2", "spaces"),
+    (b"commands: [x]\ncommands: [y]", "BROKEN_YAML", "file:2", "Correct"),
+    (b"commands: [caf\xe9]", "NOT_UTF8", "file", "UTF-8"),
+    (b"- x", "NOT_A_MAPPING", "file", "commands"),
+    (b"", "NOT_A_MAPPING", "file", "commands"),
+    (b"x" * ((1 << 20) + 1), "FILE_TOO_LARGE", "file", "workdir"),
+    (b"[" * 9_000, "BROKEN_YAML", "file", "Correct"),
+    (b"commands: !!python/object/apply:os.system [id]", "BROKEN_YAML", "file:1", "Correct"),
+    (b"commands: [x]\nresources: {memory: -8GB}", "BAD_SIZE", "resources.memory", "8GB"),
+    (b"commands: [x]\nresources: {memory: 9999999PB}", "BAD_SIZE", "resources.memory", "8GB"),
+    (b"commands: [x]\nresources: {cpu: many}", "BAD_CPU", "resources.cpu", "0.25"),
+    (b"commands: [x]\nresources: {gpu: 4090}", "BAD_GPU_COUNT", "resources.gpu", "RTX4090"),
+    (b"commands: [x]\nresources: {gpu: 'A100:0'}", "BAD_GPU_COUNT", "resources.gpu", "Leave"),
+    (b"commands: [x]\nresources: {gpu: 'a;b'}", "BAD_GPU", "resources.gpu", "A100:80GB:8"),
+    (b"commands: [x]\nresources: {disk: 9GB..1GB}", "BAD_RANGE", "resources.disk", "8..16"),
+    (b"commands: [x]\nbudget: lots", "BAD_MONEY", "budget", "1.50"),
+    (b"commands: [x]\nbudget: -1", "BAD_MONEY", "budget", "1.50"),
+    (b"commands: [x]\nmax_duration: soon", "BAD_DURATION", "max_duration", "2h"),
+    (b"commands: [x]\npriority: 1000", "OUT_OF_RANGE", "priority", "100"),
+    (b"commands: [x]\npriority: high", "WRONG_TYPE", "priority", "whole number"),
+    (b"commands: [x]\ntier: cheap", "UNKNOWN_VALUE", "tier", "spot"),
+    (b"commands: [x]\nname: 7", "WRONG_TYPE", "name", "quotes"),
+    (b"commands: {a: b}", "WRONG_TYPE", "commands", "list"),
+    (b"commands: [x]\nenv: {A: true}", "WRONG_TYPE", "env.A", "quotes"),
+    (b"commands: [x]\nenv: [novalue]", "BAD_ASSIGNMENT", "env[0]", "NAME=VALUE"),
+    (b'commands: ["a\\0b"]', "BAD_TEXT", "commands[0]", "zero"),
+    (b'commands: ["\\ud800"]', "BAD_TEXT", "commands[0]", "surrogates"),
+    (b"commands: [x]\nrun: y", "DUPLICATE_KEY", "run", "Keep one"),
+    (b"commands: [x]\nworkdir: nowhere", "FILE_NOT_FOUND", "workdir", "job file's folder"),
+    (b"commands: [x]\nnodes: 0.5", "BAD_COUNT", "nodes", "whole number"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason", "field", "remedy"), BAD)
+def test_each_mistake_names_its_key_and_the_remedy(content, reason, field, remedy, tmp_path):
+    with pytest.raises(Fault) as caught:
+        jobfile.parse(content, tmp_path)
+    assert isinstance(caught.value, (Invalid, Missing, TooLarge))
+    assert (caught.value.reason, caught.value.field) == (reason, field)
+    assert remedy in caught.value.remedy
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(Missing) as caught:
+        jobfile.load(tmp_path / "none.yaml")
+    assert caught.value.reason == "FILE_NOT_FOUND"
+    with pytest.raises(Invalid) as unreadable:
+        jobfile.load(tmp_path)
+    assert unreadable.value.reason == "FILE_UNREADABLE"
+
+
+def test_aliases_that_multiply_do_not_explode():
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
+    with pytest.raises(Invalid) as caught:
+        jobfile.parse("\n".join([*lines, "commands: *a39"]).encode())
+    assert len(str(caught.value)) < 2_000
