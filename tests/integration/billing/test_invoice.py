@@ -168,3 +168,19 @@ async def test_an_invoice_that_was_tampered_with_is_not_shown(world, dsn):
     await owner.close()
     with pytest.raises(AssertionError, match="not what was issued"):
         await get_invoice(world.books, TENANT, invoice.head.name)
+
+
+async def test_usage_is_read_in_pages(world):
+    from gridlease_billing.usage import list_usage
+
+    for n in range(7):
+        await _ran(world, f"l{n}", SECOND_NS)
+    seen, key = [], None
+    while True:
+        page = await list_usage(world.books, Scope(TENANT), key, 3)
+        assert len(page.lines) <= 3
+        seen += [line.lease for line, _, _ in page.lines]
+        key = page.next_key
+        if key is None:
+            break
+    assert seen == [f"l{n}" for n in reversed(range(7))]

@@ -271,3 +271,22 @@ async def test_only_whom_it_concerns_is_charged(world):
     await world.authorize(ask("a"))
     assert (await world.balance("tenants/nobody")).posted_nano == 0
     assert (await world.balance(TENANT)).available_nano == 100 * USD - 7 * USD // 10
+
+
+async def test_a_lease_with_impossible_books_is_parked_and_harms_no_other(books, pool):
+    world = World(books, pool)
+    await world.begin()
+    await world.authorize(ask("a"), ask("b"))
+    await world.settle(report("a", phase=Phase.KNOWN), report("b", phase=Phase.KNOWN))
+    await pool.execute("UPDATE lease SET charged_nano = 10000000000 WHERE id = 'a'")
+    for lease in ("a", "b"):
+        await world.pass_time(lease, 30_000)
+    bad, good = await world.settle(report("a", SECOND_NS), report("b", SECOND_NS))
+    assert (bad.valid_for_ms, bad.last, bad.reason) == (0, False, "PARKED")
+    assert (good.valid_for_ms > 59_000, good.reason) == (True, "")
+    assert (await world.row("a"))["charged_nano"] == 10_000_000_000
+    assert (await world.balance()).posted_nano == 100 * USD - USD // 100
+    for lease in ("a", "b"):
+        await world.pass_time(lease, 120_000)
+    assert await expire(books, world.terms) == 1
+    assert (await world.row("b"))["state"] == "FENCED"

@@ -18,9 +18,11 @@ from gridlease_billing.domain.grant_row import (
 )
 from gridlease_billing.domain.means import Means
 from gridlease_billing.domain.price import Price, quote
-from gridlease_billing.domain.usage import Stored
+from gridlease_billing.domain.segment import chargeable, span_ns
+from gridlease_billing.domain.usage import Stored, lines
 
 NOT_YOURS = "NOT_YOURS"
+PARKED = "PARKED"
 MAX_COUNTERS = 256  # of one lease, over all its segments and meters
 MAX_CUMULATIVE = 2**58  # nine years in ns: beyond it a counter is no counter
 _WORDS: Mapping[str, str] = {
@@ -31,10 +33,15 @@ _WORDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """``steps``: each lease before and after, with what it posts; ``answers``: by lease."""
+    """``steps``: each lease before and after, with what it posts; ``answers``: by lease.
+
+    ``parked``: leases whose books contradict themselves, with what was found: nothing of theirs
+    is written and nothing granted, and all others go on.
+    """
 
     steps: tuple[tuple[GrantRow, GrantRow, Effect], ...]
     answers: Mapping[str, Answer]
+    parked: Mapping[str, str]
 
 
 def settle(
@@ -49,6 +56,7 @@ def settle(
     only; a report of a lease that is not in ``stored`` is answered by ``not_yours``."""
     steps: list[tuple[GrantRow, GrantRow, Effect]] = []
     answers: dict[str, Answer] = {}
+    parked: dict[str, str] = {}
     for gang in _gangs(stored.values()):
         rows = [it.row for it in gang]
         known = {
@@ -57,13 +65,32 @@ def settle(
             if row.lease_id in reports
         }
         quotes = {it.row.lease_id: _quote(it, prices) for it in gang}
-        ask = rows[0].ask
-        settled = grant.settle(rows, known, quotes, means.funds(ask), now_ms, terms)
+        funds = means.funds(rows[0].ask)
+        try:
+            settled = grant.settle(rows, known, quotes, funds, now_ms, terms)
+            _check(settled.rows)
+        except AssertionError as error:
+            parked |= {row.lease_id: repr(error) for row in rows}
+            answers |= {lease: _parked(lease) for lease in known}
+            continue
         spent = sum(it.charge_nano + it.hold_nano for it in settled.effects)
-        means = means.less(ask, spent)
+        means = means.less(rows[0].ask, spent)
         steps += zip(rows, settled.rows, settled.effects, strict=True)
         answers |= {it.lease_id: _worded(it) for it in settled.answers}
-    return Settlement(tuple(steps), answers)
+    return Settlement(tuple(steps), answers, parked)
+
+
+def _check(rows: Iterable[GrantRow]) -> None:
+    """I3, at run time: charged <= granted, and the lines are the charge."""
+    for row in rows:
+        assert sum(chargeable(row.segments, row.counters)) <= span_ns(row.segments), row
+        charged = sum(line.amount_nano for line in lines(Stored(row, 0, 0)))
+        assert row.charged_nano == charged, (charged, row)
+
+
+def _parked(lease: str) -> Answer:
+    """No grant now; what was granted stands, and the node asks again."""
+    return Answer(lease, 0, False, PARKED, 0, 0, False)
 
 
 def not_yours(report: Report) -> Answer:

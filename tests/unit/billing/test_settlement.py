@@ -1,0 +1,35 @@
+"""One call's reports, before anything is decided about them."""
+
+from gridlease_billing.domain.grant_row import Ask, GrantRow, Phase, Report, State, Terms
+from gridlease_billing.domain.means import Means
+from gridlease_billing.domain.settlement import merged, not_yours, settle
+from gridlease_billing.domain.usage import Stored
+
+
+def _report(phase, ran_ns, final=False, segment=1):
+    return Report("a", "s", phase, final, {(segment, "run"): ran_ns})
+
+
+def test_reports_of_one_lease_are_one_at_its_furthest():
+    first = _report(Phase.EXITED, 5, final=True)
+    second = _report(Phase.STARTING, 9)
+    for pair in ((first, second), (second, first)):
+        assert merged(pair) == {"a": _report(Phase.EXITED, 9, final=True)}
+
+
+def test_a_stranger_gets_no_grant_and_is_forgotten():
+    answer = not_yours(_report(Phase.CLEAN, 5, final=True))
+    assert (answer.valid_for_ms, answer.last, answer.final_acknowledged) == (0, True, True)
+    assert answer.reason == "NOT_YOURS"
+
+
+def test_segments_that_were_never_opened_are_not_counted():
+    row = GrantRow(Ask("a", notice_ms=0), 0, 60_000, State.HELD, 10_000)
+    held = {"a": Stored(row, 1, 0)}
+    reports = {"a": _report(Phase.STARTING, 5, segment=7)}
+    told = settle(held, reports, {}, Means({}, {}), 0, Terms())
+    ((_, after, effect),) = told.steps
+    assert after.state is State.OPEN
+    assert after.counters == {}
+    assert effect.suspense_ns == 0
+    assert not told.parked
