@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gridlease.agent.v1 import files_pb2_grpc
 from gridlease_kernel.clock import SystemClock
-from gridlease_kernel.faults import Precondition
+from gridlease_kernel.faults import Precondition, Unreachable
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh import subjects
 from gridlease_mesh.bus import Bus
@@ -51,6 +51,7 @@ from gridlease_agent.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 2.0
+_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +174,31 @@ class Node:
 
     async def run(self) -> None:
         """Until cancelled. Tasks go on without us, kept by their shims."""
-        node_id = self._credential.node_id
-        bus = await Bus.connect(
-            self._settings.nats_url or self._credential.nats_url,
-            creds=self._state / "node.creds" if self._credential.creds else None,
-            name="agent",
-            prefix=self._credential.subject_prefix or subjects.DEFAULT_PREFIX,
-            node_id=node_id,
-            timeout_s=None,
-        )
+        bus = await self._connected()
         try:
             await self._serve(bus)
         finally:
             await bus.close()
+
+    async def _connected(self) -> Bus:
+        """Tries for ever; shims hold the deadlines meanwhile.
+
+        Raises:
+            Unauthenticated: the broker refuses this node's credential.
+        """
+        url = self._settings.nats_url or self._credential.nats_url
+        while True:
+            try:
+                return await Bus.connect(
+                    url,
+                    creds=self._state / "node.creds" if self._credential.creds else None,
+                    name="agent",
+                    prefix=self._credential.subject_prefix or subjects.DEFAULT_PREFIX,
+                    node_id=self._credential.node_id,
+                    timeout_s=_CONNECT_S,
+                )
+            except Unreachable as fault:
+                _LOG.warning("waiting for the mesh: %s", fault)
 
     async def _serve(self, bus: Bus) -> None:
         settings, body = self._settings, self._body
