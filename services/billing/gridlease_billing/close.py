@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.ports import Books, Change, Work
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,10 @@ class Closure:
 
 
 async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict[str, int]:
-    """``wait_ms`` by lease; 0 = it cannot run any more. Idempotent."""
+    """``wait_ms`` by lease; 0 = it cannot run any more. Idempotent.
+
+    A lease whose books contradict themselves is not in it: it is not fenced.
+    """
     first = {it.lease_id: it for it in reversed(closures)}
 
     async def work(tx: Work) -> dict[str, int]:
@@ -31,9 +37,13 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
         changes: list[Change] = []
         for lease, it in first.items():
             row = stored[lease].row if lease in stored else None
-            closed = grant.close(
-                row, lease, it.notice_ms, it.cause, now.ms, terms, clock_suspect=now.suspect
-            )
+            try:
+                closed = grant.close(
+                    row, lease, it.notice_ms, it.cause, now.ms, terms, clock_suspect=now.suspect
+                )
+            except AssertionError as error:  # its books contradict themselves: others go on
+                _LOG.error("a lease is parked", extra={"lease": lease, "found": error})
+                continue
             waits[lease] = closed.wait_ms
             changes.append(Change(row, closed.row, closed.effect))
         await tx.leases.insert([it for it in changes if it.before is None], now.ms)

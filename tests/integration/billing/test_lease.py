@@ -1,7 +1,8 @@
 """A lease's life in the books: authorise, settle, renew, refuse, fence, final."""
 
 from gridlease_billing.adapters.books import PostgresBooks
-from gridlease_billing.domain.grant_row import Phase
+from gridlease_billing.close import Closure, close
+from gridlease_billing.domain.grant_row import Cause, Phase
 from gridlease_billing.expire import expire
 
 from tests.integration.billing.world import SECOND_NS, TENANT, USD, World, ask, report
@@ -290,3 +291,5 @@ async def test_a_lease_with_impossible_books_is_parked_and_harms_no_other(books,
         await world.pass_time(lease, 120_000)
     assert await expire(books, world.terms) == 1
     assert (await world.row("b"))["state"] == "FENCED"
+    both = [Closure(lease, 0, Cause.STOPPED) for lease in ("a", "b")]
+    assert await close(books, both, world.terms) == {"b": 0}

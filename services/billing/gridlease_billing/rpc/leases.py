@@ -61,6 +61,7 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
             closed=[
                 lease_pb2.LeaseClosed(lease=it.lease_id, wait_ms=waits[it.lease_id])
                 for it in closures
+                if it.lease_id in waits
             ]
         )
 
