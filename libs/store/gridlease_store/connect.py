@@ -72,7 +72,11 @@ async def connect(
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_PAUSE_S)
         else:
-            await with_jsonb(connection)
+            try:
+                await with_jsonb(connection)
+            except BaseException:  # cancelled, most likely: nobody else would close it
+                connection.terminate()
+                raise
             return connection
 
 

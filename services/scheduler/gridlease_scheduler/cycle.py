@@ -190,13 +190,14 @@ _UNHEARD = Reason(
     "BILLING_UNREACHABLE",
     "There is a place for it, but billing gives no answer.",
     "It is placed when billing answers again; nothing is to be done about the job.",
+    {"by": "billing"},
 )
 
 
 def _refusal(order: Order, code: str, hint: str) -> Reason:
     held = order.placed.allocation
     message = f"There is a place for it ({held.chip}), but billing refuses to hold the money."
-    evidence = {"chip": held.chip, "quantity_milli": str(held.quantity_milli)}
+    evidence = {"by": "billing", "chip": held.chip, "quantity_milli": str(held.quantity_milli)}
     return Reason(code, message, hint, evidence)
 
 

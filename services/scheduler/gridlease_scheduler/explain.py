@@ -44,24 +44,13 @@ class Explain:
                 raise names.no_job(name)
             nodes = await tx.nodes.views() if job.state is JobState.PENDING else []
         if job.state is not JobState.PENDING:
-            running = job.state is JobState.RUNNING
-            return Explanation(job.state, job.task.reason if running else job.reason, {})
+            return Explanation(job.state, job.reason, {})
         decision = decide(_pending(job), nodes, self._catalogue)
         if isinstance(decision, Waiting):
             return Explanation(job.state, decision.reason, decision.ruled_out)
         # A place is free: then it is billing that holds it up, or nothing at all.
-        return Explanation(job.state, job.reason if _by_billing(job.reason) else _PLACEABLE, {})
-
-
-def _by_billing(reason: Reason) -> bool:
-    """Was this reason billing's? Only those survive a free place."""
-    return reason.code in {
-        "CREDIT_TOO_LOW",
-        "BUDGET_TOO_SMALL",
-        "PRICE_TOO_HIGH",
-        "NO_PRICE",
-        "BILLING_UNREACHABLE",
-    } or reason.message.endswith("billing refuses to hold the money.")
+        refused = job.reason.evidence.get("by") == "billing"
+        return Explanation(job.state, job.reason if refused else _PLACEABLE, {})
 
 
 def _pending(job: Job) -> Pending:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .domain.job import Reason
+from .domain.job import JobState, Reason
 from .domain.lease import Cause, State, Terms, connected, lost, to_closing
 from .ports import Event, MonotonicClock, Silence, Store
 
@@ -76,7 +76,15 @@ class Lost:
             lease = to_closing(held.lease, Cause.NODE_LOST, 0)
             await tx.leases.write(lease, spool_id=None, ready=False, exit_facts=None)
             await tx.nodes.bump([node_id])
-            reason = Reason("NODE_LOST", f"Its node was not heard for {silent_ms} ms.")
+            reason = Reason(
+                "NODE_LOST",
+                f"Its node was not heard for {silent_ms} ms.",
+                "It is placed again once it is certain that nothing of it runs any more.",
+                {"silent_ms": str(silent_ms), "node": node_id, "lease": lease_id},
+            )
+            job = await tx.jobs.get(held.job, lock=True)
+            assert job is not None, held.job
+            if job.state is JobState.RUNNING:
+                await tx.jobs.move(job.name, job.state, reason)
             facts = {"lease": lease_id, "node": node_id}
-            project = held.job.partition("/jobs/")[0]
-            await tx.events.tell(Event("job.node_lost", held.job, project, reason, facts))
+            await tx.events.tell(Event("job.node_lost", job.name, job.project, reason, facts))

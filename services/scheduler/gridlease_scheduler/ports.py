@@ -172,7 +172,7 @@ class Jobs(Protocol):
         ...
 
     async def move(self, name: str, state: JobState, reason: Reason) -> None:
-        """To STOPPING, or from PENDING to its end."""
+        """To STOPPING, from PENDING to its end, or nowhere but to another reason."""
         ...
 
     async def finish(self, name: str, index: int, end: Outcome, lease: Lease) -> None:

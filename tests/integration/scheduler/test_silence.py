@@ -12,6 +12,9 @@ async def test_a_silent_nodes_task_is_placed_elsewhere(world):
     job = await world.submit(lost_after_ms=900)
     first = await lost.given()
     await lost.run(first.lease)
+    world.billing.wait_ms = 300
+    reason = await world.reason(job.name, "NODE_LOST")
+    assert reason.evidence["node"] == "lost"
     other = await world.agent("other")
     second = await other.given()
     assert second.task == first.task

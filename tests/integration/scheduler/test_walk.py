@@ -24,6 +24,10 @@ async def test_a_job_is_placed_runs_and_succeeds(world, pool):
     placed = await world.until(job.name, "RUNNING")
     assert placed.reason.code == "PLACED"
     assert placed.tasks[0].node == "nodes/n1"
+    explained = await world.explain(job.name)
+    assert explained.reason.code == "PLACED"
+    assert explained.reason.evidence["rate_nano_per_hour"] == "48000000"
+    assert "the lowest cost" in explained.reason.message
     await agent.run(spec.lease)
     assert (await world.get(job.name)).HasField("ready_time")
     await agent.end(spec.lease)

@@ -67,27 +67,38 @@ class Leadership:
 
     async def _campaign(self) -> tuple[asyncpg.Connection[Any], int]:
         session: asyncpg.Connection[Any] | None = None
-        while True:
-            try:
-                if session is None or session.is_closed():
-                    session = await connect(
-                        self._dsn, wait_s=0.0, command_timeout_s=_ANSWER_S, settings=self._settings
-                    )
-                if await session.fetchval(_LOCK, self._key):
-                    # Waits for the old leader's open writes; those after it are refused.
-                    epoch = await session.fetchval(_TAKE, self._holder)
-                    assert isinstance(epoch, int)
+        epoch: int | None = None
+        try:
+            while True:
+                try:
+                    if session is None or session.is_closed():
+                        session = await self._connect()
+                    epoch = await self._take(session)
+                except _AWAY as trouble:
+                    _LOG.debug("the campaign waits: %s", trouble)
+                    if session is not None:
+                        session.terminate()
+                    session = None
+                if session is not None and epoch is not None:
                     return session, epoch
-            except asyncio.CancelledError:
-                if session is not None:
-                    session.terminate()
-                raise
-            except _AWAY as trouble:
-                _LOG.debug("the campaign waits: %s", trouble)
-                if session is not None:
-                    session.terminate()
-                session = None
-            await asyncio.sleep(_TRY_S)
+                await asyncio.sleep(_TRY_S)
+        finally:
+            if epoch is None and session is not None:
+                session.terminate()
+
+    async def _connect(self) -> asyncpg.Connection[Any]:
+        return await connect(
+            self._dsn, wait_s=0.0, command_timeout_s=_ANSWER_S, settings=self._settings
+        )
+
+    async def _take(self, session: asyncpg.Connection[Any]) -> int | None:
+        """The new epoch; None while another leads."""
+        if not await session.fetchval(_LOCK, self._key):
+            return None
+        # Waits for the old leader's open writes; those after it are refused.
+        epoch = await session.fetchval(_TAKE, self._holder)
+        assert isinstance(epoch, int)
+        return epoch
 
     @staticmethod
     async def _keep(session: asyncpg.Connection[Any], over: asyncio.Event) -> None:
