@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from gridlease_kernel.faults import Unreachable
+from gridlease_kernel.faults import Fault, Unreachable
 
 from .domain.job import JobState, Outcome, Reason, outcome
 from .domain.lease import Lease, State, Terms, close_answered, closed, may_close
@@ -52,12 +52,20 @@ class Close:
         heard = await self._ask([held.lease for held in closing])
         now_ms = self._clock.now_ms()
         waits: list[int] = [] if heard else [self._pause_ms]
+        bugs: list[Exception] = []
         for held in closing:
             lease = self._known(held.lease)
             if may_close(lease, now_ms):
-                await self._finish(held, now_ms, epoch)
+                try:
+                    await self._finish(held, now_ms, epoch)
+                except Fault:
+                    raise
+                except Exception as bug:  # noqa: BLE001 - raised once the others had their turn
+                    bugs.append(bug)
             elif lease.closable_at_ms is not None:
                 waits.append(max(1, lease.closable_at_ms - now_ms))
+        if bugs:
+            raise ExceptionGroup("some leases could not be closed", bugs)
         return min(waits, default=None)
 
     def _known(self, lease: Lease) -> Lease:
