@@ -78,7 +78,7 @@ async def _members(flags: Flags, settings: Settings) -> list[Node]:
     else:
         body = await asyncio.to_thread(real_body, flags.state, settings)
     credential = await _credential(flags, settings)
-    return [Node(flags.state, flags.environments, credential, body, settings)]
+    return [Node(flags.state, flags.environments, credential, body, settings, site=flags.site)]
 
 
 async def serve(flags: Flags, settings: Settings) -> None:

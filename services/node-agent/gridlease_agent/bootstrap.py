@@ -162,8 +162,10 @@ class Node:
         body: Body,
         settings: Settings,
         host: Host | None = None,
+        site: str = "",
     ) -> None:
         self._state = state
+        self._site = site
         self._credential = credential
         self._body = body
         self._settings = settings
@@ -229,6 +231,7 @@ class Node:
                 body.facts, body.lending, self._environments.names(), book.spool.dirty
             ),
             settings.slow_tick_ms,
+            self._site,
         )
         server = bus.server(interceptors=(FaultsToStatus(),))
         files_pb2_grpc.add_TaskFileServiceServicer_to_server(TaskFiles(book, files), server)

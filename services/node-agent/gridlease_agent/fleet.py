@@ -54,7 +54,7 @@ async def nodes(flags: Flags, settings: Settings) -> list[Node]:
             async with turns:
                 credential = await enrolment.join(state, flags.join, tokens[index])
         body = emulated_body(KINDS[index % len(KINDS)], index)
-        return Node(state, flags.environments, credential, body, settings)
+        return Node(state, flags.environments, credential, body, settings, site=flags.site)
 
     made: list[Awaitable[Node]] = [one(index) for index in range(flags.fleet)]
     return list(await asyncio.gather(*made))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gridlease.type.v1 import fleet_pb2
-from gridlease_kernel.faults import Fault
+from gridlease_kernel.faults import Fault, Precondition
 
 from gridlease_agent.book import Bell
 
@@ -30,6 +30,7 @@ class Reporter:
         scheduler: Inventories,
         look: Callable[[], fleet_pb2.NodeInventory],
         tick_ms: int,
+        expected_site: str = "",
     ) -> None:
         self._scheduler = scheduler
         self._look = look
@@ -37,6 +38,7 @@ class Reporter:
         self._said = b""
         self._bell = Bell()
         self._silent = False
+        self._expected_site = expected_site.removeprefix("sites/")
         self.site = ""
         self.reported = asyncio.Event()
 
@@ -63,6 +65,16 @@ class Reporter:
                 _LOG.warning("the inventory was not taken: %s", fault)
             self._silent = True
             return False
+        self._check_site()
         self._silent, self._said = False, said
         self.reported.set()
         return True
+
+    def _check_site(self) -> None:
+        if self._expected_site and self.site != f"sites/{self._expected_site}":
+            raise Precondition(
+                f"This node belongs to {self.site}, not to sites/{self._expected_site}.",
+                reason="SITE_MISMATCH",
+                field="--site",
+                remedy="Correct --site, or join again with a token of that site.",
+            )

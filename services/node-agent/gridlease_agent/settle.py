@@ -55,7 +55,7 @@ class Settler:
         received = self._host.now()
         await self._book.change(lambda spool: _answered(spool, sent, received, answers))
         for answer in answers:
-            if answer.last:
+            if answer.last and not answer.final_acknowledged:
                 facts = {"lease": answer.lease_id, "reason": answer.reason}
                 _LOG.info("the last grant", extra=facts)
 

@@ -172,3 +172,9 @@ async def test_two_agents_never_share_a_folder(
     with contextlib.ExitStack() as after:
         after.callback(agent.stop)
         assert "Another agent" in await asyncio.to_thread(fail, state_folder)
+
+
+async def test_a_wrong_site_is_told(nats: EmbeddedNats, centre: Centre, state_folder: Path) -> None:
+    centres.enrol(nats, state_folder)
+    said = await asyncio.to_thread(fail, state_folder, "--site", "factory")
+    assert "sites/local" in said

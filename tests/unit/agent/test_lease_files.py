@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from gridlease_agent.adapters.lease_files import LeaseFiles
+from gridlease_agent.adapters.lease_files import LeaseFiles, open_up
 from gridlease_kernel.faults import Missing
 
 
@@ -80,3 +80,16 @@ def test_what_is_too_old_goes(tmp_path: Path) -> None:
 
 def test_devices_are_remembered_without_a_spool(tmp_path: Path) -> None:
     assert ended(tmp_path).held("ls-1") == ("gpu-0",)
+
+
+def test_folders_that_a_task_has_shut_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(b"x")
+    (tmp_path / "a" / "link").symlink_to("/etc/passwd")
+    before = Path("/etc/passwd").stat().st_mode
+    for path in ("a/b/file", "a/b", "a"):
+        (tmp_path / path).chmod(0)
+    open_up(tmp_path / "a")
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "a" / "b" / "file").stat().st_mode & 0o777 == 0o600
+    assert Path("/etc/passwd").stat().st_mode == before

@@ -86,6 +86,8 @@ class LeaseFiles:
     def keep(self, lease_id: str, outputs: Iterable[str]) -> list[Artefact]:
         """Move log and outputs of an ended lease to where they are kept; may be repeated."""
         folder, kept = self._leases / lease_id, self._kept / lease_id
+        if os.geteuid() != 0:
+            open_up(folder / "work")
         (kept / "files").mkdir(parents=True, exist_ok=True, mode=0o700)
         if (folder / "log").exists():
             (folder / "log").replace(kept / "log")
@@ -154,6 +156,20 @@ class LeaseFiles:
                 gone.append(name)
                 _LOG.info("kept files were deleted", extra={"lease": name, "bytes": size})
         return gone
+
+
+def open_up(folder: Path) -> None:
+    """Let the owner into every folder below: a task may have shut itself, and us, out."""
+    stack = [folder] if folder.is_dir() else []
+    while stack:
+        here = stack.pop()
+        here.chmod(0o700)
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    Path(entry.path).chmod(0o600)
 
 
 def _files(folder: Path) -> Iterator[str]:
