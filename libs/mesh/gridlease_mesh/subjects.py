@@ -59,11 +59,11 @@ def back_inbox(prefix: str, node_id: str) -> str:
 
 def node_inbox(node_id: str) -> str:
     """Inbox prefix of a node: nobody else may listen there."""
-    return f"_INBOX_{node_id}"
+    return f"_INBOX.node.{node_id}"
 
 
 def service_inbox(name: str) -> str:
-    return f"_INBOX_svc_{name}"
+    return f"_INBOX.svc.{name}"
 
 
 def hint(prefix: str, node_id: str) -> str:

@@ -128,8 +128,8 @@ async def test_a_service_calls_one_nodes_own_services(join):
         "gl.back.n-other.token.1",
         "gl.tel.n-other.x",
         "gl.events.x",
-        "_INBOX_n-other.token.1",
-        "_INBOX_svc_gateway.token.1",
+        "_INBOX.node.n-other.token.1",
+        "_INBOX.svc.gateway.token.1",
         "$JS.API.INFO",
         "$SYS.REQ.SERVER.PING",
     ],
@@ -138,13 +138,13 @@ async def test_a_node_may_not_publish_elsewhere(join, subject):
     node = await join(node_id="n-8")
     refusals = Refusals()
     node.wire.add_listener(refusals)
-    node.wire.publish(subject, b"", reply="_INBOX_n-8.x.1")
+    node.wire.publish(subject, b"", reply="_INBOX.node.n-8.x.1")
     assert await soon(refusals.subjects.get()) == subject.lower()
 
 
 @pytest.mark.parametrize(
     "subject",
-    [">", "_INBOX_n-other.>", "_INBOX_*.>", "gl.>", "gl.up.*.>", "gl.hint.*", "gl.node.n-other.>"],
+    [">", "_INBOX.node.n-other.>", "_INBOX.node.*.>", "gl.>", "gl.up.*.>", "gl.hint.*", "gl.node.n-other.>"],
 )
 async def test_a_node_hears_nothing_of_others(join, subject):
     service = await join("svc-f")
@@ -152,7 +152,7 @@ async def test_a_node_hears_nothing_of_others(join, subject):
     heard: list[Delivery] = []
     node.wire.subscribe(subject, heard.append)
     await node.flush()
-    targets = ("_INBOX_n-other.t.1", "gl.up.n-other.x", "gl.hint.n-other", "gl.node.n-other.x")
+    targets = ("_INBOX.node.n-other.t.1", "gl.up.n-other.x", "gl.hint.n-other", "gl.node.n-other.x")
     for target in targets:
         service.wire.publish(target, b"private")
     own = asyncio.Event()
@@ -176,10 +176,10 @@ async def test_a_server_is_no_nodes_deputy(join):
     node = await join(node_id="n-11")
     victim = await join(node_id="n-12")
     heard = []
-    victim.wire.subscribe("_INBOX_n-12.>", heard.append)
+    victim.wire.subscribe("_INBOX.node.n-12.>", heard.append)
     await victim.flush()
     subject = subjects.method_subject("gl.up.n-11", f"/{SERVICE}/Say")
-    node.wire.publish(subject, b"", reply="_INBOX_n-12.token.1")
+    node.wire.publish(subject, b"", reply="_INBOX.node.n-12.token.1")
     answer = await stub(node).Say(echo_pb2.SayRequest(text="after"))  # same path, after it
     assert answer.text == "after"
     await victim.flush()
@@ -201,8 +201,8 @@ async def test_one_node_cannot_take_all_places(join):
 async def test_services_may_use_jetstream(join):
     service = await join("svc-l")
     answers: asyncio.Queue[Delivery] = asyncio.Queue()
-    service.wire.subscribe("_INBOX_svc_svc-l.js", answers.put_nowait)
-    service.wire.publish("$JS.API.INFO", b"", reply="_INBOX_svc_svc-l.js")
+    service.wire.subscribe("_INBOX.svc.svc-l.js", answers.put_nowait)
+    service.wire.publish("$JS.API.INFO", b"", reply="_INBOX.svc.svc-l.js")
     assert "error" not in json.loads((await soon(answers.get())).payload)
 
 

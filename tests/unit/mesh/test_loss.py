@@ -65,7 +65,7 @@ async def setup():
 
 
 def inboxes(delivery):
-    return delivery.subject.startswith("_INBOX_svc_caller")
+    return delivery.subject.startswith("_INBOX.svc.caller")
 
 
 async def ending(call):
