@@ -17,6 +17,7 @@ from gridlease_mesh import status
 
 A = TypeVar("A", bound=Message)
 
+FIRST_PATIENCE_S = 10.0  # a wrong endpoint is told soon; a restart of the door takes less
 _FIRST_PAUSE_S = 0.1
 _LAST_PAUSE_S = 2.0
 _OPTIONS = (
@@ -35,7 +36,8 @@ class Connection:
         endpoint: "host:port", or "https://host:port" for TLS.
         api_key: sent with every call.
         timeout_s: of one call.
-        patience_s: how long a call or a stream outlives an absent platform.
+        patience_s: how long a call or a stream outlives an absent platform; at most
+            ``FIRST_PATIENCE_S`` while this connection has never had an answer.
         ca_file: PEM of the authority to trust instead of the system's.
     """
 
@@ -49,7 +51,8 @@ class Connection:
         ca_file: Path | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.patience_s = patience_s
+        self._patience_s = patience_s
+        self._answered = False
         self._timeout_s = timeout_s
         self._metadata = (("authorization", f"Bearer {api_key}"),)
         self.channel = _open(endpoint, ca_file)
@@ -66,7 +69,7 @@ class Connection:
         Raises:
             Fault: what the platform said; Unreachable when it said nothing in time.
         """
-        patience = Patience(self.patience_s if again else 0.0)
+        patience = Patience(self.patience if again else _none)
         while True:
             try:
                 options = {"metadata": self._metadata, "timeout": self._timeout_s}
@@ -75,7 +78,12 @@ class Connection:
                 await patience.bear(self.fault(error))
             else:
                 assert isinstance(got, answer), type(got)
+                self._answered = True
                 return got
+
+    def patience(self) -> float:
+        """How many seconds without progress to bear now: few where nothing ever answered."""
+        return self._patience_s if self._answered else min(self._patience_s, FIRST_PATIENCE_S)
 
     def open(self, method: Callable[..., Any], request: Any) -> Any:
         """A stream of answers, without a deadline of its own: the caller ends it."""
@@ -84,6 +92,7 @@ class Connection:
     def fault(self, error: grpc.aio.AioRpcError) -> Fault:
         """What a failed call means."""
         fault = status.fault_from_error(error)
+        self._answered |= error.code() is not grpc.StatusCode.UNAVAILABLE
         if isinstance(fault, Unreachable) and fault.reason == error.code().name:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 return Unreachable(
@@ -100,10 +109,14 @@ class Connection:
         await self.channel.close()
 
 
+def _none() -> float:
+    return 0.0
+
+
 class Patience:
     """Counts how long it has been without progress, and paces new attempts."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: Callable[[], float]) -> None:
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
         self.progress()
@@ -126,7 +139,7 @@ class Patience:
         if fault.reason == "RATE_LIMITED" and fault.retry_after_ms is not None:
             passing, hinted_s = True, fault.retry_after_ms / 1_000
         pause_s = max(self._pause_s * random.uniform(0.5, 1.0), hinted_s)  # noqa: S311 - jitter
-        if not passing or self._loop.time() - self._since + pause_s > self._limit_s:
+        if not passing or self._loop.time() - self._since + pause_s > self._limit_s():
             raise fault
         await asyncio.sleep(pause_s)
         self._pause_s = min(self._pause_s * 2, _LAST_PAUSE_S)

@@ -42,7 +42,7 @@ class JobCalls:
 
     async def upload_bundle(self, content: bytes) -> str:
         """Upload a tar archive; its digest."""
-        patience = Patience(self._on.patience_s)
+        patience = Patience(self._on.patience)
         while True:
             pieces = (
                 pb.UploadBundleRequest(content=content[at : at + _PIECE_BYTES])
@@ -87,7 +87,7 @@ class JobCalls:
 
     async def watch(self, name: str) -> AsyncGenerator[job_pb2.Job, None]:
         """A job at once and after each change, until it has ended."""
-        patience = Patience(self._on.patience_s)
+        patience = Patience(self._on.patience)
         request = pb.WatchJobRequest(name=name)
         seen = -1
         while True:
@@ -119,7 +119,7 @@ class JobCalls:
         self, name: str, *, follow: bool = False, task_index: int = 0
     ) -> AsyncGenerator[bytes, None]:
         """A job's output, without a gap or a repeat; with ``follow``, until it has ended."""
-        patience = Patience(self._on.patience_s)
+        patience = Patience(self._on.patience)
         request = pb.ReadJobLogsRequest(name=name, task_index=task_index, follow=follow)
         while True:
             stream = self._on.open(self._on.jobs.ReadJobLogs, request)
@@ -145,7 +145,7 @@ class JobCalls:
         self, name: str, path: str, *, task_index: int = 0
     ) -> AsyncGenerator[bytes, None]:
         """One of those files, in pieces."""
-        patience = Patience(self._on.patience_s)
+        patience = Patience(self._on.patience)
         request = pb.ReadArtefactRequest(name=name, task_index=task_index, path=path)
         got = 0
         while True:
@@ -178,7 +178,7 @@ class JobCalls:
         self, *, after: int = 0, entity: str = ""
     ) -> AsyncGenerator[fleet_pb2.Event, None]:
         """Events after a sequence number, and on as they happen."""
-        patience = Patience(self._on.patience_s)
+        patience = Patience(self._on.patience)
         request = pb.WatchEventsRequest(after_sequence=after, entity=entity)
         while True:
             stream = self._on.open(self._on.jobs.WatchEvents, request)

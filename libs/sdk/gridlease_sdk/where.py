@@ -1,7 +1,7 @@
 """Where the door is and with which key to come in.
 
 In this order: what is given, GRIDLEASE_ENDPOINT and GRIDLEASE_API_KEY, the client file that the
-platform's first start wrote (GRIDLEASE_CLIENT_FILE, else .state/client.json).
+platform's first start wrote (GRIDLEASE_CLIENT_FILE, else .state/main/client.json).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gridlease_kernel.faults import Invalid, Precondition, Unauthenticated
 
-DEFAULT_FILE = Path(".state/client.json")
+DEFAULT_FILE = Path(".state/main/client.json")
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,8 @@ async def serve(settings: Settings) -> None:
     Raises:
         Fault: it cannot start, with what to do.
     """
+    if settings.ready_file is not None:
+        settings.ready_file.unlink(missing_ok=True)  # one that was killed left it
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -257,7 +259,9 @@ def _ready(path: Path | None) -> Iterator[None]:
     """Say that we serve, with our pid, for as long as the block runs."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{os.getpid()}\n", encoding="ascii")
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        part.write_text(f"{os.getpid()}\n", encoding="ascii")
+        part.replace(path)
     try:
         yield
     finally:
