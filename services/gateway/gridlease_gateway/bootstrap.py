@@ -27,7 +27,6 @@ from grpc_reflection.v1alpha import reflection
 from gridlease_gateway import first_start
 from gridlease_gateway.adapters import edge
 from gridlease_gateway.adapters.folder import BundleFolder
-from gridlease_gateway.adapters.inside import Inside
 from gridlease_gateway.adapters.postgres import (
     PostgresAccess,
     PostgresAudit,
@@ -40,6 +39,7 @@ from gridlease_gateway.calls import Call
 from gridlease_gateway.domain.rates import Rate
 from gridlease_gateway.door import Door
 from gridlease_gateway.guard import Guard
+from gridlease_gateway.inside import Inside
 from gridlease_gateway.methods import Method, public_methods, table
 from gridlease_gateway.rpc.access import Access
 from gridlease_gateway.rpc.billing import Billing

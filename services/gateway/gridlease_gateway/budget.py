@@ -12,9 +12,9 @@ from gridlease.type.v1 import money_pb2
 from gridlease_kernel.faults import Fault, Invalid, Missing
 from gridlease_kernel.money import Money
 
-from gridlease_gateway.adapters.inside import Inside
 from gridlease_gateway.domain import offers
 from gridlease_gateway.domain.offers import Ask, PriceTag, Stock
+from gridlease_gateway.inside import Inside
 
 _LOG = logging.getLogger(__name__)
 _HOUR_MS = 3_600_000

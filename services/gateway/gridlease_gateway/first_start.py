@@ -18,9 +18,9 @@ from gridlease.billing.v1 import account_pb2
 from gridlease_kernel.faults import Fault, Precondition, Unauthenticated
 from gridlease_kernel.ids import Ids
 
-from gridlease_gateway.adapters.inside import Inside
 from gridlease_gateway.domain import keys
 from gridlease_gateway.domain.keys import Role
+from gridlease_gateway.inside import Inside
 from gridlease_gateway.ports import AccessStore, FirstStartStore
 from gridlease_gateway.rpc.access import new_key
 

@@ -10,10 +10,10 @@ from gridlease.gateway.v1 import gateway_pb2 as pb
 from gridlease_kernel.faults import Missing
 from gridlease_kernel.ids import Ids
 
-from gridlease_gateway.adapters.inside import Inside
 from gridlease_gateway.budget import Prices, duration_ms
 from gridlease_gateway.calls import Call
 from gridlease_gateway.domain import names
+from gridlease_gateway.inside import Inside
 from gridlease_gateway.ports import AccessStore
 from gridlease_gateway.rpc.jobs import get_job
 

@@ -18,8 +18,8 @@ from gridlease.gateway.v1 import gateway_pb2 as pb
 from gridlease.type.v1 import job_pb2 as types
 from gridlease_kernel.faults import Fault, Missing, Precondition, Unreachable
 
-from gridlease_gateway.adapters.inside import Inside, Patience, fault_of
 from gridlease_gateway.calls import Call
+from gridlease_gateway.inside import Inside, Patience, fault_of
 from gridlease_gateway.rpc.jobs import ENDED, get_job, stream_over, watch_job
 
 ATTEMPT_BYTES: Final = 1 << 40

@@ -11,10 +11,10 @@ from gridlease.type.v1 import fleet_pb2 as types
 from gridlease.type.v1 import job_pb2 as job_types
 from gridlease_kernel.faults import Missing
 
-from gridlease_gateway.adapters.inside import Inside
 from gridlease_gateway.budget import Prices
 from gridlease_gateway.calls import Call
 from gridlease_gateway.domain import names, offers
+from gridlease_gateway.inside import Inside
 
 
 class Fleet:

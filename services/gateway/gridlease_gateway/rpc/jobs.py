@@ -13,11 +13,11 @@ from gridlease.type.v1 import job_pb2 as types
 from gridlease_kernel.faults import Fault, Invalid, Late, Missing, Unreachable
 from gridlease_kernel.ids import Ids
 
-from gridlease_gateway.adapters.inside import Inside, Patience, fault_of
 from gridlease_gateway.budget import BudgetCheck
 from gridlease_gateway.calls import Call
 from gridlease_gateway.domain import names
 from gridlease_gateway.domain.keys import Caller, Role
+from gridlease_gateway.inside import Inside, Patience, fault_of
 from gridlease_gateway.ports import AccessStore, BundleIndex
 
 ENDED = (types.JOB_STATE_SUCCEEDED, types.JOB_STATE_FAILED, types.JOB_STATE_CANCELLED)
