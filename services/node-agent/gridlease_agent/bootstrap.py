@@ -52,6 +52,7 @@ from gridlease_agent.watch import Watch
 _LOG = logging.getLogger(__name__)
 _STOP_S = 2.0
 _CONNECT_S = 10.0
+_DEVICES_KEPT = "devices: found and listed, and not lent: no sandbox can be given one yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def real_body(state: Path, settings: Settings) -> Body:
         lent_memory_bytes(facts.memory.usable_bytes, settings.memory_reserve_bytes),
         _disk_bytes(state, facts, settings),
         runtime.name,
-        runtime.unenforced,
+        (*runtime.unenforced, *([_DEVICES_KEPT] if facts.devices else [])),
         _version(),
     )
     return Body(facts, Sandboxes(state, runtime), lending)
@@ -214,7 +215,8 @@ class Node:
         book = recover(store, self._host, scheduler, body.sandboxes, files, devices, RandomIds())
         self.book = book
         watch = Watch(files, book.work)
-        scrubber = Scrubber(book, body.sandboxes, files, SystemClock())
+        emulated = body.facts.emulated
+        scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), emulated=emulated)
         reconciler = self._reconciler(bus, book, files, watch, scrubber)
         jitter = random.Random()  # noqa: S311 - spreads questions in time
         syncer = Syncer(

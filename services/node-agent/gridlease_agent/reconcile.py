@@ -171,7 +171,8 @@ class Reconciler:
             case step.Stop(lease_id, by_ns, reason):
                 self._stop(lease_id, by_ns, reason, now)
             case step.Scrub(devices):
-                self._run_beside("scrub", self._scrubber.scrub(devices))
+                if possible := self._scrubber.possible(devices):
+                    self._run_beside("scrub", self._scrubber.scrub(possible))
             case step.Delete(lease_id):
                 await asyncio.to_thread(self._files.discard, lease_id)
                 await self._book.change(lambda spool: _without(spool, lease_id))

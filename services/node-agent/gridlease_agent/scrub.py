@@ -23,11 +23,21 @@ _PRUNE_S = 3600.0
 class Scrubber:
     """Scrubs, verifies, and puts it on record, in this order."""
 
-    def __init__(self, book: Book, sandboxes: SandboxRunner, files: Files, clock: Clock) -> None:
+    def __init__(
+        self, book: Book, sandboxes: SandboxRunner, files: Files, clock: Clock, *, emulated: bool
+    ) -> None:
         self._book = book
         self._sandboxes = sandboxes
         self._files = files
         self._clock = clock
+        self._emulated = emulated
+
+    def possible(self, devices: Collection[str]) -> frozenset[str]:
+        """Those that this node knows how to scrub; the others stay dirty, and nothing starts
+        on them [T 17]."""
+        return frozenset(
+            device for device in devices if device.startswith(SCRATCH) or self._emulated
+        )
 
     async def prune(self) -> None:
         """Until cancelled: what is kept of tasks leaves when its time is over."""
@@ -41,8 +51,7 @@ class Scrubber:
         folders = sorted(device for device in devices if device.startswith(SCRATCH))
         clean = [each for each in folders if await self._wipe(each.removeprefix(SCRATCH))]
         if len(clean) == len(folders):
-            # A device has no memory of its own that outlives its sandbox here, or is emulated;
-            # no sandbox is on it, for the step named only devices that nothing holds.
+            # Emulated devices hold nothing; the step named only those that no sandbox is on.
             clean = sorted(devices)
         if clean:
             await self._book.change(lambda spool: lease.scrubbed(spool, clean))
