@@ -52,6 +52,7 @@ from gridlease_agent.watch import Watch
 _LOG = logging.getLogger(__name__)
 _STOP_S = 2.0
 _CONNECT_S = 10.0
+_SETTLE_S = 5.0
 _DEVICES_KEPT = "devices: found and listed, and not lent: no sandbox can be given one yet"
 
 
@@ -205,8 +206,7 @@ class Node:
 
     async def _serve(self, bus: Bus) -> None:
         settings, body = self._settings, self._body
-        answer_s = min(10.0, max(2.0, settings.renew_retry_ms / 1000))
-        scheduler = SchedulerCalls(bus, answer_s)
+        scheduler = SchedulerCalls(bus, min(10.0, max(2.0, settings.renew_retry_ms / 1000)))
         files = LeaseFiles(
             self._state, kept_bytes=settings.kept_bytes, kept_hours=settings.kept_hours
         )
@@ -215,26 +215,7 @@ class Node:
         book = recover(store, self._host, scheduler, body.sandboxes, files, devices, RandomIds())
         self.book = book
         watch = Watch(files, book.work)
-        emulated = body.facts.emulated
-        scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), emulated=emulated)
-        reconciler = self._reconciler(bus, book, files, watch, scrubber)
-        jitter = random.Random()  # noqa: S311 - spreads questions in time
-        syncer = Syncer(
-            book,
-            self._host,
-            scheduler,
-            devices,
-            settings.slow_tick_ms,
-            jitter,
-        )
-        reporter = Reporter(
-            scheduler,
-            lambda: inventory(
-                body.facts, body.lending, self._environments.names(), book.spool.dirty
-            ),
-            settings.slow_tick_ms,
-            self._site,
-        )
+        reporter = self._reporter(scheduler, book)
         server = bus.server(interceptors=(FaultsToStatus(),))
         files_pb2_grpc.add_TaskFileServiceServicer_to_server(TaskFiles(book, files), server)
         await server.start()
@@ -247,21 +228,48 @@ class Node:
             reporter.again()
 
         bus.on_connected(connected)
-        await bus.flush()
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(reporter.run(), name="report")
-                group.create_task(syncer.run(), name="sync")
-                group.create_task(reconciler.run(), name="reconcile")
-                group.create_task(scrubber.prune(), name="prune")
-                await reporter.reported.wait()
-                self.ready.set()
-                _LOG.info("the node serves", extra={"node": self._credential.node_id})
+            await self._loop(bus, scheduler, book, files, watch, reporter)
         finally:
             stop_hints()
             await server.stop(_STOP_S)
             watch.close()
             await book.close()
+
+    async def _loop(
+        self,
+        bus: Bus,
+        scheduler: SchedulerCalls,
+        book: Book,
+        files: LeaseFiles,
+        watch: Watch,
+        reporter: Reporter,
+    ) -> None:
+        body, tick_ms = self._body, self._settings.slow_tick_ms
+        emulated = body.facts.emulated
+        scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), emulated=emulated)
+        devices = [device.id for device in body.facts.devices]
+        syncer = Syncer(book, self._host, scheduler, devices, tick_ms, _jitter())
+        reconciler = self._reconciler(bus, book, files, watch, scrubber)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reporter.run(), name="report")
+            group.create_task(syncer.run(), name="sync")
+            group.create_task(reconciler.run(), name="reconcile")
+            group.create_task(scrubber.prune(), name="prune")
+            await reporter.reported.wait()
+            self.ready.set()
+            _LOG.info("the node serves", extra={"node": self._credential.node_id})
+
+    def _reporter(self, scheduler: SchedulerCalls, book: Book) -> Reporter:
+        body = self._body
+        return Reporter(
+            scheduler,
+            lambda: inventory(
+                body.facts, body.lending, self._environments.names(), book.spool.dirty
+            ),
+            self._settings.slow_tick_ms,
+            self._site,
+        )
 
     def _reconciler(
         self, bus: Bus, book: Book, files: LeaseFiles, watch: Watch, scrubber: Scrubber
@@ -270,8 +278,8 @@ class Node:
         bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)
         shell = read_host().shell
         preparer = Preparer(self._credential.node_id, files, bundles, self._environments, shell)
-        jitter = random.Random()  # noqa: S311 - spreads questions in time
-        settler = Settler(book, self._host, BillingCalls(bus, 5.0), settings.renew_retry_ms, jitter)
+        billing = BillingCalls(bus, _SETTLE_S)
+        settler = Settler(book, self._host, billing, settings.renew_retry_ms, _jitter())
         return Reconciler(
             book,
             self._host,
@@ -283,3 +291,7 @@ class Node:
             watch,
             settings.grace_ms,
         )
+
+
+def _jitter() -> random.Random:
+    return random.Random()  # noqa: S311 - spreads questions in time

@@ -5,7 +5,7 @@ import stat
 
 import asyncpg
 from gridlease.gateway.v1 import gateway_pb2 as pb
-from gridlease_gateway.bootstrap import gateway
+from gridlease_gateway.bootstrap import gateway, new_keys
 from gridlease_testkit.waiting import eventually
 
 
@@ -46,3 +46,14 @@ async def test_a_start_that_crashed_before_naming_its_file_is_finished(world):
         again = json.loads(path.read_text())
     assert again["operator_key"] == world.keys["operator_key"]
     assert not list(path.parent.glob("*.part"))
+
+
+async def test_who_lost_the_client_file_makes_new_keys(world):
+    world.settings.client_file.unlink()
+    await new_keys(world.settings)
+    keys = json.loads(world.settings.client_file.read_text())
+    assert keys["operator_key"] != world.keys["operator_key"]
+    caller = await world.stub("AccessService", keys["operator_key"]).GetCaller(
+        pb.GetCallerRequest()
+    )
+    assert caller.role == pb.ROLE_OPERATOR

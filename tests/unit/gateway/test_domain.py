@@ -120,7 +120,7 @@ PRICES = [
 @pytest.mark.parametrize(
     ("ask", "chips"),
     [
-        (Ask(("a100",), True, 0, 0, 1_000, 2), ["A100-40GB", "A100-80GB"]),
+        (Ask(("a100",), True, 0, 0, 1_000, 2), ["A100-40GB"]),  # a real one before an emulated
         (Ask(("A100",), True, 50 << 30, 0, 1_000, 2), ["A100-80GB"]),
         (Ask((), True, 0, 0, 1_000, 3), ["A100-80GB"]),
         (Ask((), False, 0, 0, 250, 2), ["cpu-x86-64"]),
