@@ -1,4 +1,7 @@
-"""``python -m gridlease_gateway``: settings from the environment, logs on standard error."""
+"""``python -m gridlease_gateway``: settings from the environment, logs on standard error.
+
+With ``--new-keys`` it serves nothing, but writes new first keys to GRIDLEASE_CLIENT_FILE.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import sys
 from gridlease_kernel.faults import Fault
 from gridlease_mesh import logs
 
-from gridlease_gateway.bootstrap import serve
+from gridlease_gateway.bootstrap import new_keys, serve
 from gridlease_gateway.settings import load
 
 _LOG = logging.getLogger(__name__)
@@ -22,7 +25,7 @@ def main() -> int:
     try:
         settings = load(os.environ)
         logs.set_up("gateway", level=settings.log_level)
-        asyncio.run(serve(settings))
+        asyncio.run(new_keys(settings) if "--new-keys" in sys.argv[1:] else serve(settings))
     except Fault as fault:
         _LOG.critical("%s", fault, extra={"reason": fault.reason, "field": fault.field})
         return 1

@@ -187,17 +187,33 @@ async def _first_start(
     settings: Settings, pool: Pool, inside: Inside, port: int, stack: contextlib.AsyncExitStack
 ) -> None:
     store = PostgresFirstStart(pool)
+    endpoint = _endpoint(settings, port)
+    access, ids = PostgresAccess(pool), RandomIds()
+    await first_start.make_keys(store, access, ids, endpoint, settings.client_file)
+    await _background(stack, first_start.pay_in(inside, store, settings.first_credit_nano))
+
+
+def _endpoint(settings: Settings, port: int) -> str:
+    """Where clients on this host reach us."""
     host, _ = settings.address()
     reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared only
     scheme = "https://" if settings.gateway_tls_cert else ""
-    await first_start.make_keys(
-        store,
-        PostgresAccess(pool),
-        RandomIds(),
-        f"{scheme}{reach}:{port}",
-        settings.client_file,
-    )
-    await _background(stack, first_start.pay_in(inside, store, settings.first_credit_nano))
+    return f"{scheme}{reach}:{port}"
+
+
+async def new_keys(settings: Settings) -> None:
+    """Write new first keys to the client file, for an operator who lost it.
+
+    Raises:
+        Precondition: there was no first start, or the file cannot be written.
+    """
+    pool = await _database(settings)
+    try:
+        endpoint = _endpoint(settings, settings.address()[1])
+        access = PostgresAccess(pool)
+        await first_start.replace_keys(access, RandomIds(), endpoint, settings.client_file)
+    finally:
+        await pool.close()
 
 
 async def _open(server: grpc.aio.Server, door: Door, methods: Mapping[str, Method]) -> None:

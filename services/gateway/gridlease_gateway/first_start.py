@@ -47,13 +47,7 @@ async def make_keys(
     """
     operator, operator_key = new_key(ids, Role.OPERATOR, None, "first operator")
     tenant, tenant_key = new_key(ids, Role.TENANT, PROJECT, "first tenant")
-    content = {
-        "endpoint": endpoint,
-        "operator_key": operator_key,
-        "tenant_key": tenant_key,
-        "tenant": f"tenants/{TENANT}",
-        "project": f"projects/{PROJECT}",
-    }
+    content = _content(endpoint, operator_key, tenant_key)
     part = None
     if client_file is not None and not await asyncio.to_thread(client_file.exists):
         part = client_file.with_name(f"{client_file.name}.{operator.id}{_PART}")
@@ -72,6 +66,41 @@ async def make_keys(
         for left in await asyncio.to_thread(_parts, client_file):
             await _recover(access, left, client_file)
         await asyncio.to_thread(_point_to, client_file, endpoint)
+
+
+async def replace_keys(
+    access: AccessStore, ids: Ids, endpoint: str, client_file: Path | None
+) -> None:
+    """Make new first keys for an operator who lost the client file; the old ones stay good.
+
+    Raises:
+        Precondition: CLIENT_FILE or NO_FIRST_START.
+    """
+    if client_file is None or await access.tenant_of(PROJECT) is None:
+        raise Precondition(
+            "There is no first tenant yet, or no file to write its key to.",
+            reason="NO_FIRST_START",
+            field="GRIDLEASE_CLIENT_FILE",
+            remedy="Start the gateway once, and set GRIDLEASE_CLIENT_FILE.",
+        )
+    operator, operator_key = new_key(ids, Role.OPERATOR, None, "replaced operator")
+    tenant, tenant_key = new_key(ids, Role.TENANT, PROJECT, "replaced tenant")
+    part = client_file.with_name(f"{client_file.name}.{operator.id}{_PART}")
+    content = _content(endpoint, operator_key, tenant_key)
+    await asyncio.to_thread(_write_private, part, content)
+    for key in (operator, tenant):
+        await access.add_key(key)
+    await asyncio.to_thread(part.replace, client_file)
+
+
+def _content(endpoint: str, operator_key: str, tenant_key: str) -> dict[str, str]:
+    return {
+        "endpoint": endpoint,
+        "operator_key": operator_key,
+        "tenant_key": tenant_key,
+        "tenant": f"tenants/{TENANT}",
+        "project": f"projects/{PROJECT}",
+    }
 
 
 async def pay_in(inside: Inside, store: FirstStartStore, amount_nano: int) -> None:

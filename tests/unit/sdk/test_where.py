@@ -24,8 +24,8 @@ def test_the_order(client_file, monkeypatch, tmp_path):
     assert where.find({**named, "GRIDLEASE_API_KEY": "e"}) == Where("h:1", "e")
     assert where.find({**named, "GRIDLEASE_API_KEY": "e"}, api_key="g") == Where("h:1", "g")
     assert where.find({}, client_file=client_file, endpoint="z:9") == Where("z:9", "t")
-    (tmp_path / ".state").mkdir()
-    client_file.rename(tmp_path / ".state" / "client.json")
+    (tmp_path / where.DEFAULT_FILE).parent.mkdir(parents=True)
+    client_file.rename(tmp_path / where.DEFAULT_FILE)
     assert where.find({}) == Where("h:1", "t")
 
 

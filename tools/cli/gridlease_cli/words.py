@@ -57,7 +57,8 @@ def ago(moment: Timestamp) -> str:
     """How long ago; "-" for never."""
     if not moment.seconds:
         return "-"
-    return span(max(0, time.time_ns() - moment.ToNanoseconds()) // 1_000_000_000 * 1_000_000_000)
+    seconds = max(0, time.time_ns() - moment.ToNanoseconds()) // 1_000_000_000
+    return f"{seconds}s" if seconds < 60 else span(seconds * 1_000_000_000)
 
 
 def clock(moment: Timestamp) -> str:

@@ -71,14 +71,21 @@ def on_offer(stock: Iterable[Stock], prices: Iterable[PriceTag], chip: str = "")
 def candidates(
     ask: Ask, stock: Sequence[Stock], prices: Sequence[PriceTag]
 ) -> list[tuple[int, str]]:
-    """(price, chip) that the request could take, cheapest first: in stock, else in the price book.
+    """(price, chip) that the request could take, cheapest first.
 
-    A chip that nobody has still has a price, and the tenant may want to know it.
+    From what real nodes have, else what emulated ones have, else the price book: a chip that
+    nobody has still has a price, and the tenant may want to know it.
     """
     stocked = [it for it in stock if _fits(ask, it)]
-    chips = {it.chip for it in stocked} or {it.chip for it in prices if _sold(ask, it.chip)}
-    fitting = [it for it in prices if it.chip in chips and it.tier == ask.tier]
-    return sorted((it.price_nano_per_hour, it.chip) for it in fitting)
+    real = {it.chip for it in stocked if not it.emulated}
+    emulated = {it.chip for it in stocked if it.emulated}
+    listed = {it.chip for it in prices if _sold(ask, it.chip)}
+    at_tier = [it for it in prices if it.tier == ask.tier]
+    for chips in (real, emulated, listed):
+        fitting = [(it.price_nano_per_hour, it.chip) for it in at_tier if it.chip in chips]
+        if fitting:
+            return sorted(fitting)
+    return []
 
 
 def with_default_tier(ask: Ask) -> Ask:
