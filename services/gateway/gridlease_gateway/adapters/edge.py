@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -62,7 +63,7 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
     host, port = settings.address()
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        if settings.gateway_tls_cert and settings.gateway_tls_key:
+        if settings.gateway_tls_cert or settings.gateway_tls_key:
             return server.add_secure_port(address, _credentials(settings))
         return server.add_insecure_port(address)
     except RuntimeError as error:
@@ -89,10 +90,10 @@ def options(settings: Settings) -> Sequence[tuple[str, int]]:
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials:
-    assert settings.gateway_tls_cert is not None
-    assert settings.gateway_tls_key is not None
+    files = (settings.gateway_tls_key, settings.gateway_tls_cert)
     try:
-        pair = (settings.gateway_tls_key.read_bytes(), settings.gateway_tls_cert.read_bytes())
+        # One without the other is a mistake, never a door without TLS.
+        pair = [(it or Path("(not set)")).read_bytes() for it in files]
     except OSError as error:
         raise Precondition(
             f"The TLS files cannot be read: {error}",
@@ -100,7 +101,7 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
             field="GRIDLEASE_GATEWAY_TLS_CERT",
             remedy="Name a PEM certificate and its key, readable by this user.",
         ) from error
-    return grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([(pair[0], pair[1])])
 
 
 def _handler(door: Door, method: Method) -> Any:

@@ -38,8 +38,11 @@ class Files:
     ) -> AsyncIterator[Message]:
         offset = request.offset_bytes
         patience = Patience(_FOLLOW_PATIENCE_S if request.follow else _READ_PATIENCE_S)
+        ended = Patience(_READ_PATIENCE_S)  # the node of an ended job may never come back
         while call.left_s() > 0:
             job = await get_job(self._inside, call, request.name)
+            if job.state not in ENDED:
+                ended.progress()
             task = _task(job, request.task_index)
             if task is None or not task.lease:
                 if not request.follow or job.state in ENDED:
@@ -56,10 +59,11 @@ class Files:
                         fault = piece
                         break
                     patience.progress()
+                    ended.progress()
                     offset = base + piece.next_offset_bytes
                     yield pb.ReadJobLogsResponse(content=piece.content, next_offset_bytes=offset)
             if fault is not None:
-                await patience.bear(_passing(fault, job))
+                await (ended if job.state in ENDED else patience).bear(_passing(fault, job))
             elif not request.follow or job.state in ENDED:
                 return
             else:
