@@ -129,7 +129,7 @@ global___NodeIdentity = NodeIdentity
 
 @typing.final
 class DeviceReadings(google.protobuf.message.Message):
-    """Readings of devices: in each column one value a device, less the value in the key report. A column without values equals the key report's."""
+    """Readings of devices: in each column one value a device. Energy, sizes and times are sent less their value in the key report, the rest as they are. A column without values equals the key report's; in a key report, zeros."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -189,7 +189,7 @@ global___DeviceReadings = DeviceReadings
 
 @typing.final
 class HostReadings(google.protobuf.message.Message):
-    """Readings of the host; packed as those of devices, in one row."""
+    """Readings of the host, each less its value in the key report."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -201,46 +201,32 @@ class HostReadings(google.protobuf.message.Message):
     POWER_MW_FIELD_NUMBER: builtins.int
     TEMPERATURE_MILLI_C_FIELD_NUMBER: builtins.int
     QUALITY_FIELD_NUMBER: builtins.int
+    cpu_ns: builtins.int
+    """CPU time used by all, in nanoseconds since boot."""
+    memory_used_bytes: builtins.int
+    """Memory in use, in bytes."""
+    network_received_bytes: builtins.int
+    """Bytes received on all networks since boot."""
+    network_sent_bytes: builtins.int
+    """Bytes sent on all networks since boot."""
+    disk_used_bytes: builtins.int
+    """Disk in use where tasks write, in bytes."""
+    power_mw: builtins.int
+    """Power drawn by the whole board, in milliwatts."""
+    temperature_milli_c: builtins.int
+    """Temperature, in thousandths of a degree Celsius."""
     quality: builtins.bytes
-    """A Quality a byte, as with devices."""
-    @property
-    def cpu_ns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """CPU time used by all, in nanoseconds since boot."""
-
-    @property
-    def memory_used_bytes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Memory in use, in bytes."""
-
-    @property
-    def network_received_bytes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Bytes received on all networks since boot."""
-
-    @property
-    def network_sent_bytes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Bytes sent on all networks since boot."""
-
-    @property
-    def disk_used_bytes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Disk in use where tasks write, in bytes."""
-
-    @property
-    def power_mw(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Power drawn by the whole board, in milliwatts."""
-
-    @property
-    def temperature_milli_c(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Temperature, in thousandths of a degree Celsius."""
-
+    """A Quality a byte, for each value; empty = as in the key report."""
     def __init__(
         self,
         *,
-        cpu_ns: collections.abc.Iterable[builtins.int] | None = ...,
-        memory_used_bytes: collections.abc.Iterable[builtins.int] | None = ...,
-        network_received_bytes: collections.abc.Iterable[builtins.int] | None = ...,
-        network_sent_bytes: collections.abc.Iterable[builtins.int] | None = ...,
-        disk_used_bytes: collections.abc.Iterable[builtins.int] | None = ...,
-        power_mw: collections.abc.Iterable[builtins.int] | None = ...,
-        temperature_milli_c: collections.abc.Iterable[builtins.int] | None = ...,
+        cpu_ns: builtins.int = ...,
+        memory_used_bytes: builtins.int = ...,
+        network_received_bytes: builtins.int = ...,
+        network_sent_bytes: builtins.int = ...,
+        disk_used_bytes: builtins.int = ...,
+        power_mw: builtins.int = ...,
+        temperature_milli_c: builtins.int = ...,
         quality: builtins.bytes = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["cpu_ns", b"cpu_ns", "disk_used_bytes", b"disk_used_bytes", "memory_used_bytes", b"memory_used_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "power_mw", b"power_mw", "quality", b"quality", "temperature_milli_c", b"temperature_milli_c"]) -> None: ...
@@ -325,10 +311,10 @@ class NodeReport(google.protobuf.message.Message):
     time_unix_ms: builtins.int
     """When it was sampled, in milliseconds since 1970 by the node's wall clock."""
     key: builtins.int
-    """Sequence of the key report: the one whose values these are relative to; its own where it is one."""
+    """Sequence of the key report that this one builds on; its own where it is one."""
     @property
     def identity(self) -> global___NodeIdentity:
-        """Set in a key report only, whose values are absolute."""
+        """Set in a key report only, whose values are all as they are."""
 
     @property
     def devices(self) -> global___DeviceReadings:
