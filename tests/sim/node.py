@@ -210,7 +210,7 @@ class Node:
                 spool = agent.observe_exit(spool, row.lease_id, record)
                 self.asked_ns = None
         now = self.clocks()
-        self.disk = agent.ticked(spool, now)
+        self.disk = agent.ticked(spool, now, self.sandboxes)
         for row in self.disk.rows.values():
             if row.lease_id not in self.prepared and row.phase is Phase.KNOWN:
                 self.prepared[row.lease_id] = False

@@ -279,7 +279,7 @@ class Node:
         shell = read_host().shell
         preparer = Preparer(self._credential.node_id, files, bundles, self._environments, shell)
         billing = BillingCalls(bus, _SETTLE_S)
-        settler = Settler(book, self._host, billing, settings.renew_retry_ms, _jitter())
+        settler = Settler(book, self._host, sandboxes, billing, settings.renew_retry_ms, _jitter())
         return Reconciler(
             book,
             self._host,

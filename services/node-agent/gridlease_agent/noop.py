@@ -79,6 +79,9 @@ class NoopSandboxes:
             return Running(entry.started_ns, entry.started_wall_ns)
         return Exited(self._exit(entry, *over), entry.started_ns)
 
+    def runs(self, lease_id: str) -> bool:
+        return isinstance(self.inspect(lease_id), Running)
+
     def list(self) -> list[str]:
         with self._lock:
             return sorted(self._entries)

@@ -24,6 +24,7 @@ from gridlease_agent.sandbox import Absent, Exited, Running, SandboxRunner, Sand
 from gridlease_agent.sandbox import Deadline as ShimDeadline
 from gridlease_agent.scrub import Scrubber
 from gridlease_agent.settle import Settler
+from gridlease_agent.tick import tick
 from gridlease_agent.watch import Watch
 
 _LOG = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Reconciler:
         now = self._host.now()
         if now.boottime_ns - self._ticked_ns >= _TICK_NS:
             self._ticked_ns = now.boottime_ns
-            await self._book.change(lambda spool: lease.ticked(spool, now))
+            await tick(self._book, self._host, self._sandboxes)
         self._prepare_what_is_known()
         asked = None if self._book.ask_billing else self._settler.asked_ns
         steps = step.next_steps(

@@ -104,6 +104,7 @@ class SandboxRunner(Protocol):
     def stop(self, lease_id: str, notice_ms: int, reason: str = "STOPPED") -> None: ...
     def kill(self, lease_id: str) -> None: ...
     def inspect(self, lease_id: str) -> SandboxState: ...
+    def runs(self, lease_id: str) -> bool: ...
     def list(self) -> list[str]: ...
     def remove(self, lease_id: str) -> None: ...
 
@@ -219,6 +220,15 @@ class Sandboxes:
         if started is None:
             return Starting()
         return Running(since, started["wall_ns"])
+
+    def runs(self, lease_id: str) -> bool:
+        """Whether the task's first process lives at this very moment."""
+        started = shim.read_json(str(self.folder(lease_id) / "started.json"))
+        if not started or started["boot_id"] != shim.boot_id():
+            return False
+        pid = started["init_pid"]
+        same = shim.start_ticks(pid) == started["init_ticks"]
+        return same and shim.state_letter(pid) not in "ZX"
 
     @staticmethod
     def _unclaimed(folder: Path) -> SandboxState:

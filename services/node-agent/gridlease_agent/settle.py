@@ -12,6 +12,8 @@ from gridlease_agent.domain import lease
 from gridlease_agent.domain.lease import Answer
 from gridlease_agent.domain.spool import Clocks, Spool
 from gridlease_agent.ports import Billing, Host
+from gridlease_agent.sandbox import SandboxRunner
+from gridlease_agent.tick import tick
 
 _LOG = logging.getLogger(__name__)
 _JITTER = 0.1
@@ -21,10 +23,17 @@ class Settler:
     """Asks at half the tightest grant, then every ``retry_ms`` until it is answered."""
 
     def __init__(
-        self, book: Book, host: Host, billing: Billing, retry_ms: int, jitter: random.Random
+        self,
+        book: Book,
+        host: Host,
+        sandboxes: SandboxRunner,
+        billing: Billing,
+        retry_ms: int,
+        jitter: random.Random,
     ) -> None:
         self._book = book
         self._host = host
+        self._sandboxes = sandboxes
         self._billing = billing
         self._retry_ms = retry_ms
         self._jitter = jitter
@@ -38,8 +47,7 @@ class Settler:
 
     async def settle(self) -> None:
         """One question. Without an answer nothing is assumed either way [T 3]."""
-        ticked = self._host.now()
-        spool = await self._book.change(lambda spool: lease.ticked(spool, ticked))
+        spool = await tick(self._book, self._host, self._sandboxes)
         reports = lease.settle_report(spool)
         if not reports:
             return

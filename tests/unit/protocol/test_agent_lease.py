@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 S = 10**9
 WANTED = Wanted("a", ("d0",))
+ALIVE = frozenset({"a"})
 
 
 def at(seconds, boot="b1", raw=None):
@@ -143,27 +144,34 @@ class TestStart:
 
     def test_is_given_up_after_its_time(self):
         spool = known(replace(WANTED, start_by_ms=5_000))
-        assert row(core.ticked(spool, at(4))).phase is Phase.KNOWN
-        assert row(core.ticked(spool, at(5))).exit.reason == "START_BY_PASSED"
+        assert row(core.ticked(spool, at(4), ALIVE)).phase is Phase.KNOWN
+        assert row(core.ticked(spool, at(5), ALIVE)).exit.reason == "START_BY_PASSED"
 
 
 class TestMeter:
     def test_counts_from_ready_to_exit(self):
-        assert row(core.ticked(running(), at(10))).counters == {(1, "run"): 8 * S}
+        assert row(core.ticked(running(), at(10), ALIVE)).counters == {(1, "run"): 8 * S}
+
+    def test_a_task_not_seen_alive_is_not_counted_on(self):
+        spool = core.ticked(running(), at(10), ALIVE)
+        assert row(core.ticked(spool, at(20), ())).counters == {(1, "run"): 8 * S}
         ended = core.observe_exit(running(), "a", record(12))
         assert row(ended).counters == {(1, "run"): 10 * S}
         assert row(ended).exit.ran_ns == 10 * S
 
     def test_a_new_segment_counts_from_when_it_was_heard_of(self):
         spool = core.grant_answer(running(), at(60), at(62), answer(segment=2))
-        assert row(core.ticked(spool, at(70))).counters == {(1, "run"): 60 * S, (2, "run"): 8 * S}
+        assert row(core.ticked(spool, at(70), ALIVE)).counters == {
+            (1, "run"): 60 * S,
+            (2, "run"): 8 * S,
+        }
 
     @given(st.lists(st.integers(2, 10_000), max_size=8))
     def test_however_often_it_is_read_it_is_the_same(self, readings):
         spool = running()
         for seconds in sorted(readings):
-            spool = core.ticked(spool, at(seconds))
-        assert row(core.ticked(spool, at(10_000))).counters == {(1, "run"): 9_998 * S}
+            spool = core.ticked(spool, at(seconds), ALIVE)
+        assert row(core.ticked(spool, at(10_000), ALIVE)).counters == {(1, "run"): 9_998 * S}
 
 
 class TestRecover:
@@ -181,7 +189,7 @@ class TestRecover:
         assert row(core.recover(running(), at(50), {}, {})).exit.reason == "START_LOST"
 
     def test_a_reboot_ends_with_the_last_counters_on_disk(self):
-        spool = core.recover(core.ticked(running(), at(30)), at(1, boot="b2"), {}, {})
+        spool = core.recover(core.ticked(running(), at(30), ALIVE), at(1, boot="b2"), {}, {})
         assert (row(spool).exit.reason, row(spool).exit.ran_ns) == ("NODE_REBOOT", 28 * S)
 
     def test_a_reboot_voids_grants(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -31,15 +32,17 @@ def _parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="run the platform for use")
     down = verbs.add_parser("down", help="stop it cleanly")
     show = verbs.add_parser("demo", help="run the main job end to end and stop")
+    named = os.environ.get("GRIDLEASE_STATE")
     for verb, state in ((up, "main"), (down, "main"), (show, "demo")):
-        default = _ROOT / ".state" / state
+        default = Path(named) if named else _ROOT / ".state" / state
         verb.add_argument("--state", type=Path, default=default, help="state folder (%(default)s)")
     for verb in (up, show):
         verb.add_argument("--nats", help="URL of a NATS server to use instead of our own")
         verb.add_argument("--nats-creds", type=Path, help="credentials file for it")
         verb.add_argument("--postgres", help="DSN of a PostgreSQL (15 or newer) of yours")
         verb.add_argument("--fleet", type=int, default=0, help="add N emulated nodes")
-    up.add_argument("--port", type=int, default=DEFAULT_PORT, help="gateway port (%(default)s)")
+    port = int(os.environ.get("GRIDLEASE_PORT", DEFAULT_PORT))
+    up.add_argument("--port", type=int, default=port, help="gateway port (%(default)s)")
     up.add_argument("--node-nats", help="address of the broker that nodes are told")
     up.add_argument("--no-agent", action="store_true", help="do not lend this host")
     up.add_argument("-d", "--detach", action="store_true", help="in the background")
@@ -77,13 +80,13 @@ def up_arguments(options: Options) -> list[str]:
 
 def how_to_use(options: Options) -> list[str]:
     """What to type next."""
-    state = options.state
-    command = Path(sys.executable).parent / "gridlease"
+    activate = Path(sys.executable).parent / "activate"
     return [
         f"The platform is up at {options.endpoint} (gRPC, plaintext on the loopback).",
-        f"  export GRIDLEASE_CLIENT_FILE={state / 'client.json'}",
-        f"  {command} submit examples/train-digits/job.yaml --follow",
-        f"  ./dev down --state {state}",
+        f"  . {activate}",
+        f"  export GRIDLEASE_CLIENT_FILE={options.state / 'client.json'}",
+        "  gridlease submit examples/train-digits/job.yaml --follow",
+        f"  ./dev down --state {options.state}",
     ]
 
 

@@ -1,8 +1,8 @@
 """A lease's files on this node: its folder while it lives, and what is kept of it afterwards.
 
 ``leases/<lease>/`` belongs to the sandbox (see ``shim``); ``held.json`` in it names the devices,
-for an agent that has lost its spool. ``kept/<lease>/``: ``log``, ``files/`` (the outputs) and
-``artefacts.json`` (their list, written last: with it the keeping is complete).
+for an agent that has lost its spool. ``kept/<lease>/``: ``log``, the keeper's records, ``files/``
+(the outputs) and ``artefacts.json`` (their list, written last: with it the keeping is complete).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gridlease_agent.runtimes.spec import UID_BASE, UID_RANGE
 _LOG = logging.getLogger(__name__)
 _PIECE_BYTES = 1 << 20
 _MAX_FILES = 10_000
+_RECORDS = ("started.json", "exit.json")  # the keeper's own word on when it ran
 
 
 class LeaseFiles:
@@ -91,6 +92,9 @@ class LeaseFiles:
         (kept / "files").mkdir(parents=True, exist_ok=True, mode=0o700)
         if (folder / "log").exists():
             (folder / "log").replace(kept / "log")
+        for name in _RECORDS:
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, kept / name)
         left = self._kept_bytes
         for path in _matches(folder / "work", list(outputs)):
             source, target = folder / "work" / path, kept / "files" / path

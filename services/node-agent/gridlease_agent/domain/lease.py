@@ -14,7 +14,7 @@ to disk, commits, and only then uses it: sends, executes, hands a deadline to a 
     observe_ready(spool, lease_id, ready_ns), observe_exit(spool, lease_id, record) -> Spool
     scrubbed(spool, devices) -> Spool                 scrub verified
     abandoned(spool, lease_id, reason) -> Spool       it can never be prepared
-    ticked(spool, now) -> Spool                       counters up to now; start_by passed
+    ticked(spool, now, alive) -> Spool                counters up to now; start_by passed
     settle_report(spool), sync_report(spool)          what is on disk, nothing else
     deletable(spool, row), deleted(spool, lease_id)
 
@@ -26,7 +26,7 @@ Source: docs/lease-protocol.md, sections 2, 4, 5 and 7.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gridlease_agent.domain.spool import (
@@ -242,15 +242,16 @@ def _counted(row: Row, until_ns: int) -> Counters:
     return counters
 
 
-def ticked(spool: Spool, now: Clocks) -> Spool:
+def ticked(spool: Spool, now: Clocks, alive: Container[str]) -> Spool:
     """What time alone does: running counters come up to now, and what did not start by its time
-    never will. Written every few seconds and before each ``Settle``."""
-    rows = [_ticked(row, now) for row in spool.rows.values() if row.boot_id == now.boot_id]
+    never will. Written every few seconds and before each ``Settle``. ``alive``: leases whose task
+    was seen alive after ``now`` was read; a task that is over waits for its exit record."""
+    rows = [_ticked(row, now, alive) for row in spool.rows.values() if row.boot_id == now.boot_id]
     return _cleaned(spool.with_rows(*rows))
 
 
-def _ticked(row: Row, now: Clocks) -> Row:
-    if row.phase is Phase.STARTING and row.ready_ns is not None:
+def _ticked(row: Row, now: Clocks, alive: Container[str]) -> Row:
+    if row.phase is Phase.STARTING and row.ready_ns is not None and row.lease_id in alive:
         return replace(row, counters=_counted(row, now.boottime_ns))
     waited_ns = now.boottime_ns - row.known_ns
     if row.phase is Phase.KNOWN and waited_ns >= row.start_by_ms * 1_000_000:

@@ -1,0 +1,22 @@
+"""Brings running counters up to now on record, never past a task's end."""
+
+from __future__ import annotations
+
+from gridlease_agent.book import Book
+from gridlease_agent.domain import lease
+from gridlease_agent.domain.lease import Phase
+from gridlease_agent.domain.spool import Spool
+from gridlease_agent.ports import Host
+from gridlease_agent.sandbox import SandboxRunner
+
+
+async def tick(book: Book, host: Host, sandboxes: SandboxRunner) -> Spool:
+    """Write the counters down and answer the spool.
+
+    The clock is read before a task is seen alive: whatever its keeper writes down as its end
+    comes later, so no counter is ever above the time that the task ran.
+    """
+    now = host.now()
+    started = [row.lease_id for row in book.spool.rows.values() if row.phase is Phase.STARTING]
+    alive = frozenset(lease_id for lease_id in started if sandboxes.runs(lease_id))
+    return await book.change(lambda spool: lease.ticked(spool, now, alive))
