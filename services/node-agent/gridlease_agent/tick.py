@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from gridlease_agent.book import Book
 from gridlease_agent.domain import lease
-from gridlease_agent.domain.lease import Phase
-from gridlease_agent.domain.spool import Spool
+from gridlease_agent.domain.spool import Phase, Spool
 from gridlease_agent.ports import Host
 from gridlease_agent.sandbox import SandboxRunner
 

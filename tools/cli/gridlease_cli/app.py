@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,9 @@ from gridlease_sdk import where
 from gridlease_sdk.client import Client
 
 from gridlease_cli.options import HELP, Options
+
+_MADE = re.compile(r"-[0-9a-z]{8}$")  # the end of every job's own name
+_RECENT = 200  # jobs looked through for a name
 
 T = TypeVar("T")
 
@@ -59,8 +63,17 @@ def reach(
 
 
 async def job_name(client: Client, given: str) -> str:
-    """The full name of a job that may be given by its last part alone."""
+    """The full name of a job given whole, by its last part, or by the name it was submitted with.
+
+    Of several jobs with the same name it is the newest.
+    """
     if "/" in given:
         return given
     caller = await client.caller()
-    return f"{caller.project}/jobs/{given}" if caller.project else given
+    if not caller.project:
+        return given
+    if _MADE.search(given) is None:
+        for job in await client.list_jobs(limit=_RECENT):
+            if job.spec.display_name == given:
+                return job.name
+    return f"{caller.project}/jobs/{given}"
