@@ -6,15 +6,18 @@ stub = BillingServiceStub(bus.channel())
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
+import secrets
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Self
 
 import grpc.aio
 
-from gridlease_mesh import subjects
+from gridlease_mesh import micro, subjects
 from gridlease_mesh.channel import DEFAULT_TIMEOUT_S, KEEPALIVE_S, MeshChannel
+from gridlease_mesh.deadletters import DeadLetters
 from gridlease_mesh.natswire import NatsWire
 from gridlease_mesh.server import DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PER_NODE, MeshServer
 from gridlease_mesh.wire import Delivery, Listener, Unsubscribe, Wire
@@ -56,6 +59,7 @@ class Bus:
         self.name = subjects.check_token(name, "name")
         self.prefix = subjects.check_token(prefix, "prefix")
         self.node_id = subjects.check_token(node_id, "node_id") if node_id else None
+        self.dead_letters = DeadLetters()
         self._keepalive_s = keepalive_s
         self._watcher = _Watcher()
         self._channels: list[MeshChannel] = []
@@ -107,12 +111,26 @@ class Bus:
         *,
         default_timeout_s: float = DEFAULT_TIMEOUT_S,
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        instance: str = "",
+        idempotent: Collection[str] = (),
+        compression: grpc.Compression | None = None,
     ) -> MeshChannel:
         """A channel for stubs: to any instance of a service, or to one node's own services.
 
         A node's calls carry its id in the subject; a node cannot call other nodes.
+
+        Args:
+            instance: call this instance of a service alone, see ``instances``.
+            idempotent: methods (/package.Service/Method) that may be retried, besides those
+                whose proto says so.
+            compression: anything but None or NoCompression squeezes what is worth it.
         """
-        if self.node_id is not None:
+        if instance:
+            assert self.node_id is None, "a node calls services, not instances"
+            assert target == subjects.ANY, "an instance or a node, not both"
+            root = subjects.one_root(self.prefix, subjects.check_token(instance, "instance"))
+            inbox = self._own_inbox()
+        elif self.node_id is not None:
             assert target == subjects.ANY, "a node calls services only"
             root, inbox = subjects.up_root(self.prefix, self.node_id), self._own_inbox()
         elif target == subjects.ANY:
@@ -129,6 +147,9 @@ class Bus:
             default_timeout_s=default_timeout_s,
             interceptors=interceptors,
             keepalive_s=self._keepalive_s,
+            idempotent=idempotent,
+            compression=compression,
+            dead_letters=self.dead_letters,
         )
         self._channels.append(channel)
         return channel
@@ -141,12 +162,16 @@ class Bus:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         max_concurrent: int = DEFAULT_MAX_CONCURRENT,
         max_per_node: int = DEFAULT_MAX_PER_NODE,
+        compression: grpc.Compression | None = None,
+        migration_thread_pool: concurrent.futures.Executor | None = None,
     ) -> MeshServer:
         """A server for servicers: a service's (shared by ``queue``), or this node's own.
 
         Args:
             queue: instances of one service share a name; default: this bus's name.
             up: full names of the services that nodes may call too.
+            compression: of answers, unless the servicer says otherwise.
+            migration_thread_pool: where servicers' plain functions run.
         """
         return MeshServer(
             self.wire,
@@ -158,15 +183,28 @@ class Bus:
             max_concurrent=max_concurrent,
             max_per_node=max_per_node,
             keepalive_s=self._keepalive_s,
+            compression=compression,
+            migration_thread_pool=migration_thread_pool,
+            dead_letters=self.dead_letters,
         )
 
-    def publish(self, subject: str, payload: bytes) -> None:
-        """Tell ``<prefix>.<subject>``, at most once.
+    async def instances(self, name: str, *, wait_s: float = 0.25) -> list[str]:
+        """Which instances of a service are there: those that answer within ``wait_s`` seconds.
 
         Raises:
             WireDown: no connection now.
         """
-        self.wire.publish(f"{self.prefix}.{subject}", payload)
+        inbox = f"{self._own_inbox()}.{secrets.token_hex(8)}.micro"
+        found = await micro.discover(self.wire, name, inbox=inbox, wait_s=wait_s)
+        return [str(each["id"]) for each in found]
+
+    def publish(self, subject: str, payload: bytes, *, headers: bytes = b"") -> None:
+        """Tell ``<prefix>.<subject>``, at most once; ``headers``: an encoded block.
+
+        Raises:
+            WireDown: no connection now.
+        """
+        self.wire.publish(f"{self.prefix}.{subject}", payload, headers=headers)
 
     def subscribe(
         self, subject: str, callback: Callable[[str, bytes], None], *, queue: str = ""

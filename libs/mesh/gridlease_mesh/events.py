@@ -1,7 +1,8 @@
 """Hints and the fan-out of events: at most once, never the truth.
 
-A hint says "ask again": its body is the generation, and losing it costs seconds. An event is a
-copy of an outbox row; who must not miss one reads the room's feed from PostgreSQL.
+A hint says "ask again": its body is the generation, and losing it costs seconds. Events are
+written by the event feed alone (``feed.py``); who must not miss one is a ``consumer.Consumer``,
+and who wants only the newest listens here.
 """
 
 from __future__ import annotations
@@ -36,17 +37,6 @@ def on_hint(bus: Bus, callback: Callable[[int], None]) -> Unsubscribe:
         callback(_GENERATION.unpack(payload)[0] if known else 0)
 
     return bus.subscribe(f"hint.{bus.node_id}", hand_over)
-
-
-def send_event(bus: Bus, topic: str, payload: bytes) -> None:
-    """Fan an event out under ``events.<topic>``; ``topic`` is dotted tokens.
-
-    Raises:
-        WireDown: no connection; the outbox relay tries again.
-    """
-    for token in topic.split("."):
-        subjects.check_token(token, "topic")
-    bus.publish(f"events.{topic}", payload)
 
 
 def on_event(

@@ -11,22 +11,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gridlease_kernel.faults import Fault
 
+from gridlease_mesh import frames
 from gridlease_mesh.bus import Bus
 
 _LOG = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """One unsent message: its id, ``<prefix>.``-less subject, and body."""
+    """One unsent message: its id, ``<prefix>.``-less subject, body, and words beside it."""
 
     id: int
     subject: str
     payload: bytes
+    headers: Mapping[str, str] = {}
 
 
 class Unsent(Protocol):
@@ -40,6 +42,9 @@ class Unsent(Protocol):
 
     @property
     def payload(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
 
 class Outbox(Protocol):
@@ -57,7 +62,7 @@ class Outbox(Protocol):
 class Publisher(Protocol):
     """Who tells; a Bus is one."""
 
-    def publish(self, subject: str, payload: bytes) -> None: ...
+    def publish(self, subject: str, payload: bytes, *, headers: bytes = b"") -> None: ...
 
     async def flush(self, timeout_s: float = 5.0) -> None: ...
 
@@ -72,7 +77,7 @@ async def relay_once(outbox: Outbox, bus: Publisher, batch: int = 256) -> int:
     if not rows:
         return 0
     for row in rows:
-        bus.publish(row.subject, row.payload)
+        bus.publish(row.subject, row.payload, headers=frames.encode_headers(row.headers.items()))
     await bus.flush()
     await outbox.mark_sent([row.id for row in rows])
     return len(rows)

@@ -15,6 +15,8 @@ from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault, Unreachable
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh.bus import Bus
+from gridlease_mesh.feed import Feed as MeshFeed
+from gridlease_mesh.feed import FeedTerms, follow
 from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.outbox import Relay
 from gridlease_mesh.server import MeshServer
@@ -27,6 +29,7 @@ from gridlease_store.pool import Pool, connect_pool
 from .adapters import catalogue
 from .adapters.billing import MeshBilling
 from .adapters.credentials import NoCredentials, SignedCredentials
+from .adapters.events import PostgresHistory
 from .adapters.leadership import Leadership
 from .adapters.monotonic import LaterClock
 from .adapters.notices import Notices
@@ -164,7 +167,7 @@ async def _lead(parts: _Parts) -> None:
 
     parts.bus.on_connected(heard_again)
     while True:
-        async with leadership.term() as term:
+        async with leadership.term() as term, _feeding(parts):
             lost = Lost(parts.store, parts.clock, parts.terms)
             current[:] = [lost]
             leader = Leader(
@@ -178,8 +181,23 @@ async def _lead(parts: _Parts) -> None:
             await leader.run(term.over)
 
 
+@contextlib.asynccontextmanager
+async def _feeding(parts: _Parts) -> AsyncIterator[None]:
+    """Keep the mesh's event feed as far as the database; one process does, the leader."""
+    settings = parts.settings
+    terms = FeedTerms(prefix=settings.subject_prefix, replicas=settings.nats_replicas)
+    feed = MeshFeed(parts.bus, ROOM, PostgresHistory(parts.pool), terms)
+    async with parts.notices.watch("events") as ticket:
+        tasks = [asyncio.create_task(feed.run()), asyncio.create_task(follow(feed, ticket.wait))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                await _ended(task)
+
+
 async def _tell(parts: _Parts) -> None:
-    """Relay the outbox: hints to nodes, events to whoever listens; forget what was sent."""
+    """Relay the outbox: hints to nodes; forget what was sent."""
     outbox = PostgresOutbox(parts.pool, parts.settings.postgres_dsn, ROOM, role=ROLE)
     relay = Relay(outbox, parts.bus)
     outbox.on_wake(relay.wake)

@@ -258,7 +258,7 @@ class Events(Protocol):
     """The feed of what happened."""
 
     async def tell(self, event: Event) -> None:
-        """Write the event, and an outbox row that fans it out."""
+        """Write the event; the mesh's event feed copies it once it is committed."""
         ...
 
     async def after(self, query: EventQuery) -> list[Event]:

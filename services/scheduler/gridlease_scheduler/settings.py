@@ -14,6 +14,7 @@ class Settings:
 
     ``postgres_owner_dsn`` migrates at start (default: ``postgres_dsn``).
     ``node_nats_url`` is told to nodes that enrol (default: ``nats_url``).
+    ``nats_replicas``: copies of the event feed; 3 in a cluster of three.
     ``nats_account_seed`` is the broker's ``keys/mesh.seed``; without it no credential is signed.
     """
 
@@ -24,6 +25,7 @@ class Settings:
     nats_account_seed: Path | None = None
     node_nats_url: str = ""
     subject_prefix: str = "gl"
+    nats_replicas: int = 1
     ready_file: Path | None = None
     log_level: str = "INFO"
     grant_ms: int = 120_000

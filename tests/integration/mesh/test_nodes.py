@@ -229,7 +229,7 @@ async def test_events_fan_out(join):
     got: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
     events.on_event(hearer, "job.>", lambda topic, payload: got.put_nowait((topic, payload)))
     await hearer.flush()
-    events.send_event(sender, "job.j-1.done", b"body")
+    sender.publish("events.job.j-1.done", b"body")
     assert await soon(got.get()) == ("job.j-1.done", b"body")
 
 

@@ -100,7 +100,7 @@ async def test_the_mesh_relays_it(pool, relays):
     told = []
 
     class Broker:
-        def publish(self, subject, payload):
+        def publish(self, subject, payload, *, headers=b""):
             told.append((subject, payload))
 
         async def flush(self, timeout_s=5.0):
