@@ -1,6 +1,9 @@
-"""One direction of a framed call: sequence, reassembly, credits. Pure state, no I/O."""
+"""One direction of a framed call: sequence, reassembly, credits, squeezing. Pure, no I/O."""
 
 from __future__ import annotations
+
+import collections
+import zlib
 
 from gridlease_mesh import frames
 from gridlease_mesh.frames import Frame, FrameType, Grant
@@ -8,6 +11,7 @@ from gridlease_mesh.frames import Frame, FrameType, Grant
 MAX_MESSAGE_BYTES = 4 << 20  # gRPC's default
 DEFAULT_WINDOW = Grant(64, 1 << 20)
 HEADROOM_BYTES = 1024  # for a frame's head and its header line, off the broker's limit
+SQUEEZE_FROM_BYTES = 1024  # below it, zlib costs more than the bytes it saves
 
 
 class Gap(Exception):  # noqa: N818 - what happened, not an error of ours
@@ -16,6 +20,33 @@ class Gap(Exception):  # noqa: N818 - what happened, not an error of ours
 
 class TooBig(Exception):  # noqa: N818 - what happened, not an error of ours
     """A message exceeds the cap."""
+
+
+def squeeze(message: bytes) -> bytes | None:
+    """The message by zlib at level 1, or None where it would not save a tenth."""
+    if len(message) < SQUEEZE_FROM_BYTES:
+        return None
+    packed = zlib.compress(message, 1)
+    return packed if len(packed) * 10 <= len(message) * 9 else None
+
+
+def unsqueeze(packed: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
+    """The message that was squeezed, never larger than ``max_bytes``.
+
+    Raises:
+        TooBig: it would be.
+        BadFrame: not zlib's bytes.
+    """
+    reader = zlib.decompressobj()
+    try:
+        message = reader.decompress(packed, max_bytes + 1)
+    except zlib.error as error:
+        raise frames.BadFrame("a squeezed message is damaged") from error
+    if len(message) > max_bytes:
+        raise TooBig(f"a message exceeds {max_bytes} bytes")
+    if not reader.eof:
+        raise frames.BadFrame("a squeezed message is cut off")
+    return message
 
 
 class Outbound:
@@ -32,12 +63,15 @@ class Outbound:
             self._next = (sequence + 1) & frames.SEQUENCE_MASK
         return frames.encode_frame(Frame(kind, flags, sequence, body))
 
-    def message(self, message: bytes) -> list[bytes]:
+    def message(self, message: bytes, *, squeezing: bool = False) -> list[bytes]:
         """The DATA frames of one message: one, or several with MORE on all but the last."""
+        packed = squeeze(message) if squeezing else None
+        flags = 0 if packed is None else frames.SQUEEZED
+        message = message if packed is None else packed
         parts = [message[at : at + self._cut] for at in range(0, len(message), self._cut)] or [b""]
         last = len(parts) - 1
         return [
-            self.frame(FrameType.DATA, part, frames.MORE if index < last else 0)
+            self.frame(FrameType.DATA, part, flags | (frames.MORE if index < last else 0))
             for index, part in enumerate(parts)
         ]
 
@@ -76,7 +110,7 @@ class Inbound:
             return None
         whole = b"".join((*self._parts, frame.body)) if self._parts else frame.body
         self._parts, self._size = [], 0
-        return whole
+        return unsqueeze(whole, self._max) if frame.flags & frames.SQUEEZED else whole
 
 
 class Credits:
@@ -116,3 +150,38 @@ class Consumed:
         grant = Grant(self._messages, self._bytes)
         self._messages = self._bytes = 0
         return grant
+
+
+class Mailbox:
+    """Messages that came and wait for our reader; bounded by the credits that we gave."""
+
+    def __init__(self, window: Grant = DEFAULT_WINDOW) -> None:
+        self._messages: collections.deque[bytes] = collections.deque()
+        self._consumed = Consumed(window)
+        self._max_messages = 2 * window.messages
+        self._max_bytes = 2 * window.size_bytes + MAX_MESSAGE_BYTES
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: bytes) -> None:
+        """Keep a message.
+
+        Raises:
+            TooBig: the sender does not mind its credits.
+        """
+        self._bytes += len(message)
+        if len(self._messages) >= self._max_messages or self._bytes > self._max_bytes:
+            raise TooBig("more was sent than was granted")
+        self._messages.append(message)
+
+    def take(self) -> tuple[bytes, Grant | None]:
+        """The oldest message, and the credits to give back now, if it is time."""
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        return message, self._consumed.take(len(message))
+
+    def clear(self) -> None:
+        self._messages.clear()
+        self._bytes = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import functools
 import re
 import struct
 import urllib.parse
@@ -27,6 +28,9 @@ TIMEOUT = "grpc-timeout"
 FRAMED = "gl-framed"
 WINDOW = "gl-window"
 INITIAL = "gl-initial-"  # before the key of initial metadata in a unary reply
+ENCODING = "gl-encoding"  # of a bare message: how its payload is compressed
+ACCEPTS = "gl-accept"  # in an opening: how the answer may be compressed
+ZLIB = "zlib"
 NO_RESPONDERS = 503
 
 _KEY = re.compile(r"[0-9a-z_.\-]+")
@@ -135,6 +139,7 @@ def _unbin(key: str, value: str) -> bytes:
         raise BadFrame(f"metadata value of {key!r} is not base 64") from error
 
 
+@functools.lru_cache(maxsize=256)
 def encode_timeout(timeout_ns: int) -> str:
     """A span as gRPC writes it: at most eight digits and a unit, rounded up."""
     assert timeout_ns >= 0, timeout_ns
@@ -216,6 +221,8 @@ class FrameType(enum.IntEnum):
 
 
 MORE = 1  # flag of DATA: the message goes on in the next frame
+SQUEEZED = 2  # flag of DATA: the whole message, put together, is zlib's
+TAKES_ZLIB = 1  # flag of ACCEPT: the server reads squeezed messages
 UNORDERED = frozenset({FrameType.CANCEL, FrameType.KEEPALIVE})
 SEQUENCE_MASK = 0xFFFFFFFF
 FRAME_BYTES = _FRAME.size
@@ -272,3 +279,37 @@ def decode_grant(body: bytes) -> Grant:
     if len(body) != _PAIR.size:
         raise BadFrame("credits are not eight bytes")
     return Grant(*_PAIR.unpack(body))
+
+
+class Holding(NamedTuple):
+    """Which of the calls that were asked about an instance has, and which it has not."""
+
+    mine: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def encode_asked(calls: Iterable[str]) -> bytes:
+    """The question "who has these calls?": the last tokens of their reply subjects."""
+    return " ".join(calls).encode("ascii")
+
+
+def decode_asked(body: bytes) -> tuple[str, ...]:
+    """The calls in a question; what is not ASCII is nobody's."""
+    return tuple(body.decode("ascii", "replace").split())
+
+
+def encode_holding(holding: Holding) -> bytes:
+    """The answer to the question: ``mine | others``."""
+    return f"{' '.join(holding.mine)}|{' '.join(holding.others)}".encode("ascii", "replace")
+
+
+def decode_holding(body: bytes) -> Holding:
+    """What an instance answered.
+
+    Raises:
+        BadFrame: not two lists.
+    """
+    mine, bar, others = body.decode("ascii", "replace").partition("|")
+    if not bar:
+        raise BadFrame("the answer to a question has no bar")
+    return Holding(tuple(mine.split()), tuple(others.split()))

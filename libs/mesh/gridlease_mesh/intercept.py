@@ -1,4 +1,4 @@
-"""Client interceptors on the mesh: the same classes that ``grpc.aio`` takes."""
+"""Client interceptors on the mesh: the same classes that ``grpc.aio`` takes, for every arity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
-Start = Callable[[grpc.aio.ClientCallDetails, Any], Any]
+from gridlease_mesh.calls import CANCELLED
+from gridlease_mesh.streams import FINISHED, HALF_CLOSED, MIXED, Reader, Requests
 
-_CANCELLED = "Locally cancelled by application!"
+Start = Callable[[grpc.aio.ClientCallDetails, Any], Any]
 
 
 class _Ready:
@@ -37,6 +38,12 @@ class _Ready:
     def time_remaining(self) -> float | None:
         return None
 
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        callback(self)
+
+    async def wait_for_connection(self) -> None:
+        """There is nothing to wait for."""
+
     async def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.OK
 
@@ -50,6 +57,26 @@ class _Ready:
         return grpc.aio.Metadata()
 
 
+class _Iterated:
+    """A call whose answers an interceptor passes on through an iterator of its own."""
+
+    def __init__(self, call: Any, answers: Any) -> None:
+        self._call = call
+        self._answers = answers
+
+    def __aiter__(self) -> Any:
+        return aiter(self._answers)
+
+    async def read(self) -> Any:
+        try:
+            return await anext(aiter(self._answers))
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
 async def _run(
     interceptors: Sequence[Any],
     method_name: str,
@@ -57,13 +84,20 @@ async def _run(
     details: grpc.aio.ClientCallDetails,
     request: Any,
 ) -> Any:
+    started: Any = None
+
     async def step(rest: Sequence[Any], details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        nonlocal started
         if not rest:
-            return start(details, request)
+            started = start(details, request)
+            return started
         onward = functools.partial(step, rest[1:])
         answer = await getattr(rest[0], method_name)(onward, details, request)
-        is_call = hasattr(answer, "trailing_metadata") or hasattr(answer, "__aiter__")
-        return answer if is_call else _Ready(answer)
+        if hasattr(answer, "trailing_metadata"):
+            return answer
+        if hasattr(answer, "__aiter__"):
+            return _Iterated(started or _Ready(None), answer)
+        return _Ready(answer)
 
     return await step(interceptors, details, request)
 
@@ -136,7 +170,7 @@ class _Intercepted(grpc.aio.Call):
     async def details(self) -> str:
         outcome = await self._outcome()
         if outcome is None:
-            return _CANCELLED
+            return CANCELLED
         if isinstance(outcome, grpc.aio.AioRpcError):
             return outcome.details() or ""
         return await outcome.details()  # type: ignore[no-any-return] # any call
@@ -153,11 +187,100 @@ class _Intercepted(grpc.aio.Call):
             return (outcome and outcome.trailing_metadata()) or grpc.aio.Metadata()
         return await outcome.trailing_metadata()  # type: ignore[no-any-return] # any call
 
+    async def debug_error_string(self) -> str:
+        return f"{await self.code()}: {await self.details()}"
+
     async def wait_for_connection(self) -> None:
-        await self._outcome()
+        call = await asyncio.shield(self._task)
+        await call.wait_for_connection()
 
 
-class InterceptedUnary(_Intercepted, grpc.aio.UnaryUnaryCall[Any, Any]):
+class _Awaited(_Intercepted):
+    """The half that answers once."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        call = yield from self._task.__await__()
+        return (yield from call.__await__())
+
+
+class _Read(_Intercepted):
+    """The half that answers in a stream."""
+
+    _inner: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return Reader(self)
+
+    async def read(self) -> Any:
+        return await self.next_message()
+
+    async def next_message(self) -> Any:
+        """The next answer, or EOF."""
+        if self._inner is None:
+            self._inner = aiter(await self._task)
+        try:
+            return await anext(self._inner)
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+
+
+class _Written:
+    """Requests that come by ``write``, as the iterator that interceptors see."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[tuple[Any] | None] = asyncio.Queue(maxsize=1)
+        self.half_closed = False
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (item := await self._queue.get()) is not None:
+            yield item[0]
+
+    async def put(self, item: tuple[Any] | None, call: Any) -> None:
+        """Wait until the call takes the item, or is over."""
+        putting = asyncio.ensure_future(self._queue.put(item))
+        ending = asyncio.ensure_future(call.code())
+        try:
+            await asyncio.wait({putting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            putting.cancel()
+            ending.cancel()
+
+
+class _Writes(_Intercepted):
+    """The half that asks in a stream."""
+
+    _written: _Written | None = None
+
+    def _requests(self, requests: Requests) -> Any:
+        if requests is not None:
+            return requests
+        self._written = _Written()
+        return self._written
+
+    async def write(self, request: Any) -> None:
+        written, call = await self._writable()
+        if call is None or call.done():
+            raise asyncio.InvalidStateError(FINISHED)
+        if written.half_closed:
+            raise asyncio.InvalidStateError(HALF_CLOSED)
+        await written.put((request,), call)
+        if call.done():
+            raise asyncio.InvalidStateError(FINISHED)
+
+    async def done_writing(self) -> None:
+        written, call = await self._writable()
+        if call is not None and not written.half_closed:
+            written.half_closed = True
+            await written.put(None, call)
+
+    async def _writable(self) -> tuple[_Written, Any]:
+        if self._written is None:
+            raise grpc.aio.UsageError(MIXED)
+        outcome = await self._outcome()
+        return self._written, None if isinstance(outcome, grpc.aio.AioRpcError) else outcome
+
+
+class InterceptedUnary(_Awaited, grpc.aio.UnaryUnaryCall[Any, Any]):
     """A unary call behind interceptors."""
 
     def __init__(
@@ -169,13 +292,9 @@ class InterceptedUnary(_Intercepted, grpc.aio.UnaryUnaryCall[Any, Any]):
     ) -> None:
         super().__init__(_run(interceptors, "intercept_unary_unary", start, details, request))
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        call = yield from self._task.__await__()
-        return (yield from call.__await__())
 
-
-class InterceptedStream(_Intercepted, grpc.aio.UnaryStreamCall[Any, Any]):
-    """A server stream behind interceptors."""
+class InterceptedUnaryStream(_Read, grpc.aio.UnaryStreamCall[Any, Any]):
+    """A stream of answers behind interceptors."""
 
     def __init__(
         self,
@@ -185,19 +304,31 @@ class InterceptedStream(_Intercepted, grpc.aio.UnaryStreamCall[Any, Any]):
         request: Any,
     ) -> None:
         super().__init__(_run(interceptors, "intercept_unary_stream", start, details, request))
-        self._iterator: AsyncIterator[Any] | None = None
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        if self._iterator is None:
-            self._iterator = self._messages()
-        return self._iterator
 
-    async def _messages(self) -> AsyncIterator[Any]:
-        async for message in await self._task:
-            yield message
+class InterceptedStreamUnary(_Writes, _Awaited, grpc.aio.StreamUnaryCall[Any, Any]):
+    """A stream of questions behind interceptors."""
 
-    async def read(self) -> Any:
-        try:
-            return await anext(aiter(self))
-        except StopAsyncIteration:
-            return grpc.aio.EOF
+    def __init__(
+        self,
+        interceptors: Sequence[Any],
+        start: Start,
+        details: grpc.aio.ClientCallDetails,
+        requests: Requests,
+    ) -> None:
+        given = self._requests(requests)
+        super().__init__(_run(interceptors, "intercept_stream_unary", start, details, given))
+
+
+class InterceptedStreamStream(_Writes, _Read, grpc.aio.StreamStreamCall[Any, Any]):
+    """Streams both ways behind interceptors."""
+
+    def __init__(
+        self,
+        interceptors: Sequence[Any],
+        start: Start,
+        details: grpc.aio.ClientCallDetails,
+        requests: Requests,
+    ) -> None:
+        given = self._requests(requests)
+        super().__init__(_run(interceptors, "intercept_stream_stream", start, details, given))

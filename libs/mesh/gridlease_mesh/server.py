@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import contextvars
-import inspect
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,11 +15,19 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
-from gridlease_mesh import flow, frames, subjects, trace
+from gridlease_mesh import flow, frames, handlers, presence, subjects, trace
 from gridlease_mesh.calls import KEEPALIVE_MISSES
 from gridlease_mesh.channel import DEFAULT_TIMEOUT_S, KEEPALIVE_S
 from gridlease_mesh.context import MeshContext, Metadatum, Opening
-from gridlease_mesh.frames import Headers, Status
+from gridlease_mesh.deadletters import (
+    FOREIGN_REPLY,
+    MALFORMED,
+    NO_REPLY,
+    UNKNOWN_CALL,
+    DeadLetters,
+)
+from gridlease_mesh.frames import Headers, Holding, Status
+from gridlease_mesh.micro import Responder, Service
 from gridlease_mesh.wire import Delivery, Listener, Unsubscribe, Wire, WireDown
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +62,9 @@ class MeshServer(grpc.aio.Server, Listener):
         max_concurrent: int = DEFAULT_MAX_CONCURRENT,
         max_per_node: int = DEFAULT_MAX_PER_NODE,
         keepalive_s: float = KEEPALIVE_S,
+        compression: grpc.Compression | None = None,
+        migration_thread_pool: concurrent.futures.Executor | None = None,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
         """Nothing is heard before ``start``.
 
@@ -61,6 +72,8 @@ class MeshServer(grpc.aio.Server, Listener):
             queue: instances that share the name share the calls.
             node_id: serve as this node's own services, instead of any instance's.
             up: full names of the services that nodes may call too.
+            compression: of answers, unless the servicer says otherwise.
+            migration_thread_pool: where plain functions run; default: the loop's own threads.
         """
         assert not (node_id and up), "a node serves no other nodes"
         self._wire = wire
@@ -73,12 +86,19 @@ class MeshServer(grpc.aio.Server, Listener):
         self._max_per_node = max_per_node
         self._of_node: collections.Counter[str] = collections.Counter()
         self._keepalive_s = keepalive_s
-        self._token = secrets.token_hex(8)
+        self._compression = compression
+        self._pool = migration_thread_pool
+        self.dead_letters = dead_letters or DeadLetters()
+        self.instance = secrets.token_hex(8)
+        self._service = Service(queue or "node", self.instance, self.dead_letters)
+        self._responder: Responder | None = None
         self._methods: dict[str, Any] = {}
+        self._generic: list[grpc.GenericRpcHandler] = []
         self._services: set[str] = set()
         self._calls: dict[str, MeshContext] = {}  # by the reply subject
         self._accepted: dict[str, MeshContext] = {}  # by our own subject
         self._counter = 0
+        self._doors: list[Unsubscribe] = []
         self._unsubscribes: list[Unsubscribe] = []
         self._stopped = asyncio.Event()
         self._started = False
@@ -94,6 +114,7 @@ class MeshServer(grpc.aio.Server, Listener):
             if not isinstance(handler, grpc.ServiceRpcHandler):
                 raise ValueError("the mesh serves named services only")
             self._services.add(handler.service_name())
+            self._generic.append(handler)
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
@@ -123,15 +144,22 @@ class MeshServer(grpc.aio.Server, Listener):
             self._listen(subjects.node_root(self._prefix, self._node_id), self._services)
         else:
             self._listen(subjects.any_root(self._prefix), self._services)
+            one = subjects.one_root(self._prefix, self.instance)
+            self._listen(one, self._services, queue="")
         if self._up:
             self._listen(subjects.up_root(self._prefix, "*"), self._up)
+        if not self._node_id:
+            self._announce()
         self._beat_timer = asyncio.get_running_loop().call_later(self._keepalive_s, self._beat)
         await self._wire.flush()
 
     async def stop(self, grace: float | None) -> None:
         self._stopping = True  # what is on its way to us is refused, not lost
-        for unsubscribe in self._unsubscribes[: len(self._services) + len(self._up)]:
+        doors, self._doors = self._doors, []
+        for unsubscribe in doors:
             unsubscribe()
+        if self._responder is not None:
+            self._responder.close()
         with contextlib.suppress(WireDown):
             await self._wire.flush()
         running = [call.task for call in self._calls.values() if call.task is not None]
@@ -167,17 +195,21 @@ class MeshServer(grpc.aio.Server, Listener):
 
     # Inside.
 
-    def _listen(self, root: str, services: Collection[str]) -> None:
-        """Hear a root: the methods first, so that ``stop`` may close the door before the rest."""
-        doors = [
-            self._wire.subscribe(f"{root}.{service}.*", self._on_open, queue=self._queue)
-            for service in sorted(services)
-        ]
-        self._unsubscribes[0:0] = doors
-        self._unsubscribes.append(
-            self._wire.subscribe(f"{root}._call.{self._token}.*", self._on_frame)
-        )
-        self._unsubscribes.append(self._wire.subscribe(f"{root}._cancel", self._on_cancel))
+    def _listen(self, root: str, services: Collection[str], *, queue: str | None = None) -> None:
+        """Hear a root; ``stop`` closes the doors before the rest."""
+        listen, group = self._wire.subscribe, self._queue if queue is None else queue
+        for service in sorted(services):
+            self._doors.append(listen(f"{root}.{service}.*", self._on_open, queue=group))
+            self._unsubscribes.append(listen(subjects.who(root, service), self._on_who))
+        self._unsubscribes.append(listen(f"{root}._call.{self.instance}.*", self._on_frame))
+        self._unsubscribes.append(listen(f"{root}._cancel", self._on_cancel))
+
+    def _announce(self) -> None:
+        """Answer $SRV.PING, INFO and STATS."""
+        root = subjects.any_root(self._prefix)
+        for method, handler in sorted(self._methods.items()):
+            self._service.add(method, handler, subjects.method_subject(root, method), self._queue)
+        self._responder = Responder(self._wire, self._service)
 
     def _split(self, subject: str) -> tuple[str, str, str]:
         """The root, the calling node (or none), and what follows the root."""
@@ -189,17 +221,14 @@ class MeshServer(grpc.aio.Server, Listener):
 
     def _on_open(self, delivery: Delivery) -> None:
         root, node, tail = self._split(delivery.subject)
-        if not delivery.reply:
-            return
-        if node and not delivery.reply.startswith(f"{subjects.node_inbox(node)}."):
-            # We may publish anywhere and the node may not: never be its deputy.
-            _LOG.warning("a node asked for an answer outside its inbox", extra={"node": node})
+        if not self._may_answer(delivery.reply, node):
             return
         service, _, name = tail.rpartition(".")
         try:
             headers = frames.decode_headers(delivery.headers)
             opening = self._opening(f"/{service}/{name}", root, node, delivery.reply, headers)
         except frames.BadFrame as error:
+            self.dead_letters.count(MALFORMED)
             self._refuse(delivery.reply, grpc.StatusCode.INTERNAL, str(error))
             return
         if self._stopping:
@@ -209,7 +238,39 @@ class MeshServer(grpc.aio.Server, Listener):
             message = "too many calls are running; try again soon"
             self._refuse(delivery.reply, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             return
-        self._begin(opening, headers.get(frames.FRAMED) is not None, delivery.payload)
+        payload: bytes | None = delivery.payload
+        if headers.pairs:
+            encoding = headers.get(frames.ENCODING)
+            if encoding is not None:
+                payload = self._unpacked(delivery, encoding)
+                if payload is None:
+                    return
+            if headers.get(frames.FRAMED) is not None:
+                payload = None
+        self._begin(opening, payload)
+
+    def _may_answer(self, reply: str, node: str) -> bool:
+        if not reply:
+            self.dead_letters.count(NO_REPLY)
+            return False
+        if node and not reply.startswith(f"{subjects.node_inbox(node)}."):
+            # We may publish anywhere and the node may not: never be its deputy.
+            self.dead_letters.count(FOREIGN_REPLY)
+            _LOG.warning("a node asked for an answer outside its inbox", extra={"node": node})
+            return False
+        return True
+
+    def _unpacked(self, delivery: Delivery, encoding: str) -> bytes | None:
+        code, message = grpc.StatusCode.UNIMPLEMENTED, f"encoding {encoding!r} is not known here"
+        if encoding == frames.ZLIB:
+            try:
+                return flow.unsqueeze(delivery.payload)
+            except flow.TooBig as error:
+                code, message = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+            except frames.BadFrame as error:
+                code, message = grpc.StatusCode.INTERNAL, str(error)
+        self._refuse(delivery.reply, code, message)
+        return None
 
     def _is_full(self, node: str) -> bool:
         if len(self._calls) >= self._max_concurrent:
@@ -229,19 +290,22 @@ class MeshServer(grpc.aio.Server, Listener):
             credit = frames.Grant(int(messages), int(size))
         self._counter += 1
         metadata = tuple(Metadatum(k, v) for k, v in frames.decode_metadata(headers.pairs))
-        own = f"{root}._call.{self._token}.{self._counter}"
-        return Opening(method, reply, node, metadata, loop.time() + span_s, credit, own)
+        own = f"{root}._call.{self.instance}.{self._counter}"
+        takes_zlib = headers.get(frames.ACCEPTS) == frames.ZLIB
+        due = loop.time() + span_s
+        return Opening(method, reply, node, metadata, due, credit, own, takes_zlib)
 
-    def _begin(self, opening: Opening, promoted: bool, payload: bytes) -> None:
+    def _begin(self, opening: Opening, payload: bytes | None) -> None:
         loop = asyncio.get_running_loop()
-        context = MeshContext(self._wire, opening, framed=opening.credits is not None)
+        framed = payload is None or opening.credits is not None
+        context = MeshContext(
+            self._wire, opening, framed=framed, payload=payload, compression=self._compression
+        )
         self._calls[opening.reply] = context
         self._accepted[opening.own_subject] = context
         self._of_node[opening.node] += 1
-        if promoted:
-            context.request = loop.create_future()
         try:
-            if promoted or context.framed:
+            if framed:
                 context.accept()
         except WireDown:
             self._forget(context, None)
@@ -249,9 +313,7 @@ class MeshServer(grpc.aio.Server, Listener):
         timer = loop.call_at(
             opening.deadline, context.fail, grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"
         )
-        context.task = loop.create_task(
-            self._serve(context, payload), context=contextvars.Context()
-        )
+        context.task = loop.create_task(self._serve(context), context=contextvars.Context())
 
         def over(_task: asyncio.Task[None]) -> None:
             self._forget(context, timer)
@@ -261,24 +323,27 @@ class MeshServer(grpc.aio.Server, Listener):
     def _forget(self, context: MeshContext, timer: asyncio.TimerHandle | None) -> None:
         if timer is not None:
             timer.cancel()
-        self._calls.pop(context.opening.reply, None)
-        self._accepted.pop(context.opening.own_subject, None)
-        self._of_node[context.opening.node] -= 1
-        if not self._of_node[context.opening.node]:
-            del self._of_node[context.opening.node]
+        opening = context.opening
+        self._calls.pop(opening.reply, None)
+        self._accepted.pop(opening.own_subject, None)
+        self._of_node[opening.node] -= 1
+        if not self._of_node[opening.node]:
+            del self._of_node[opening.node]
+        spent_s = asyncio.get_running_loop().time() - context.started_at
+        code = context.sent_code
+        failed = "" if code == 0 else f"{code}:{context.details()}"
+        self._service.count(opening.method, spent_s, failed)
 
-    async def _serve(self, context: MeshContext, payload: bytes) -> None:
+    async def _serve(self, context: MeshContext) -> None:
         trace.enter(trace.extract(context.opening.metadata))
         try:
             handler = await self._handler(_Details(context.opening))
-            if handler is None or handler.request_streaming:
+            if handler is None:
                 context.set_code(grpc.StatusCode.UNIMPLEMENTED)
                 context.set_details(f"Method not found! {context.opening.method}")
                 context.finish(None)
                 return
-            if context.request is not None:
-                payload = await context.request
-            await self._run(handler, context, payload)
+            await handlers.run(handler, context, self._pool)
         except grpc.aio.AbortError:
             context.finish(None)
         except asyncio.CancelledError:
@@ -287,45 +352,31 @@ class MeshServer(grpc.aio.Server, Listener):
         except WireDown:
             context.cancel()
         except Exception as error:  # noqa: BLE001 - the edge: the caller gets UNKNOWN
-            if context.code() is grpc.StatusCode.OK:
+            if context.code() is grpc.StatusCode.OK and not context.done():
                 _LOG.exception("a servicer failed: %s", context.opening.method)
                 context.set_code(grpc.StatusCode.UNKNOWN)
                 context.set_details(f"Unexpected {type(error)}: {error}")
             context.finish(None)
 
     async def _handler(self, details: _Details) -> Any:
+        if not self._interceptors:
+            return self._look_up(details)
+
         async def look_up(given: grpc.HandlerCallDetails) -> Any:
-            return self._methods.get(given.method)
+            return self._look_up(given)
 
         step: Callable[[Any], Any] = look_up
         for interceptor in reversed(self._interceptors):
             step = _bind(interceptor, step)
         return await step(details)
 
-    async def _run(self, handler: Any, context: MeshContext, payload: bytes) -> None:
-        decode = handler.request_deserializer
-        request = decode(payload) if decode else payload
-        context.serialize = handler.response_serializer
-        if handler.response_streaming:
-            if context.opening.credits is None:
-                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the method answers in a stream")
-            answers = handler.unary_stream(request, context)
-            if hasattr(answers, "__aiter__"):
-                async with contextlib.aclosing(answers):  # so that its cleanup runs now
-                    async for answer in answers:
-                        await context.write(answer)
-            elif inspect.isawaitable(answers):
-                await answers
-            context.finish(None)
-            return
-        answer = handler.unary_unary(request, context)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if context.code() is not grpc.StatusCode.OK:
-            context.finish(None)
-            return
-        await context.breathe()
-        context.finish(context.serialize(answer) if context.serialize else answer)
+    def _look_up(self, details: grpc.HandlerCallDetails) -> Any:
+        found = self._methods.get(details.method)
+        for handler in self._generic if found is None else ():
+            found = handler.service(details)
+            if found is not None:
+                break
+        return found
 
     def _refuse(self, reply: str, code: grpc.StatusCode, message: str) -> None:
         block = frames.encode_headers(frames.encode_status(Status(code.value[0], message, ())))
@@ -337,15 +388,34 @@ class MeshServer(grpc.aio.Server, Listener):
     def _on_frame(self, delivery: Delivery) -> None:
         context = self._accepted.get(delivery.subject)
         if context is None:
+            if delivery.subject.endswith(".who"):
+                self._on_who(delivery)
+            else:
+                self.dead_letters.count(UNKNOWN_CALL)
             return
         try:
+            headers = frames.decode_headers(delivery.headers)
+            if headers.code == frames.NO_RESPONDERS:
+                self._caller_gone(context)
+                return
             context.on_frame(frames.decode_frame(delivery.payload))
         except flow.Gap as gap:
             context.fail(grpc.StatusCode.DATA_LOSS, f"the broker lost part of the call: {gap}")
         except flow.TooBig as error:
             context.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except frames.BadFrame as error:
+            self.dead_letters.count(MALFORMED)
             context.fail(grpc.StatusCode.INTERNAL, str(error))
+
+    def _on_who(self, delivery: Delivery) -> None:
+        root, node, _ = self._split(delivery.subject)
+        if not self._may_answer(delivery.reply, node):
+            return
+        instance = f"{root}._call.{self.instance}"
+        try:
+            presence.answer(self._wire, delivery, instance=instance, has=self._calls)
+        except WireDown:
+            _LOG.debug("an answer about calls was lost with the connection")
 
     def _on_cancel(self, delivery: Delivery) -> None:
         context = self._calls.get(delivery.payload.decode("ascii", "replace"))
@@ -353,17 +423,31 @@ class MeshServer(grpc.aio.Server, Listener):
         if context is not None and context.opening.node == node:
             context.cancel()
 
+    def _caller_gone(self, context: MeshContext) -> None:
+        """The broker knows nobody at the reply subject: all calls of that channel are orphans."""
+        channel = context.opening.reply.rpartition(".")[0] + "."
+        for each in list(self._calls.values()):
+            if each.opening.reply.startswith(channel):
+                each.cancel()
+
     def _beat(self) -> None:
+        """Tell the callers of streams that we live; learn which callers of old calls are dead."""
         loop = asyncio.get_running_loop()
-        silence_s = KEEPALIVE_MISSES * self._keepalive_s
+        now, silence_s = loop.time(), KEEPALIVE_MISSES * self._keepalive_s
+        asked: set[str] = set()
         for context in list(self._calls.values()):
-            if not context.framed:
-                continue
-            if loop.time() - context.heard_at > silence_s:
+            if context.framed and now - context.heard_at > silence_s:
                 context.fail(grpc.StatusCode.UNAVAILABLE, "the client went silent")
                 continue
+            channel = context.opening.reply.rpartition(".")[0]
             try:
-                context.beat()
+                if context.framed:
+                    context.beat()
+                elif now - context.started_at > self._keepalive_s and channel not in asked:
+                    asked.add(channel)
+                    body = frames.encode_holding(Holding((), ()))
+                    own = context.opening.own_subject
+                    self._wire.publish(f"{channel}.{presence.NEWS}", body, reply=own)
             except WireDown:
                 context.cancel()
         self._beat_timer = loop.call_later(self._keepalive_s, self._beat)

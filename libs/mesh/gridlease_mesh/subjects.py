@@ -3,8 +3,12 @@
     <prefix>.any.<package.Service>.<Method>          a service, any instance
     <prefix>.node.<node>.<package.Service>.<Method>  one agent's own services
     <prefix>.up.<node>.<package.Service>.<Method>    a call FROM a node: who calls is in the name
-    <root>._call.<server>.<call>                     frames of one accepted call, to its server
+    <prefix>.one.<instance>.<package.Service>.<Method>  one instance, past the queue group
+    <root>._call.<instance>.<call>                   frames of one accepted call, to its server
+    <root>._call.<instance>.who                      which of these calls do you still have?
+    <root>._who.<package.Service>                    which instance has these calls?
     <root>._cancel                                   cancels of calls not yet accepted
+    $SRV.PING|INFO|STATS[.<name>[.<instance>]]       presence of services (NATS ADR-32)
     <prefix>.back.<node>.<channel>.<call>            a node's answers to calls of services
     <inbox prefix>.<channel>.<call>                  answers to everybody else
     <prefix>.hint.<node>, <prefix>.tel.<node>.…, <prefix>.events.…
@@ -48,6 +52,11 @@ def node_root(prefix: str, node_id: str) -> str:
     return f"{prefix}.node.{node_id}"
 
 
+def one_root(prefix: str, instance: str) -> str:
+    """Root of the calls to one instance of a service."""
+    return f"{prefix}.one.{instance}"
+
+
 def up_root(prefix: str, node_id: str) -> str:
     """Root of the calls from a node; ``*`` for those of all nodes."""
     return f"{prefix}.up.{node_id}"
@@ -70,10 +79,20 @@ def hint(prefix: str, node_id: str) -> str:
     return f"{prefix}.hint.{node_id}"
 
 
+def stream_name(kind: str, prefix: str) -> str:
+    """Of a JetStream stream: named in the account, not under a prefix."""
+    return kind if prefix == DEFAULT_PREFIX else f"{kind}_{prefix}"
+
+
 def method_subject(root: str, method: str) -> str:
     """``/package.Service/Method`` under a root."""
     service, _, name = method.strip("/").partition("/")
     return f"{root}.{service}.{name}"
+
+
+def who(root: str, service: str) -> str:
+    """Where every instance of a service is asked which calls it has."""
+    return f"{root}._who.{service}"
 
 
 def matches(pattern: str, subject: str) -> bool:
