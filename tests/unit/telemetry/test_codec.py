@@ -7,7 +7,8 @@ from gridlease_mesh.telemetry_sample import NodeIdentity, Quality, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.telemetry.samples import busy, samples, sequences
+from tests.unit.telemetry.busy import busy
+from tests.unit.telemetry.samples import samples, sequences
 
 STREAM = 7
 

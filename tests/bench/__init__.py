@@ -1,0 +1,1 @@
+"""Measurements: ``./dev bench NAME``. Each prints a table and, last, one JSON object."""

@@ -1,0 +1,34 @@
+"""``python -m tests.bench [NAME [OPTIONS]]``: lists the benches, or runs one."""
+
+import importlib
+import sys
+
+# Name -> (module with ``main(arguments) -> int``, what it measures).
+BENCHES = {
+    "mesh": (
+        "tests.bench.mesh",
+        "calls and streams over the mesh, gRPC, plain NATS and HTTP+JSON, in one run",
+    ),
+    "telemetry": (
+        "tests.bench.telemetry",
+        "2,000 agents reporting once a second: cost a message, losses, agents a core",
+    ),
+}
+
+
+def main(words):
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: ./dev bench NAME [--help]\n")
+        for name, (_, line) in sorted(BENCHES.items()):
+            print(f"  {name:<12} {line}")
+        return 0
+    name, *arguments = words
+    if name not in BENCHES:
+        known = ", ".join(sorted(BENCHES))
+        print(f"There is no bench named {name!r}: choose one of {known}.", file=sys.stderr)
+        return 2
+    return importlib.import_module(BENCHES[name][0]).main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
