@@ -176,7 +176,6 @@ class Consumer:
     async def _open(self, jetstream: JetStream) -> None:
         stream = self._terms.stream
         config = {"stream_name": stream, "config": self._config()}
-        await jetstream.ensure_stream(self._terms.dead_config())
         await jetstream.api(f"CONSUMER.DURABLE.CREATE.{stream}.{self._name}", config)
         self.counts.reopened += 1
 

@@ -105,8 +105,12 @@ class EmbeddedNats:
         alive = self._process is not None and self._process.poll() is None
         return self._process.pid if alive and self._process else None
 
+    def role_creds(self, role: str) -> Path:
+        """The credentials file of a room, which may do what its role allows."""
+        return self.authority.mint_role_user(role)
+
     def service_creds(self, name: str) -> Path:
-        """The credentials file of a service."""
+        """Credentials for tests: everything in the account is allowed."""
         return self.authority.mint_service_user(name)
 
     def start(self) -> None:

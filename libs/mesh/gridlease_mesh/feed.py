@@ -23,6 +23,7 @@ from gridlease_kernel.faults import Fault
 from gridlease_mesh import frames, subjects
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.jetstream import MESSAGE_NOT_FOUND, JetStream, Refused, acknowledged
+from gridlease_mesh.permissions import stream_name
 from gridlease_mesh.wire import Listener
 
 _LOG = logging.getLogger(__name__)
@@ -78,11 +79,6 @@ class FeedTerms:
         return _limited(
             self.dead_stream, f"{self.prefix}.dead.>", self, max_age=month_ns, max_msgs=10_000
         )
-
-
-def stream_name(kind: str, prefix: str) -> str:
-    """Streams are named in the account, not under a prefix."""
-    return kind if prefix == subjects.DEFAULT_PREFIX else f"{kind}_{prefix}"
 
 
 def _limited(name: str, subject: str, terms: FeedTerms, **limits: int) -> dict[str, Any]:
@@ -246,6 +242,7 @@ class Feed(Listener):
     async def _open(self, jetstream: JetStream) -> None:
         """Find out how far the stream goes; make it, or make it anew, where need be."""
         await jetstream.ensure_stream(self._terms.config())
+        await jetstream.ensure_stream(self._terms.dead_config())
         found = await read_cursor(jetstream, self._terms.stream)
         if found.sequence and not await self._history.knows(found.sequence, found.created_us):
             _LOG.warning("the event feed is another database's and is built anew")

@@ -11,8 +11,8 @@ from gridlease_mesh.feed import (
     headers_of,
     message_id,
     parse_message_id,
-    stream_name,
 )
+from gridlease_mesh.permissions import stream_name
 from gridlease_mesh.wire import Delivery
 from hypothesis import given
 from hypothesis import strategies as st

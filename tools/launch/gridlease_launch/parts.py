@@ -38,7 +38,7 @@ def service(name: str, folder: StateFolder, options: Options, addresses: Address
     if name == "scheduler":
         env["GRIDLEASE_NODE_NATS_URL"] = options.node_nats_url or addresses.nats_url
         if addresses.nats_keys is not None:
-            env["GRIDLEASE_NATS_ACCOUNT_SEED"] = str(addresses.nats_keys / "mesh.seed")
+            env["GRIDLEASE_NATS_ACCOUNT_SEED"] = str(addresses.nats_keys / "signing.seed")
     if name == "gateway":
         env["GRIDLEASE_GATEWAY_LISTEN"] = options.endpoint
         env["GRIDLEASE_CLIENT_FILE"] = str(folder.client_file)

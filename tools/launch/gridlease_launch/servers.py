@@ -45,7 +45,7 @@ class Servers:
             owner = self.postgres.dsn(_DATABASE)
         creds = {}
         if self.nats is not None:
-            creds = {name: self.nats.service_creds(name) for name in SERVICES}
+            creds = {name: self.nats.role_creds(name) for name in SERVICES}
         elif self._options.nats_creds is not None:
             creds = dict.fromkeys(SERVICES, self._options.nats_creds)
         return Addresses(
