@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from gridlease_mesh.embedded import EmbeddedNats
 
     from .postgres import TestServer
+
+
+def pytest_configure() -> None:
+    """Property tests are judged by what they find, never by how fast a busy machine is."""
+    hypothesis.settings.register_profile("gridlease", deadline=None, print_blob=True)
+    hypothesis.settings.load_profile("gridlease")
 
 
 def _short_folder() -> Path:
