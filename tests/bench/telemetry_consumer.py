@@ -1,7 +1,7 @@
-"""The service that hears all agents: ``python -m tests.bench.telemetry_consumer URL CREDS``.
+"""The service that hears all agents: ``… telemetry_consumer URL CREDS EAGER``.
 
-It decodes every value of every report, keeps the last report of each node and adds up the power,
-as an exporter of metrics would.
+It checks and counts every report and keeps each node's last; every 15 s, or of every report where
+EAGER is 1, it reads every value: as an exporter of metrics would when it is scraped.
 """
 
 import asyncio
@@ -16,17 +16,26 @@ from gridlease_mesh.telemetry import TelemetryReader
 
 from tests.bench import children
 
+_SCRAPE_S = 15.0
 
-async def main(url, creds):
+
+async def main(url, creds, eager):
+    loop = asyncio.get_running_loop()
+    latest, readings = {}, {}
+
+    def on_report(report):
+        latest[report.node] = report
+        if eager:
+            readings[report.node] = report.sample
+
+    def scrape():
+        nonlocal timer
+        timer = loop.call_later(_SCRAPE_S, scrape)
+        for node, report in latest.items():
+            readings[node] = report.sample
+
+    timer = loop.call_later(_SCRAPE_S, scrape)
     async with await Bus.connect(url, creds=Path(creds), name="metrics") as bus:
-        latest = {}
-        power_mw = 0
-
-        def on_report(report):
-            nonlocal power_mw
-            latest[report.node] = report
-            power_mw += sum(report.sample.devices.power_mw)
-
         reader = TelemetryReader(bus, on_report)
         await bus.flush()
         children.say(ready=True)
@@ -37,8 +46,10 @@ async def main(url, creds):
                 **dataclasses.asdict(reader.total()),
             )
         reader.close()
+        timer.cancel()
 
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(*sys.argv[1:]))
+        where, credentials, every = sys.argv[1:]
+        asyncio.run(main(where, credentials, every == "1"))

@@ -18,15 +18,8 @@ import secrets
 from collections.abc import Callable
 
 from gridlease_mesh.bus import Bus
-from gridlease_mesh.telemetry_codec import (
-    KEY_EVERY,
-    MAX_REPORT_BYTES,
-    BadReport,
-    Counts,
-    Decoder,
-    Encoder,
-    Report,
-)
+from gridlease_mesh.telemetry_codec import KEY_EVERY, MAX_REPORT_BYTES, Counts, Decoder, Encoder
+from gridlease_mesh.telemetry_report import BadReport, Report
 from gridlease_mesh.telemetry_sample import Sample
 from gridlease_mesh.wire import Delivery, Listener, WireDown
 

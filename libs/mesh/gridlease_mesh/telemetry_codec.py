@@ -11,48 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import add, attrgetter, sub
-from typing import Any, NamedTuple
+from operator import sub
 
 from google.protobuf.message import DecodeError
 from gridlease.telemetry.v1 import telemetry_pb2
 
-from gridlease_mesh.telemetry_sample import (
-    MAX_DEVICES,
-    MAX_LEASES,
-    Column,
-    DeviceIdentity,
-    DeviceReadings,
-    HostReadings,
-    LeaseReadings,
-    NodeIdentity,
-    Quality,
-    Readings,
-    Sample,
-    Table,
-)
+from gridlease_mesh.telemetry_report import NO_HOST, RELATIVE, BadReport, Report, Section
+from gridlease_mesh.telemetry_sample import HostReadings, NodeIdentity, Sample, Table
 
 KEY_EVERY = 60  # reports
 MAX_REPORT_BYTES = 512 << 10
 _parse: Callable[[bytes], telemetry_pb2.NodeReport] = telemetry_pb2.NodeReport.FromString
-_KNOWN = bytes(Quality)
-_RELATIVE = ("_bytes", "_ns", "_mj")  # units of the columns sent less the key's
-
-Section = telemetry_pb2.DeviceReadings | telemetry_pb2.HostReadings | telemetry_pb2.LeaseReadings
-
-
-class BadReport(ValueError):  # noqa: N818 - what came, not an error of ours
-    """The peer sent bytes that are no report."""
-
-
-class Report(NamedTuple):
-    """A report as it was read; ``dropped`` counts what its sender gave up before it."""
-
-    node: str
-    stream: int
-    sequence: int
-    dropped: int
-    sample: Sample
 
 
 class Encoder:
@@ -86,7 +55,7 @@ class Encoder:
         self._since_key += 1
         report.key = self._key_sequence
         _fill(report.devices, taken.devices, key and key.devices)
-        _fill_host(report.host, taken.host, key.host if key is not None else _NO_HOST)
+        _fill_host(report.host, taken.host, key.host if key is not None else NO_HOST)
         _fill(report.leases, taken.leases, key and key.leases)
         return report.SerializeToString()
 
@@ -99,7 +68,7 @@ def _fill(section: Section, taken: Table, key: Table | None) -> None:
             if any(column):
                 getattr(section, name).extend(column)
         elif column != key[index]:
-            relative = name.endswith(_RELATIVE)
+            relative = name.endswith(RELATIVE)
             getattr(section, name).extend(map(sub, column, key[index]) if relative else column)
     if any(taken.quality) if key is None else taken.quality != key.quality:
         section.quality = taken.quality
@@ -156,11 +125,10 @@ class Decoder:
             BadReport: the bytes are no report of this version; counted.
         """
         try:
-            report = self._read(payload)
+            return self._read(payload)
         except (DecodeError, BadReport) as error:
             self.counts.bad += 1
             raise BadReport(str(error)) from error
-        return report
 
     def _read(self, payload: bytes) -> Report | None:
         if len(payload) > MAX_REPORT_BYTES:
@@ -173,24 +141,23 @@ class Decoder:
         if same and sequence <= self._sequence:
             self.counts.repeated += 1
             return None
-        key = self._key if same and report.key == self._key_sequence else None
         is_key = report.HasField("identity")
+        known = same and not is_key and report.key == self._key_sequence
+        key = self._key if known else None
         if is_key != (report.key == sequence):
             raise BadReport("a key report has an identity, and no other has")
-        sample = None
-        if is_key:
-            sample = _sample_in(report, _identity_in(report.identity), None)
-        elif key is not None:
-            sample = _sample_in(report, key.identity, key)
+        found = None
+        if is_key or key is not None:
+            found = Report(self._node, report, key)
         self._count_gap(report, same)
-        if sample is None:
+        if found is None:
             self._key = None
             self.counts.keyless += 1
             return None
         if is_key:
-            self._key, self._key_sequence = sample, sequence
+            self._key, self._key_sequence = found.sample, sequence
         self.counts.received += 1
-        return Report(self._node, report.stream, sequence, report.dropped, sample)
+        return found
 
     def _count_gap(self, report: telemetry_pb2.NodeReport, same: bool) -> None:
         """Count what should have come between the report before and this one."""
@@ -203,71 +170,6 @@ class Decoder:
             self.counts.dropped += told
             self.counts.lost += missing - told
         self._sequence, self._dropped = report.sequence, report.dropped
-
-
-def _sample_in(
-    report: telemetry_pb2.NodeReport, identity: NodeIdentity, key: Sample | None
-) -> Sample:
-    devices, leases = len(identity.devices), len(identity.leases)
-    return Sample(
-        report.time_unix_ms,
-        identity,
-        DeviceReadings._make(_DEVICE.read(report.devices, key and key.devices, devices)),
-        _host_in(report.host, key and key.host),
-        LeaseReadings._make(_LEASE.read(report.leases, key and key.leases, leases)),
-    )
-
-
-class _Layout:
-    """How to read the columns of one table."""
-
-    __slots__ = ("_columns", "_relative")
-
-    def __init__(self, kind: type[Table]) -> None:
-        names = kind._fields[:-1]
-        self._columns: Callable[[Section], tuple[Any, ...]] = attrgetter(*names)
-        self._relative = tuple(name.endswith(_RELATIVE) for name in names)
-
-    def read(self, section: Section, key: Table | None, rows: int) -> list[Column | bytes]:
-        """The columns and the qualities, as they were sampled."""
-        read: list[Column | bytes] = []
-        width = len(self._relative)
-        before: tuple[Any, ...] = key[:width] if key is not None else ((0,) * rows,) * width
-        for given, was, relative in zip(
-            self._columns(section), before, self._relative, strict=True
-        ):
-            values = given[:]  # a list: much faster to walk than protobuf's container
-            if not values:
-                read.append(was)
-            elif len(values) != rows:
-                raise BadReport(f"a column has {len(values)} values for {rows} rows")
-            elif relative and key is not None:
-                read.append(tuple(map(add, was, values)))
-            else:
-                read.append(tuple(values))
-        read.append(_qualities_in(section.quality, key, width * rows))
-        return read
-
-
-def _qualities_in(given: bytes, key: Readings | None, cells: int) -> bytes:
-    if not given:
-        return key.quality if key is not None else bytes(cells)
-    if len(given) != cells or given.translate(None, _KNOWN):
-        raise BadReport(f"the qualities are not {cells} known ones")
-    return given
-
-
-_DEVICE, _LEASE = _Layout(DeviceReadings), _Layout(LeaseReadings)
-_HOST_FIELDS = HostReadings._fields[:-1]
-_host_values: Callable[[telemetry_pb2.HostReadings], tuple[int, ...]] = attrgetter(*_HOST_FIELDS)
-_NO_HOST = HostReadings(quality=bytes(len(_HOST_FIELDS)))
-
-
-def _host_in(host: telemetry_pb2.HostReadings, key: HostReadings | None) -> HostReadings:
-    values = _host_values(host)
-    was = key if key is not None else _NO_HOST
-    quality = _qualities_in(host.quality, was, len(values))
-    return HostReadings._make((*map(add, was[: len(values)], values), quality))
 
 
 def _identity_out(identity: NodeIdentity) -> telemetry_pb2.NodeIdentity:
@@ -286,19 +188,4 @@ def _identity_out(identity: NodeIdentity) -> telemetry_pb2.NodeIdentity:
             for each in identity.devices
         ],
         leases=identity.leases,
-    )
-
-
-def _identity_in(identity: telemetry_pb2.NodeIdentity) -> NodeIdentity:
-    if len(identity.devices) > MAX_DEVICES or len(identity.leases) > MAX_LEASES:
-        raise BadReport("more devices or leases than a report may have")
-    return NodeIdentity(
-        identity.hostname,
-        identity.agent_version,
-        identity.boot_id,
-        tuple(
-            DeviceIdentity(each.id, each.chip, each.vendor, each.serial, each.memory_bytes)
-            for each in identity.devices
-        ),
-        tuple(identity.leases),
     )

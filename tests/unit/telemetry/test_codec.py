@@ -2,7 +2,8 @@
 
 import pytest
 from gridlease.telemetry.v1 import telemetry_pb2
-from gridlease_mesh.telemetry_codec import BadReport, Decoder, Encoder
+from gridlease_mesh.telemetry_codec import Decoder, Encoder
+from gridlease_mesh.telemetry_report import BadReport
 from gridlease_mesh.telemetry_sample import NodeIdentity, Quality, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,8 @@ def test_without_losses_all_is_read(taken, key_every):
     encoder, decoder = Encoder(STREAM, key_every=key_every), Decoder("n")
     for sequence, each in enumerate(taken, 1):
         report = decoder.decode(encoder.encode(each, sequence=sequence, dropped=0))
-        assert report == ("n", STREAM, sequence, 0, each)
+        assert (report.node, report.stream, report.sequence) == ("n", STREAM, sequence)
+        assert report.sample == each
     assert decoder.counts.received == len(taken)
     assert decoder.counts.lost == decoder.counts.dropped == decoder.counts.keyless == 0
 
@@ -74,9 +76,11 @@ def test_with_losses_what_is_read_is_right_and_the_rest_is_counted(taken, fates,
 def test_random_bytes_are_refused_or_read_but_never_break_it(payload):
     decoder = Decoder("n")
     try:
-        decoder.decode(payload)
+        report = decoder.decode(payload)
     except BadReport:
         assert decoder.counts.bad == 1
+    else:
+        assert report is None or report.sample
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,7 +91,8 @@ def test_a_damaged_report_does_no_harm_to_the_next(taken, data):
     payload = bytearray(encoder.encode(taken, sequence=2, dropped=0))
     payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
     try:
-        decoder.decode(bytes(payload))
+        report = decoder.decode(bytes(payload))
+        assert report is None or report.sample
     except BadReport:
         following = encoder.encode(taken, sequence=3, dropped=0)
         assert decoder.decode(following).sample == taken
