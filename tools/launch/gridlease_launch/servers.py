@@ -63,6 +63,8 @@ class Servers:
             said.append(_again("postgres", self.start_postgres))
         if self.nats is not None and self.nats.pid is None:
             said.append(_again("nats", self._restart_nats))
+        if self.nats is not None and self.nats.refresh():
+            said.append("nats: revoked credentials are out of force")
         return said
 
     def stop(self) -> None:
