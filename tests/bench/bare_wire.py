@@ -8,6 +8,7 @@ import base64
 import json
 
 import nkeys
+from gridlease_mesh.deadletters import DeadLetters
 from gridlease_mesh.wire import Delivery, WireDown
 
 _PRESSURE_BYTES = 64 << 10
@@ -26,6 +27,7 @@ class BareWire(asyncio.Protocol):
         self._ready = asyncio.get_running_loop().create_future()
         self.max_payload_bytes = 1 << 20
         self.connected = False
+        self.dead_letters = DeadLetters()
 
     @classmethod
     async def connect(cls, host, port, token, seed):
@@ -68,7 +70,7 @@ class BareWire(asyncio.Protocol):
         if line == b"PING":
             self._transport.write(b"PONG\r\n")
         elif line == b"PONG":
-            if not self.connected:
+            if not self._ready.done():
                 self.connected = True
                 self._ready.set_result(None)
             elif self._pong is not None and not self._pong.done():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.telemetry import TelemetryReader
+from gridlease_mesh.telemetry_wire import BulkWire
 
 from tests.bench import children
 
@@ -35,7 +36,8 @@ async def main(url, creds, eager):
             readings[node] = report.sample
 
     timer = loop.call_later(_SCRAPE_S, scrape)
-    async with await Bus.connect(url, creds=Path(creds), name="metrics") as bus:
+    wire = await BulkWire.connect(url, creds=Path(creds), name="metrics")
+    async with Bus(wire, name="metrics") as bus:
         reader = TelemetryReader(bus, on_report)
         await bus.flush()
         children.say(ready=True)

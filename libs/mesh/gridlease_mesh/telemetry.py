@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Callable
 
 from gridlease_mesh.bus import Bus
+from gridlease_mesh.deadletters import MALFORMED
 from gridlease_mesh.telemetry_codec import KEY_EVERY, MAX_REPORT_BYTES, Counts, Decoder, Encoder
 from gridlease_mesh.telemetry_report import BadReport, Report
 from gridlease_mesh.telemetry_sample import Sample
@@ -141,6 +142,7 @@ class TelemetryReader:
         self.counts = Counts()  # of nodes forgotten
         self._wire = bus.wire
         self._prefix = bus.prefix
+        self._dead_letters = bus.dead_letters
         self._skip = len(f"{bus.prefix}.tel.")
         self._on_report = on_report
         self._max_nodes = max_nodes
@@ -179,6 +181,7 @@ class TelemetryReader:
         try:
             report = decoder.decode(delivery.payload)
         except BadReport as bad:
+            self._dead_letters.count(MALFORMED)
             _LOG.debug("no report from %s: %s", node, bad)
             return
         if report is not None:

@@ -30,8 +30,8 @@ class World:
         self.reader = self.read()
 
     def read(self, **options):
-        bus = Bus(self.broker.wire(), name="metrics")
-        return TelemetryReader(bus, self.heard.append, **options)
+        self.bus = Bus(self.broker.wire(), name="metrics")
+        return TelemetryReader(self.bus, self.heard.append, **options)
 
     def node(self, node_id="n-1", **options):
         bus = Bus(self.broker.wire(), name="agent", node_id=node_id)
@@ -178,5 +178,6 @@ async def test_bytes_that_are_no_report_are_counted_and_nothing_else(world):
     for payload in (b"", b"\xff" * 40, b"{}"):
         wire.publish(report_subject("gl", "n-1"), payload)
     await eventually(lambda: world.reader.total().bad == 3, 5.0)
+    assert world.bus.dead_letters.total == 3
     world.node().offer(taken(1))
     await world.settled(1)
