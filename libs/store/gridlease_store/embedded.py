@@ -17,6 +17,8 @@ import logging
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -36,6 +38,9 @@ _SOCKET_PATH_BYTES: Final = 100  # sun_path holds 107 and a zero
 _RECOVERY_S: Final = 60.0
 _INITDB_S: Final = 120.0
 _POLL_S: Final = 0.01
+_ANSWER_S: Final = 1.0
+# "Do you speak TLS?": any server answers with one byte. Source: PostgreSQL's protocol, SSLRequest.
+_SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 _LOG_KEEP_BYTES: Final = 8 << 20
 # A backend that outlived its postmaster holds the shared memory until its statement ends.
 _RETRY: Final = ("pre-existing shared memory block", "lock file", "starting up")
@@ -106,9 +111,17 @@ class EmbeddedPostgres:
         self._make_folder()
         with self._lock(timeout_s):
             deadline = time.monotonic() + timeout_s
-            if self._postmaster() is None:
-                self._launch(deadline)
-            self._wait_ready(deadline)
+            while True:
+                if self._postmaster() is None:
+                    self._launch(deadline)
+                try:
+                    self._wait_ready(deadline)
+                except Unreachable:
+                    # The server that was found alive was dying: start another in its place.
+                    if time.monotonic() > deadline or self._postmaster() is not None:
+                        raise
+                else:
+                    return
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """Stop the server: politely, then at once, then by force. Idempotent."""
@@ -256,9 +269,19 @@ class EmbeddedPostgres:
             time.sleep(_POLL_S)
 
     def _ready(self, process: Process) -> bool:
-        """What pg_ctl reads: the postmaster's own word in its pid file."""
+        """The postmaster's own word in its pid file (what pg_ctl reads), and an answer from it:
+        a server that was just killed leaves the word behind."""
         lines = self._pid_file()
-        return len(lines) > 7 and lines[0] == str(process.pid) and lines[7].strip() == "ready"
+        if len(lines) <= 7 or lines[0] != str(process.pid) or lines[7].strip() != "ready":
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_ANSWER_S)
+            try:
+                probe.connect(str(self.socket_dir / f".s.PGSQL.{_PORT}"))
+                probe.sendall(_SSL_REQUEST)
+                return probe.recv(1) != b""
+            except OSError:
+                return False
 
     # -- which process is ours ----------------------------------------------------------------
 
