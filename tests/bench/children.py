@@ -35,11 +35,14 @@ class Child:
             env={**os.environ, **(env or {})},
             text=True,
         )
-        try:
-            self.ready = self._read(30.0)
-        except BaseException:
-            self.stop()
-            raise
+        self._ready = None
+
+    @property
+    def ready(self):
+        """What it said first: it has started. Asked late, several start at once."""
+        if self._ready is None:
+            self._ready = self._read(30.0)
+        return self._ready
 
     @property
     def pid(self):

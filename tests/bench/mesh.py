@@ -17,8 +17,14 @@ from gridlease_mesh.embedded import EmbeddedNats
 
 from tests.bench import children, figures, mesh_messages
 
-TRANSPORTS = ("grpc", "mesh", "nats", "http")
-NAMES = {"grpc": "grpc.aio", "mesh": "mesh", "nats": "nats-py", "http": "HTTP+JSON"}
+TRANSPORTS = ("grpc", "mesh", "nats", "http", "aiohttp")
+NAMES = {
+    "grpc": "grpc.aio",
+    "mesh": "mesh",
+    "nats": "nats-py",
+    "http": "HTTP+JSON, bare client",
+    "aiohttp": "HTTP+JSON, aiohttp",
+}
 # Case -> (what the client runs, at once, what it is).
 CASES = {
     "unary_c1": ("ping", 1, "unary, 14 bytes, 1 at once"),
@@ -38,15 +44,25 @@ class Rivals:
     def __init__(self, broker, transports):
         self._broker = broker
         self._servers, self._clients = {}, {}
+        try:
+            self._start(transports)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, transports):
+        creds = {
+            transport: [str(self._broker.service_creds(f"bench-{transport}"))]
+            for transport in transports
+            if transport in ("mesh", "nats")
+        }
         for transport in transports:
-            creds = [str(broker.service_creds(f"bench-{transport}"))]
-            place = [broker.url, *creds] if transport in ("mesh", "nats") else []
-            server = children.Child("tests.bench.mesh_serve", transport, *place)
-            self._servers[transport] = server
-            address = server.ready["address"]
-            self._clients[transport] = children.Child(
-                "tests.bench.mesh_load", transport, address, *(creds if place else [])
-            )
+            place = [self._broker.url, *creds[transport]] if transport in creds else []
+            self._servers[transport] = children.Child("tests.bench.mesh_serve", transport, *place)
+        for transport, server in self._servers.items():
+            words = [server.ready["address"], *creds.get(transport, [])]
+            self._clients[transport] = children.Child("tests.bench.mesh_load", transport, *words)
+        assert all(client.ready for client in self._clients.values())
 
     def measure(self, transport, case, seconds):
         """One round of one case; None where the transport has no such thing."""
@@ -60,7 +76,7 @@ class Rivals:
         calls = found.pop("calls")
         found["server_us"] = (after[0] - before[0]) * 1e6 / calls
         found["broker_us"] = (after[1] - before[1]) * 1e6 / calls
-        if transport in ("grpc", "http"):
+        if transport not in ("mesh", "nats"):
             found["broker_us"] = 0.0  # what it did is not for them
         found["cpu_us"] = found["client_us"] + found["server_us"] + found["broker_us"]
         return found
@@ -148,14 +164,15 @@ def show(medians, sizes, outcome):
     ]
     figures.table("codec, one thread", ["message", "bytes", "write µs", "read µs"], rows)
     rows = [
-        [name, f"{outcome['ratio'][name]:.3f}", wanted, f"{outcome['ratio_http_json'][name]:.3f}"]
+        [name, f"{outcome['ratio'][name]:.3f}", wanted]
+        + [f"{outcome[over][name]:.3f}" for over in ("ratio_http_json", "ratio_http_json_aiohttp")]
         for name, wanted in (
             ("calls_per_s_c64", ">= 6"),
             ("cpu_per_call_c64", "<= 0.125"),
             ("p50_c1", "<= 1"),
         )
     ]
-    head = ["small unary call", "mesh / grpc.aio", "target", "mesh / HTTP+JSON"]
+    head = ["small unary call, mesh over", "grpc.aio", "target", NAMES["http"], NAMES["aiohttp"]]
     figures.table("ratios, each the median of those within a round", head, rows)
 
 
@@ -192,9 +209,11 @@ def main(words):
             "grpc": per_rival["grpc"],
             "nats": per_rival["nats"],
             "http_json": per_rival["http"],
+            "http_json_aiohttp": per_rival["aiohttp"],
         },
         "ratio": ratios(found, "grpc"),
         "ratio_http_json": ratios(found, "http"),
+        "ratio_http_json_aiohttp": ratios(found, "aiohttp"),
         "skipped": [case for case, by in medians.items() if "mesh" not in by],
         "seconds": time.monotonic() - began,
     }

@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 
+import aiohttp
 import grpc
 import nats
 import orjson
@@ -110,6 +111,30 @@ class Http:
         return 1
 
 
+class Aiohttp:
+    """JSON over HTTP/1.1 by the client that users of Python have."""
+
+    def __init__(self, session, address):
+        self._session = session
+        self._url = f"http://{address}"
+        self._ping = mesh_messages.plain(mesh_messages.ping())
+        self._report = mesh_messages.plain(mesh_messages.report())
+
+    async def close(self):
+        await self._session.close()
+
+    async def _call(self, path, rows):
+        async with self._session.post(self._url + path, data=orjson.dumps(rows)) as answer:
+            orjson.loads(await answer.read())
+        return 1
+
+    async def ping(self, _worker):
+        return await self._call("/Ping", self._ping)
+
+    async def report(self, _worker):
+        return await self._call("/Report", self._report)
+
+
 async def connect(transport, address, creds):
     if transport == "grpc":
         channel = grpc.aio.insecure_channel(address)
@@ -119,6 +144,10 @@ async def connect(transport, address, creds):
         return Stub(bus.channel(), bus.close)
     if transport == "nats":
         return Nats(await nats.connect(address, user_credentials=creds))
+    if transport == "aiohttp":
+        pool = aiohttp.TCPConnector(limit=64)
+        headers = {"content-type": "application/json"}
+        return Aiohttp(aiohttp.ClientSession(connector=pool, headers=headers), address)
     return Http([await Connection.open(address) for _ in range(64)])
 
 

@@ -123,7 +123,13 @@ async def serve_http(_url, _creds):
     await running
 
 
-SERVERS = {"grpc": serve_grpc, "mesh": serve_mesh, "nats": serve_nats, "http": serve_http}
+SERVERS = {
+    "grpc": serve_grpc,
+    "mesh": serve_mesh,
+    "nats": serve_nats,
+    "http": serve_http,
+    "aiohttp": serve_http,  # the same server; the client is another
+}
 
 if __name__ == "__main__":
     transport, *broker = sys.argv[1:]

@@ -110,6 +110,8 @@ def live(broker, folder, arguments):
         fleet = children.Child(
             "tests.bench.telemetry_fleet", broker.url, str(keys), str(arguments.devices)
         )
+        assert consumer.ready
+        assert fleet.ready
         fleet.ask(do="start")
         pause = threading.Event()
         pause.wait(min(_WARM_UP_S, arguments.seconds))
