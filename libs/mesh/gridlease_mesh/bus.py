@@ -15,10 +15,8 @@ from typing import Self
 
 import grpc.aio
 
-from gridlease_mesh import micro, subjects
+from gridlease_mesh import micro, natswires, subjects
 from gridlease_mesh.channel import DEFAULT_TIMEOUT_S, KEEPALIVE_S, MeshChannel
-from gridlease_mesh.deadletters import DeadLetters
-from gridlease_mesh.natswire import NatsWire
 from gridlease_mesh.server import DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PER_NODE, MeshServer
 from gridlease_mesh.wire import Delivery, Listener, Unsubscribe, Wire
 
@@ -59,7 +57,7 @@ class Bus:
         self.name = subjects.check_token(name, "name")
         self.prefix = subjects.check_token(prefix, "prefix")
         self.node_id = subjects.check_token(node_id, "node_id") if node_id else None
-        self.dead_letters = DeadLetters()
+        self.dead_letters = wire.dead_letters  # what came and could not be given to anybody
         self._keepalive_s = keepalive_s
         self._watcher = _Watcher()
         self._channels: list[MeshChannel] = []
@@ -88,8 +86,14 @@ class Bus:
             Unauthenticated: the broker refuses the credentials.
         """
         inbox = subjects.node_inbox(node_id) if node_id else subjects.service_inbox(name)
-        wire = await NatsWire.connect(
-            url, creds=creds, name=name, inbox_prefix=inbox, timeout_s=timeout_s
+        root = subjects.up_root(prefix, node_id) if node_id else subjects.any_root(prefix)
+        wire = await natswires.connect(
+            url,
+            creds=creds,
+            name=name,
+            inbox_prefix=inbox,
+            nobody=f"{root}._nobody",
+            timeout_s=timeout_s,
         )
         return cls(wire, name=name, prefix=prefix, node_id=node_id)
 
@@ -149,7 +153,6 @@ class Bus:
             keepalive_s=self._keepalive_s,
             idempotent=idempotent,
             compression=compression,
-            dead_letters=self.dead_letters,
         )
         self._channels.append(channel)
         return channel
@@ -185,7 +188,6 @@ class Bus:
             keepalive_s=self._keepalive_s,
             compression=compression,
             migration_thread_pool=migration_thread_pool,
-            dead_letters=self.dead_letters,
         )
 
     async def instances(self, name: str, *, wait_s: float = 0.25) -> list[str]:

@@ -9,6 +9,7 @@ where the instance that has it died. docs/mesh.md tells what differs from gRPC.
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ import grpc.aio
 
 from gridlease_mesh import flow, frames, retries, subjects, trace
 from gridlease_mesh.calls import KEEPALIVE_MISSES, Abandoned, MeshCall, Request
-from gridlease_mesh.deadletters import MALFORMED, UNKNOWN_CALL, DeadLetters
+from gridlease_mesh.deadletters import MALFORMED, UNKNOWN_CALL
 from gridlease_mesh.methods import (
     Deserializer,
     Serializer,
@@ -54,7 +55,6 @@ class MeshChannel(grpc.aio.Channel, Listener):
         keepalive_s: float = KEEPALIVE_S,
         idempotent: Collection[str] = (),
         compression: grpc.Compression | None = None,
-        dead_letters: DeadLetters | None = None,
     ) -> None:
         """Start listening for answers.
 
@@ -72,7 +72,7 @@ class MeshChannel(grpc.aio.Channel, Listener):
         self.root = root
         self.compression = compression
         self.retries = retries.Retries(idempotent)
-        self.dead_letters = dead_letters or DeadLetters()
+        self.dead_letters = wire.dead_letters
         self.inbox = f"{inbox}.{secrets.token_hex(8)}"
         self._skip = len(self.inbox) + 1
         self._default_timeout_s = default_timeout_s
@@ -84,6 +84,7 @@ class MeshChannel(grpc.aio.Channel, Listener):
         self._beat_timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._presence = Presence(self)
+        self._known: dict[str, tuple[str, str]] = {}
         self._unsubscribe = wire.subscribe(f"{self.inbox}.*", self._on_delivery)
         wire.add_listener(self)
 
@@ -270,7 +271,7 @@ class MeshChannel(grpc.aio.Channel, Listener):
         headers = self._headers(details.metadata, streams=kind.streams, squeezing=squeezing)
         too_big = payload is not None and len(payload) > flow.MAX_MESSAGE_BYTES
         room = self.wire.max_payload_bytes - flow.HEADROOM_BYTES
-        head = sum(len(key) + len(value) + 4 for key, value in headers)
+        head = sum(len(key) + len(value) + 4 for key, value in headers) if headers else 0
         body, promoted = payload or b"", payload is None
         if payload is not None and squeezing and not too_big:
             packed = flow.squeeze(payload)
@@ -281,9 +282,9 @@ class MeshChannel(grpc.aio.Channel, Listener):
             promoted = True
         if promoted:
             headers.append((frames.FRAMED, str(len(body))))
-        service = method.strip("/").partition("/")[0]
+        subject, service = self._names(method)
         request = Request(
-            subjects.method_subject(self.root, method),
+            subject,
             service,
             body,
             headers,
@@ -305,10 +306,18 @@ class MeshChannel(grpc.aio.Channel, Listener):
             self._send(call)
         return call
 
+    def _names(self, method: str) -> tuple[str, str]:
+        """The subject of a method, and its service."""
+        known = self._known.get(method)
+        if known is None:
+            service = method.strip("/").partition("/")[0]
+            known = self._known[method] = subjects.method_subject(self.root, method), service
+        return known
+
     def _headers(
         self, metadata: Iterable[Any] | None, *, streams: bool, squeezing: bool
     ) -> list[frames.HeaderPair]:
-        headers = []
+        headers: list[frames.HeaderPair] = []
         if streams:
             window = flow.DEFAULT_WINDOW
             headers.append((frames.WINDOW, f"{window.messages},{window.size_bytes}"))
@@ -328,8 +337,8 @@ class MeshChannel(grpc.aio.Channel, Listener):
             return
         request = call.request
         left_ns = max(1, round((request.deadline - self._loop.time()) * 1e9))
-        timeout = (frames.TIMEOUT, frames.encode_timeout(_rounded(left_ns)))
-        block = frames.encode_headers((timeout, *request.headers))
+        timeout = _timeout_block(_rounded(left_ns))
+        block = frames.join_headers(timeout, request.headers) if request.headers else timeout
         body = b"" if request.promoted else request.payload
         try:
             self.wire.publish(request.subject, body, reply=call.reply, headers=block)
@@ -363,6 +372,11 @@ class MeshChannel(grpc.aio.Channel, Listener):
     def _notify(self) -> None:
         self._changed.set()
         self._changed.clear()
+
+
+@functools.lru_cache(maxsize=256)
+def _timeout_block(span_ns: int) -> bytes:
+    return frames.encode_headers([(frames.TIMEOUT, frames.encode_timeout(span_ns))])
 
 
 def _rounded(span_ns: int) -> int:

@@ -37,6 +37,7 @@ _KEY = re.compile(r"[0-9a-z_.\-]+")
 _ASCII = re.compile(r"[\x20-\x7e]*")
 _FRAME = struct.Struct(">BBI")
 _PAIR = struct.Struct(">II")
+_REPEATED_BYTES = 64
 _MAX_TIMEOUT_DIGITS = 8  # Source: gRPC over HTTP/2, TimeoutValue
 _UNITS = (("n", 1), ("u", 1_000), ("m", 1_000_000), ("S", 1_000_000_000), ("M", 60_000_000_000))
 _UNIT_NS = {**dict(_UNITS), "H": 3_600_000_000_000}
@@ -69,6 +70,12 @@ def encode_headers(pairs: Iterable[HeaderPair]) -> bytes:
     return b"NATS/1.0\r\n" + lines.encode("ascii") + b"\r\n" if lines else b""
 
 
+def join_headers(block: bytes, pairs: Iterable[HeaderPair]) -> bytes:
+    """A block with more pairs at its end."""
+    lines = "".join(f"{key}: {value}\r\n" for key, value in pairs)
+    return b"%b%b\r\n" % (block[:-2], lines.encode("ascii"))
+
+
 def decode_headers(raw: bytes) -> Headers:
     """What a header block says.
 
@@ -77,6 +84,10 @@ def decode_headers(raw: bytes) -> Headers:
     """
     if not raw:
         return NO_HEADERS
+    return _decode_again(raw) if len(raw) <= _REPEATED_BYTES else _decode(raw)
+
+
+def _decode(raw: bytes) -> Headers:
     try:
         first, *lines = raw.decode("ascii").removesuffix("\r\n\r\n").split("\r\n")
     except UnicodeDecodeError as error:
@@ -92,6 +103,9 @@ def decode_headers(raw: bytes) -> Headers:
         pairs.append((key, value.removeprefix(" ")))
     code = int(inline[0]) if inline and inline[0].isdigit() else 0
     return Headers(code, tuple(pairs))
+
+
+_decode_again = functools.lru_cache(maxsize=1024)(_decode)  # short blocks repeat themselves
 
 
 def encode_metadata(metadata: Iterable[Sequence[str | bytes]]) -> list[HeaderPair]:
@@ -139,7 +153,6 @@ def _unbin(key: str, value: str) -> bytes:
         raise BadFrame(f"metadata value of {key!r} is not base 64") from error
 
 
-@functools.lru_cache(maxsize=256)
 def encode_timeout(timeout_ns: int) -> str:
     """A span as gRPC writes it: at most eight digits and a unit, rounded up."""
     assert timeout_ns >= 0, timeout_ns
@@ -150,6 +163,7 @@ def encode_timeout(timeout_ns: int) -> str:
     return f"{min(-(-timeout_ns // _UNIT_NS['H']), 99_999_999)}H"
 
 
+@functools.lru_cache(maxsize=256)
 def decode_timeout(text: str) -> int:
     """The span in nanoseconds.
 
@@ -279,6 +293,18 @@ def decode_grant(body: bytes) -> Grant:
     if len(body) != _PAIR.size:
         raise BadFrame("credits are not eight bytes")
     return Grant(*_PAIR.unpack(body))
+
+
+def decode_window(text: str) -> Grant:
+    """The credits in an opening's header.
+
+    Raises:
+        BadFrame: not ``messages,bytes``.
+    """
+    messages, comma, size = text.partition(",")
+    if not (comma and messages.isdecimal() and size.isdecimal()) or len(text) > 24:
+        raise BadFrame(f"window {text!r} is malformed")
+    return Grant(int(messages), int(size))
 
 
 class Holding(NamedTuple):

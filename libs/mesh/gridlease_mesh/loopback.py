@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gridlease_mesh import subjects
+from gridlease_mesh.deadletters import CALLBACK_FAILED, DeadLetters
 from gridlease_mesh.wire import Delivery, Listener, OnDelivery, Unsubscribe, WireDown
+
+_LOG = logging.getLogger(__name__)
 
 Tap = Callable[[Delivery], Iterable[Delivery]]
 
@@ -64,9 +68,17 @@ class LoopbackBroker:
             if hearer.queue:
                 groups.setdefault((hearer.queue, hearer.subject), []).append(hearer)
             else:
-                hearer.callback(delivery)
+                self._hand_over(hearer, delivery)
         for members in groups.values():
-            members[next(self._turn) % len(members)].callback(delivery)
+            self._hand_over(members[next(self._turn) % len(members)], delivery)
+
+    @staticmethod
+    def _hand_over(hearer: _Subscription, delivery: Delivery) -> None:
+        try:
+            hearer.callback(delivery)
+        except Exception:  # noqa: BLE001 - as on the real wire: one callback's bug is its own
+            hearer.wire.dead_letters.count(CALLBACK_FAILED)
+            _LOG.exception("a mesh callback failed", extra={"subject": delivery.subject})
 
 
 class LoopbackWire:
@@ -74,6 +86,7 @@ class LoopbackWire:
 
     def __init__(self, broker: LoopbackBroker) -> None:
         self._broker = broker
+        self.dead_letters = DeadLetters()
         self._listeners: list[Listener] = []
         self._connected = True
         self._closed = False

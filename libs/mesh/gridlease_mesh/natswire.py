@@ -1,8 +1,9 @@
 """The wire over NATS: nats-py with messages handed straight to synchronous callbacks.
 
 nats-py gives reconnects, TLS and credentials; its own delivery costs a queue and a task switch a
-message, which is most of the price of a call. So one subclass overrides two private methods. The
-minor version is pinned for that reason, and nothing else in the mesh knows nats-py.
+message, which is most of the price of a call. So subclasses of its client and parser use private
+hooks. The minor version is pinned for that reason, ``missing_hooks`` checks them at start-up, and
+``publicwire`` stands in where they changed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import inspect
 import logging
 import random
 import re
@@ -21,7 +23,9 @@ import nats.errors
 from gridlease_kernel.faults import Unauthenticated, Unreachable
 from nats.aio.client import Client, Server
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from gridlease_mesh.deadletters import CALLBACK_FAILED, DeadLetters
 from gridlease_mesh.wire import Delivery, Listener, OnDelivery, Unsubscribe, WireDown
 
 _LOG = logging.getLogger(__name__)
@@ -30,6 +34,30 @@ _BUFFER_BYTES = 8 << 20
 _MAX_LEAVING = 64
 _FIRST_WAIT_S = 0.2
 _BACKOFF_MAX_S = 3.0
+_CONTROL_LINE_BYTES = 4096
+_HOOKS = [
+    "_pending",
+    "_pending_data_size",
+    "_process_err",
+    "_process_msg",
+    "_process_op_err",
+    "_ps",
+    "_sid",
+    "_subs",
+    "_transport",
+]
+_PROCESS_MSG = ["self", "sid", "subject", "reply", "data", "headers"]
+
+
+def missing_hooks() -> list[str]:
+    """The private parts of nats-py that this wire uses and this version does not have."""
+    client = _DirectClient()
+    missing = [hook for hook in _HOOKS if not hasattr(client, hook)]
+    if list(inspect.signature(Client._process_msg).parameters) != _PROCESS_MSG:  # noqa: SLF001
+        missing.append("_process_msg(…)")
+    if not hasattr(Parser(client), "buf") or not hasattr(Parser(client), "state"):
+        missing.append("Parser.buf")
+    return missing
 
 
 def _choose_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
@@ -39,14 +67,57 @@ def _choose_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server
     return chosen, wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
+class _DirectParser(Parser):
+    """Hands whole messages of direct subscriptions over; leaves all else to nats-py."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        buffer: bytearray = self.buf
+        buffer.extend(data)
+        client: _DirectClient = self.nc
+        while self.state == AWAITING_CONTROL_LINE:
+            headed = buffer.startswith(b"HMSG ")
+            if not headed and not buffer.startswith(b"MSG "):
+                break
+            end = buffer.find(b"\r\n", 0, _CONTROL_LINE_BYTES)
+            if end < 0:
+                break
+            fields = bytes(buffer[4 + headed : end]).split()
+            callback = client.direct.get(int(fields[1])) if len(fields) > 2 + headed else None
+            if callback is None:
+                break
+            start, size = end + 2, int(fields[-1])
+            stop = start + size
+            if len(buffer) < stop + 2:
+                return  # the rest is on its way
+            split = start + int(fields[-2]) if headed else start
+            reply = fields[2] if len(fields) > 3 + headed else b""
+            headers, payload = bytes(buffer[start:split]), bytes(buffer[split:stop])
+            del buffer[: stop + 2]
+            client.deliver(callback, fields[0], reply, headers, payload)
+        if buffer:
+            await super().parse(b"")
+
+
 class _DirectClient(Client):
     """nats-py whose direct subscriptions skip the queue."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._ps = _DirectParser(self)
+        self.dead_letters = DeadLetters()
+        self._writing = False
         self.direct: dict[int, OnDelivery] = {}
         self._leaving: collections.deque[int] = collections.deque()
         self.on_refused: Callable[[str], None] = lambda _subject: None
+
+    def deliver(
+        self, callback: OnDelivery, subject: bytes, reply: bytes, headers: bytes, data: bytes
+    ) -> None:
+        try:
+            callback(Delivery(subject.decode(), reply.decode(), headers, data))
+        except Exception:  # noqa: BLE001 - an escape would end nats-py's read loop for good
+            self.dead_letters.count(CALLBACK_FAILED)
+            _LOG.exception("a mesh callback failed", extra={"subject": repr(subject)})
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -54,13 +125,8 @@ class _DirectClient(Client):
         callback = self.direct.get(sid)
         if callback is None:
             await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        try:
-            callback(
-                Delivery(subject.decode(), (reply or b"").decode(), bytes(headers or b""), data)
-            )
-        except Exception:  # noqa: BLE001 - an escape would end nats-py's read loop for good
-            _LOG.exception("a mesh callback failed", extra={"subject": subject.decode()})
+        else:
+            self.deliver(callback, bytes(subject), bytes(reply or b""), bytes(headers or b""), data)
 
     async def _process_err(self, err_msg: str) -> None:
         refused = _REFUSED.search(err_msg)
@@ -78,8 +144,14 @@ class _DirectClient(Client):
     def send(self, command: bytes) -> None:
         self._pending.append(command)
         self._pending_data_size += len(command)
-        if self._flush_queue is not None and self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if not self._writing:  # once a turn of the loop, with all that this turn sends
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._writing = False
+        if self.is_connected:
+            self.write_out()
 
     def write_out(self) -> None:
         """Hand what waits to the socket now: nats-py's own PING would overtake it."""
@@ -115,7 +187,10 @@ class _DirectClient(Client):
 
     @property
     def waiting_bytes(self) -> int:
-        return self._pending_data_size
+        """What the socket has not taken yet."""
+        writer = getattr(self._transport, "_io_writer", None)
+        buffered: int = writer.transport.get_write_buffer_size() if writer else 0
+        return self._pending_data_size + buffered
 
 
 class NatsWire:
@@ -124,6 +199,7 @@ class NatsWire:
     def __init__(self) -> None:
         self._client = _DirectClient()
         self._client.on_refused = self._refused
+        self.dead_letters = self._client.dead_letters
         self._listeners: list[Listener] = []
         self._last_error: Exception | None = None
         self._auth_refused = False

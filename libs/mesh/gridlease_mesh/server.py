@@ -24,7 +24,6 @@ from gridlease_mesh.deadletters import (
     MALFORMED,
     NO_REPLY,
     UNKNOWN_CALL,
-    DeadLetters,
 )
 from gridlease_mesh.frames import Headers, Holding, Status
 from gridlease_mesh.micro import Responder, Service
@@ -64,7 +63,6 @@ class MeshServer(grpc.aio.Server, Listener):
         keepalive_s: float = KEEPALIVE_S,
         compression: grpc.Compression | None = None,
         migration_thread_pool: concurrent.futures.Executor | None = None,
-        dead_letters: DeadLetters | None = None,
     ) -> None:
         """Nothing is heard before ``start``.
 
@@ -88,7 +86,7 @@ class MeshServer(grpc.aio.Server, Listener):
         self._keepalive_s = keepalive_s
         self._compression = compression
         self._pool = migration_thread_pool
-        self.dead_letters = dead_letters or DeadLetters()
+        self.dead_letters = wire.dead_letters
         self.instance = secrets.token_hex(8)
         self._service = Service(queue or "node", self.instance, self.dead_letters)
         self._responder: Responder | None = None
@@ -239,7 +237,7 @@ class MeshServer(grpc.aio.Server, Listener):
             self._refuse(delivery.reply, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             return
         payload: bytes | None = delivery.payload
-        if headers.pairs:
+        if not _is_plain(headers):
             encoding = headers.get(frames.ENCODING)
             if encoding is not None:
                 payload = self._unpacked(delivery, encoding)
@@ -278,21 +276,20 @@ class MeshServer(grpc.aio.Server, Listener):
         return bool(node) and self._of_node[node] >= self._max_per_node
 
     def _opening(self, method: str, root: str, node: str, reply: str, headers: Headers) -> Opening:
-        loop = asyncio.get_running_loop()
-        timeout = headers.get(frames.TIMEOUT)
-        span_s = frames.decode_timeout(timeout) / 1e9 if timeout else DEFAULT_TIMEOUT_S
-        window = headers.get(frames.WINDOW)
-        credit = None
-        if window is not None:
-            messages, comma, size = window.partition(",")
-            if not (comma and messages.isdecimal() and size.isdecimal()):
-                raise frames.BadFrame(f"window {window!r} is malformed")
-            credit = frames.Grant(int(messages), int(size))
+        span_s, credit, takes_zlib = DEFAULT_TIMEOUT_S, None, False
+        for key, value in headers.pairs:
+            if key == frames.TIMEOUT:
+                span_s = frames.decode_timeout(value) / 1e9
+            elif key == frames.WINDOW:
+                credit = frames.decode_window(value)
+            elif key == frames.ACCEPTS:
+                takes_zlib = value == frames.ZLIB
         self._counter += 1
-        metadata = tuple(Metadatum(k, v) for k, v in frames.decode_metadata(headers.pairs))
+        metadata: tuple[Metadatum, ...] = ()
+        if not _is_plain(headers):
+            metadata = tuple(Metadatum(k, v) for k, v in frames.decode_metadata(headers.pairs))
         own = f"{root}._call.{self.instance}.{self._counter}"
-        takes_zlib = headers.get(frames.ACCEPTS) == frames.ZLIB
-        due = loop.time() + span_s
+        due = asyncio.get_running_loop().time() + span_s
         return Opening(method, reply, node, metadata, due, credit, own, takes_zlib)
 
     def _begin(self, opening: Opening, payload: bytes | None) -> None:
@@ -451,6 +448,12 @@ class MeshServer(grpc.aio.Server, Listener):
             except WireDown:
                 context.cancel()
         self._beat_timer = loop.call_later(self._keepalive_s, self._beat)
+
+
+def _is_plain(headers: Headers) -> bool:
+    """Whether it says no more than a timeout, as most openings do."""
+    pairs = headers.pairs
+    return not pairs or (len(pairs) == 1 and pairs[0][0] == frames.TIMEOUT)
 
 
 def _bind(interceptor: grpc.aio.ServerInterceptor, step: Callable[[Any], Any]) -> Any:

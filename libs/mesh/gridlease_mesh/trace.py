@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import random
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ TRACESTATE = "tracestate"
 
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _STATE_MAX = 512
+_SPAN_MASK = (1 << 64) - 1
+_DICE = random.Random()  # noqa: S311 - ids of traces are no secrets, and every call draws one
 
 
 class TraceContext(NamedTuple):
@@ -38,7 +40,7 @@ class TraceContext(NamedTuple):
 
     def child(self) -> TraceContext:
         """A new span under this one."""
-        return self._replace(span_id=secrets.token_hex(8))
+        return self._replace(span_id=f"{_DICE.getrandbits(64) or 1:016x}")
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The metadata that carries it."""
@@ -53,7 +55,8 @@ _CURRENT: contextvars.ContextVar[TraceContext | None] = contextvars.ContextVar(
 
 def new_trace() -> TraceContext:
     """The first span of a new trace."""
-    return TraceContext(secrets.token_hex(16), secrets.token_hex(8))
+    drawn = _DICE.getrandbits(192)
+    return TraceContext(f"{drawn >> 64 or 1:032x}", f"{drawn & _SPAN_MASK or 1:016x}")
 
 
 def parse(traceparent: str, tracestate: str = "") -> TraceContext | None:

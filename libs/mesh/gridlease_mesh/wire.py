@@ -1,6 +1,7 @@
 """What the mesh asks of a broker connection: subjects, synchronous callbacks, nothing else.
 
-``natswire.NatsWire`` is the real one, ``loopback.LoopbackWire`` needs no broker. Callbacks run on
+``natswire.NatsWire`` is the real one, ``publicwire.PublicWire`` its slow stand-in, and
+``loopback.LoopbackWire`` needs no broker. Callbacks run on
 the event loop, in order per sender; publishing never waits (bounded by the wire's own buffer).
 """
 
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from gridlease_kernel.faults import Unreachable
+
+from gridlease_mesh.deadletters import DeadLetters
 
 
 class Delivery(NamedTuple):
@@ -51,6 +54,8 @@ class Listener:
 
 class Wire(Protocol):
     """A connection that reconnects by itself for ever."""
+
+    dead_letters: DeadLetters
 
     @property
     def connected(self) -> bool:
