@@ -31,6 +31,8 @@ class Servers:
         if self.postgres is not None:
             self.postgres.start()
             asyncio.run(_ensure_database(self.postgres.dsn()))
+        else:
+            asyncio.run(_check_database(self._options.postgres_dsn or ""))
 
     def start_nats(self) -> None:
         """Have the broker answering."""
@@ -87,6 +89,29 @@ def _again(name: str, start: object) -> str:
     except Fault as fault:
         return f"{name} died and does not start: {fault}"
     return f"{name} died and was started again"
+
+
+async def _check_database(dsn: str) -> None:
+    """Say at once that nothing answers there, instead of letting three services wait for it."""
+    connection = await connect(dsn, wait_s=_ANSWER_S)
+    await connection.close()
+
+
+def _check_broker(url: str) -> None:
+    """Raises Unreachable where nothing listens at any of the broker's addresses."""
+    for one in url.split(","):
+        place = urlsplit(one.strip())
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((place.hostname or "", place.port or 4222), _ANSWER_S),
+        ):
+            return
+    raise Unreachable(
+        f"No NATS server answers at {url}.",
+        reason="NATS_UNREACHABLE",
+        field="--nats",
+        remedy="Check the address, and that the server runs.",
+    )
 
 
 async def _ensure_database(dsn: str) -> None:
