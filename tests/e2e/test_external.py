@@ -1,4 +1,4 @@
-"""Servers of one's own: a PostgreSQL by DSN and a plain NATS by URL instead of the embedded ones."""
+"""Servers of one's own: PostgreSQL by DSN and NATS by URL instead of the embedded ones."""
 
 from __future__ import annotations
 

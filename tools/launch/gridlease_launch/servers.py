@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from urllib.parse import urlsplit
 
 import asyncpg
-from gridlease_kernel.faults import Fault
+from gridlease_kernel.faults import Fault, Unreachable
 from gridlease_mesh.embedded import EmbeddedNats
 from gridlease_store.connect import connect
 from gridlease_store.embedded import EmbeddedPostgres
@@ -16,6 +18,7 @@ from .options import Options
 from .parts import SERVICES, Addresses
 
 _DATABASE = "gridlease"
+_ANSWER_S = 5.0  # for a server of somebody else's, which is up or is not
 
 
 class Servers:
@@ -38,6 +41,8 @@ class Servers:
         """Have the broker answering."""
         if self.nats is not None:
             self.nats.start()
+        else:
+            _check_broker(self._options.nats_url or "")
 
     def addresses(self) -> Addresses:
         """How the services reach both."""
