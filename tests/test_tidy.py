@@ -172,6 +172,11 @@ def test_services_have_the_same_rooms() -> None:
     report(found, "knowing one service is knowing all")
 
 
+def test_an_old_python_reaches_its_one_sentence() -> None:
+    """./dev must parse on Pythons that are too old, to say so."""
+    ast.parse((ROOT / "dev").read_text(encoding="utf-8"), feature_version=(3, 6))
+
+
 def test_packages_are_typed() -> None:
     packages = {
         str(Path(n).parent) for n, _ in python() if re.search(r"gridlease_\w+/__init__\.py$", n)
