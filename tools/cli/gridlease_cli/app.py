@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from gridlease_sdk import where
@@ -28,6 +29,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gridlease {importlib.metadata.version('gridlease')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version),
+    ] = False,
+) -> None:
+    """Rent compute: submit jobs, watch them, read what they cost."""
 
 
 def options_of(context: typer.Context) -> Options:
