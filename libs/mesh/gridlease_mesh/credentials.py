@@ -41,6 +41,11 @@ def new_user_key() -> tuple[str, str]:
     return pair.seed.decode(), pair.public_key.decode()
 
 
+def public_key_of(seed: str) -> str:
+    """The public key of a user's seed."""
+    return _public(_pair(seed.encode()))
+
+
 def creds_text(token: str, seed: str) -> str:
     """The contents of a credentials file, as NATS clients read it."""
     return (
@@ -176,10 +181,16 @@ class Authority:
         return _public(self._system)
 
     def operator_token(self) -> str:
-        """The operator's self-signed token, for the broker's configuration."""
-        claims = {"type": "operator", "system_account": self.system_public_key}
-        name = "gridlease"
-        return sign(self._operator, _public(self._operator), name, claims, self._clock)
+        """The operator's self-signed token, for the broker's configuration.
+
+        Made once: a broker takes no other while it runs, so every reload must show the same.
+        """
+        path = self._folder / "operator.jwt"
+        if not path.exists():
+            claims = {"type": "operator", "system_account": self.system_public_key}
+            public = _public(self._operator)
+            _write_private(path, sign(self._operator, public, "gridlease", claims, self._clock))
+        return path.read_text("ascii")
 
     def account_tokens(self) -> dict[str, str]:
         """Account tokens by public key, for the broker's memory resolver."""

@@ -145,6 +145,7 @@ def role_permissions(
         )
     role = roles[name]
     publish = {f"{prefix}.{topic}" for topic in role.tells}
+    publish.add(f"{subjects.any_root(prefix)}._nobody")  # the wire's check of itself
     publish |= {f"{subjects.service_inbox(caller)}.>" for caller in _callers(name, roles)}
     if role.to_nodes:
         publish.add(f"{subjects.node_inbox('*')}.>")

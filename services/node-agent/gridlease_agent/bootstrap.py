@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gridlease.agent.v1 import files_pb2_grpc
 from gridlease_kernel.clock import SystemClock
-from gridlease_kernel.faults import Precondition, Unreachable
+from gridlease_kernel.faults import Precondition, Unauthenticated, Unreachable
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh import subjects
 from gridlease_mesh.bus import Bus
@@ -23,7 +23,7 @@ from gridlease_mesh.events import on_hint
 from gridlease_mesh.interceptors import FaultsToStatus
 
 from gridlease_agent.adapters.bundles import BundleFolder
-from gridlease_agent.adapters.enrolment import Credential
+from gridlease_agent.adapters.enrolment import Credential, CredentialFile
 from gridlease_agent.adapters.host import ThisHost
 from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.adapters.mesh_calls import BillingCalls, BundleCalls, SchedulerCalls
@@ -39,6 +39,7 @@ from gridlease_agent.probes import emulated, table
 from gridlease_agent.probes.facts import NodeFacts
 from gridlease_agent.reconcile import Reconciler
 from gridlease_agent.recover import recover
+from gridlease_agent.renewal import Renewal
 from gridlease_agent.report import Reporter
 from gridlease_agent.rpc import TaskFiles
 from gridlease_agent.runtimes.choose import choose_runtime
@@ -173,6 +174,7 @@ class Node:
         self._settings = settings
         self._host = host or ThisHost()
         self._environments = PreparedFolder(environments)
+        self._token = CredentialFile(state, credential)
         self.ready = asyncio.Event()
         self.book: Book | None = None
 
@@ -191,6 +193,7 @@ class Node:
             Unauthenticated: the broker refuses this node's credential.
         """
         url = self._settings.nats_url or self._credential.nats_url
+        asked = False
         while True:
             try:
                 return await Bus.connect(
@@ -203,6 +206,12 @@ class Node:
                 )
             except Unreachable as fault:
                 _LOG.warning("waiting for the mesh: %s", fault)
+            except Unauthenticated:
+                if asked or not self._credential.creds:
+                    raise
+                _LOG.warning("the broker refuses the credential; asking the gateway for another")
+                await self._token.ask_the_door()
+                asked = True
 
     async def _serve(self, bus: Bus) -> None:
         settings, body = self._settings, self._body
@@ -256,9 +265,17 @@ class Node:
             group.create_task(syncer.run(), name="sync")
             group.create_task(reconciler.run(), name="reconcile")
             group.create_task(scrubber.prune(), name="prune")
+            if self._credential.creds:
+                group.create_task(self._renewal(bus, scheduler).run(), name="renew")
             await reporter.reported.wait()
             self.ready.set()
             _LOG.info("the node serves", extra={"node": self._credential.node_id})
+
+    def _renewal(self, bus: Bus, scheduler: SchedulerCalls) -> Renewal:
+        def connected() -> bool:
+            return bus.connected
+
+        return Renewal(self._token, scheduler.renew, connected, SystemClock(), _jitter())
 
     def _reporter(self, scheduler: SchedulerCalls, book: Book) -> Reporter:
         body = self._body

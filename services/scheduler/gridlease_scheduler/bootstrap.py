@@ -36,6 +36,7 @@ from .adapters.notices import Notices
 from .adapters.store import PostgresStore
 from .cancel import Cancel
 from .close import Close
+from .credential import Renew, Revoke
 from .cycle import Cycle
 from .domain.chips import Catalogue
 from .enrol import CreateToken, Enrol
@@ -132,15 +133,20 @@ def _server(parts: _Parts) -> MeshServer:
         explain=Explain(parts.store, parts.catalogue),
         defaults=defaults,
     )
+    credentials = _credentials(settings)
     fleet = FleetUses(
         fleet=Fleet(parts.store),
         create_token=CreateToken(parts.store, parts.ids, SystemClock()),
-        enrol=Enrol(parts.store, _credentials(settings)),
+        enrol=Enrol(parts.store, credentials),
+        revoke=Revoke(parts.store, credentials),
         node_nats_url=settings.node_nats_url or settings.nats_url,
         subject_prefix=settings.subject_prefix,
     )
     sync = SyncServicer(
-        Sync(parts.store), ReportInventory(parts.store, parts.catalogue), settings.start_by_ms
+        Sync(parts.store),
+        ReportInventory(parts.store, parts.catalogue),
+        Renew(parts.store, credentials),
+        settings.start_by_ms,
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(jobs), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(fleet), server)

@@ -11,6 +11,7 @@ from gridlease_kernel.faults import Unauthenticated
 from gridlease_kernel.ids import Ids
 
 from . import names
+from .credential import revoked
 from .ports import Credentials, Event, Store, TokenRow
 
 _HOUR_MS = 3_600_000
@@ -64,14 +65,20 @@ class Enrol:
         self._credentials = credentials
 
     async def __call__(self, token: str, public_key: str) -> Enrolled:
-        """The node's id and credential; again for the same key, which renews the credential.
+        """The node's id and credential; again for the same key, which renews the credential: so
+        a node that was away for longer than its credential lives comes back.
 
         Raises:
             Unauthenticated: NODE_TOKEN_UNKNOWN, NODE_TOKEN_EXPIRED or NODE_TOKEN_USED.
+            Forbidden: NODE_REVOKED.
         """
         async with self._store.writing() as tx:
             row = await tx.nodes.token(_hash(token))
             row = _usable(row, public_key)
+            if row.used_key is not None:
+                node = await tx.nodes.detail(row.node_id)
+                if node is None or node.row.revoked or node.row.public_key != public_key:
+                    raise revoked(row.node_id)
             credential = self._credentials.mint(row.node_id, public_key)
             if row.used_key is None:
                 await tx.nodes.enrol(_hash(token), row, public_key)

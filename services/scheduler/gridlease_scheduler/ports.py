@@ -32,6 +32,7 @@ class NodeRow:
     inventory: dict[str, Any] | None
     seen_at: datetime.datetime | None
     created_at: datetime.datetime
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,10 @@ class Nodes(Protocol):
 
     async def cordon(self, node_id: str, *, cordoned: bool) -> None: ...
 
+    async def revoke(self, node_id: str) -> None:
+        """It is not heard any more, until it joins by a new token."""
+        ...
+
     async def add_token(self, hash_: bytes, node_id: str, site: str, ttl_ms: int) -> None: ...
 
     async def token(self, hash_: bytes) -> TokenRow | None:
@@ -332,6 +337,15 @@ class Credentials(Protocol):
 
     def mint(self, node_id: str, public_key: str) -> str:
         """A token for the node's own key; empty where the broker has its own accounts."""
+        ...
+
+    @property
+    def ttl_s(self) -> int:
+        """How long a token is good for, in seconds; 0 where none is made."""
+        ...
+
+    def revoke(self, public_key: str) -> None:
+        """Have the broker refuse the tokens made for this key until now; idempotent."""
         ...
 
 

@@ -22,6 +22,7 @@ from gridlease_mesh.context import caller_node
 
 from . import wire
 from .cancel import Cancel
+from .credential import Renew, Revoke
 from .enrol import CreateToken, Enrol
 from .explain import Explain
 from .feed import Feed
@@ -122,6 +123,7 @@ class FleetUses:
     fleet: Fleet
     create_token: CreateToken
     enrol: Enrol
+    revoke: Revoke
     node_nats_url: str
     subject_prefix: str
 
@@ -174,13 +176,19 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         node = await self._uses.fleet.cordon(request.name, cordoned=request.cordoned)
         return fleet_pb2.CordonNodeResponse(node=wire.node(node))
 
+    async def RevokeNode(
+        self, request: fleet_pb2.RevokeNodeRequest, context: Any
+    ) -> fleet_pb2.RevokeNodeResponse:
+        return fleet_pb2.RevokeNodeResponse(node=wire.node(await self._uses.revoke(request.name)))
+
 
 class SyncServicer(sync_pb2_grpc.SyncServiceServicer):
     """What nodes ask. Who asks is in the subject that the broker let it use."""
 
-    def __init__(self, sync: Sync, report: ReportInventory, start_by_ms: int) -> None:
+    def __init__(self, sync: Sync, report: ReportInventory, renew: Renew, start_by_ms: int) -> None:
         self._sync = sync
         self._report = report
+        self._renew = renew
         self._start_by_ms = start_by_ms
 
     async def SyncNode(
@@ -194,6 +202,14 @@ class SyncServicer(sync_pb2_grpc.SyncServiceServicer):
     ) -> sync_pb2.ReportInventoryResponse:
         site = await self._report(_node(context), wire.inventory(request.inventory))
         return sync_pb2.ReportInventoryResponse(site=f"sites/{site}")
+
+    async def RenewCredential(
+        self, request: sync_pb2.RenewCredentialRequest, context: Any
+    ) -> sync_pb2.RenewCredentialResponse:
+        renewed = await self._renew(_node(context))
+        return sync_pb2.RenewCredentialResponse(
+            credential_jwt=renewed.credential, valid_for_ms=renewed.valid_for_ms
+        )
 
 
 def _node(context: Any) -> str:

@@ -15,7 +15,7 @@ class Settings:
     ``postgres_owner_dsn`` migrates at start (default: ``postgres_dsn``).
     ``node_nats_url`` is told to nodes that enrol (default: ``nats_url``).
     ``nats_replicas``: copies of the event feed; 3 in a cluster of three.
-    ``nats_account_seed`` is the broker's ``keys/mesh.seed``; without it no credential is signed.
+    ``nats_account_seed`` is the broker's ``keys/signing.seed``; without it no credential is signed.
     """
 
     nats_url: str
@@ -38,7 +38,7 @@ class Settings:
     drift_ppm: int = 1_000
     notice_ms: int = 30_000
     max_attempts: int = 3
-    node_credential_ttl_ms: int = 30 * 24 * 3_600_000
+    node_credential_ttl_ms: int = 24 * 3_600_000
     scheduler_connections: int = 12
 
     @property

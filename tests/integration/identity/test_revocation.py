@@ -53,6 +53,7 @@ async def test_a_revoked_node_is_cut_off_and_no_other(broker, tmp_path):
     assert not harmed.is_set()
     assert not broker.refresh()
     await good.close()
+    assert Authority(broker.folder / "keys").operator_token() == broker.authority.operator_token()
     broker.stop()  # it stays revoked
     broker.start()
     with pytest.raises(Unauthenticated):

@@ -6,6 +6,7 @@ key's seed, both 0600. The seed is made here and never leaves the node.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import grpc.aio
 from gridlease.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from gridlease_kernel.faults import Fault, Precondition, Unreachable
-from gridlease_mesh.credentials import new_user_key, write_creds
+from gridlease_mesh.credentials import claims_of, new_user_key, public_key_of, write_creds
 from gridlease_mesh.status import fault_from_error
 
 if TYPE_CHECKING:
@@ -26,12 +27,18 @@ _TIMEOUT_S = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """How the node connects. ``creds``: whether ``node.creds`` is to be shown to the broker."""
+    """How the node connects. ``creds``: whether ``node.creds`` is to be shown to the broker.
+
+    ``door`` and ``token``: where and how it joined. The spent token is good for one thing: a
+    fresh credential of the same key, for a node that was away for longer than its last one lived.
+    """
 
     node_id: str
     nats_url: str
     subject_prefix: str
     creds: bool
+    door: str = ""
+    token: str = ""
 
 
 def load(state: Path) -> Credential | None:
@@ -62,21 +69,75 @@ async def join(state: Path, door: str, token: str) -> Credential:
         Fault: the gateway's refusal; Unreachable where it does not answer.
     """
     seed, public_key = _own_key(state / "node.seed")
-    request = gateway_pb2.EnrolNodeRequest(token=token, public_key=public_key)
-    try:
-        async with grpc.aio.insecure_channel(door) as channel:
-            stub = cast("FleetServiceAsyncStub", gateway_pb2_grpc.FleetServiceStub(channel))
-            answer = await stub.EnrolNode(request, timeout=_TIMEOUT_S, wait_for_ready=True)
-    except grpc.aio.AioRpcError as error:
-        raise _explained(door, fault_from_error(error)) from error
+    answer = await _enrol(door, token, public_key)
     if answer.credential_jwt:
         write_creds(state / "node.creds", answer.credential_jwt, seed)
     credential = Credential(
-        answer.node_id, answer.nats_url, answer.subject_prefix or "gl", bool(answer.credential_jwt)
+        answer.node_id,
+        answer.nats_url,
+        answer.subject_prefix or "gl",
+        bool(answer.credential_jwt),
+        door,
+        token,
     )
     _write_private(state / "credential.json", json.dumps(asdict(credential), indent=1))
     (state / "node.seed").unlink(missing_ok=True)
     return credential
+
+
+class CredentialFile:
+    """``node.creds``: the key that never leaves, and the token that is renewed."""
+
+    def __init__(self, state: Path, credential: Credential) -> None:
+        self._path = state / "node.creds"
+        self._credential = credential
+
+    def left(self, now: datetime.datetime) -> float:
+        """The share of its life that the token has left, by this host's own clock: 1 to 0."""
+        token, _ = self._read()
+        claims = claims_of(token)
+        if "exp" not in claims:
+            return 1.0
+        end, start = float(claims["exp"]), float(claims["iat"])
+        return min(1.0, max(0.0, (end - now.timestamp()) / max(1.0, end - start)))
+
+    def renew(self, token: str) -> None:
+        """Keep a fresh token beside the same key."""
+        _, seed = self._read()
+        write_creds(self._path, token, seed)
+
+    async def ask_the_door(self) -> None:
+        """Renew at the gateway, where the mesh no longer lets the node in.
+
+        Raises:
+            Fault: a refusal, or no answer.
+        """
+        own = self._credential
+        if not own.door or not own.token:
+            raise Precondition(
+                "This node does not know the gateway that it joined at.",
+                reason="DOOR_UNKNOWN",
+                remedy="Join again with a new token (gridlease nodes add).",
+            )
+        _, seed = self._read()
+        answer = await _enrol(own.door, own.token, public_key_of(seed))
+        if answer.credential_jwt:
+            self.renew(answer.credential_jwt)
+
+    def _read(self) -> tuple[str, str]:
+        lines = self._path.read_text("ascii").splitlines()
+        begin = [at for at, line in enumerate(lines) if line.startswith("-----BEGIN")]
+        return lines[begin[0] + 1], lines[begin[1] + 1]
+
+
+async def _enrol(door: str, token: str, public_key: str) -> gateway_pb2.EnrolNodeResponse:
+    request = gateway_pb2.EnrolNodeRequest(token=token, public_key=public_key)
+    try:
+        async with grpc.aio.insecure_channel(door) as channel:
+            stub = cast("FleetServiceAsyncStub", gateway_pb2_grpc.FleetServiceStub(channel))
+            return await stub.EnrolNode(request, timeout=_TIMEOUT_S, wait_for_ready=True)
+    except grpc.aio.AioRpcError as error:
+        raise _explained(door, fault_from_error(error)) from error
 
 
 def _explained(door: str, fault: Fault) -> Fault:

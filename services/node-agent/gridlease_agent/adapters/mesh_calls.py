@@ -74,6 +74,18 @@ class SchedulerCalls:
         except grpc.aio.AioRpcError as error:
             raise fault_from_error(error) from error
 
+    async def renew(self) -> tuple[str, int]:
+        """A fresh credential of this node's own key, and how long it is good for, in ms.
+
+        Raises:
+            Fault: a refusal, or no answer: ask again.
+        """
+        try:
+            answer = await self._stub.RenewCredential(sync_pb2.RenewCredentialRequest())
+        except grpc.aio.AioRpcError as error:
+            raise fault_from_error(error) from error
+        return str(answer.credential_jwt), int(answer.valid_for_ms)
+
     def decode(self, lease: bytes) -> Task:
         """A task as its bytes on disk tell of it."""
         return _task(sync_pb2.LeaseSpec.FromString(lease))

@@ -35,7 +35,8 @@ CROSS JOIN LATERAL (
         ARRAY(SELECT device_id FROM lease_device WHERE node_id = n.id AND NOT closed) AS held
     FROM lease WHERE node_id = n.id AND state <> 'CLOSED'
 ) u
-WHERE n.inventory IS NOT NULL AND ($1::text[] IS NULL OR n.id = ANY($1::text[]))
+WHERE n.inventory IS NOT NULL AND n.revoked_at IS NULL
+    AND ($1::text[] IS NULL OR n.id = ANY($1::text[]))
 ORDER BY n.id
 """
 _DETAIL = """
@@ -55,11 +56,12 @@ CROSS JOIN LATERAL (
 """
 _HEARD = """
 UPDATE node n SET spool_id = $2, boot_id = $3, seen_at = now(), state = 'READY'
-FROM (SELECT * FROM node WHERE id = $1 FOR UPDATE) o WHERE n.id = o.id RETURNING o.*
+FROM (SELECT * FROM node WHERE id = $1 AND revoked_at IS NULL FOR UPDATE) o
+WHERE n.id = o.id RETURNING o.*
 """
 _REPORT = """
 UPDATE node SET inventory = $2, cpu_milli = $3, memory_bytes = $4, disk_bytes = $5, emulated = $6
-WHERE id = $1 RETURNING site
+WHERE id = $1 AND revoked_at IS NULL RETURNING site
 """
 _REPORT_DEVICE = """
 INSERT INTO device (node_id, id, chip, vendor, memory_bytes, emulated, clean)
@@ -74,7 +76,7 @@ WHERE d.node_id = $1 AND d.id = s.id AND d.clean <> s.clean
 """
 _ENROL = """
 INSERT INTO node (id, site, public_key) VALUES ($1, $2, $3)
-ON CONFLICT (id) DO UPDATE SET public_key = EXCLUDED.public_key
+ON CONFLICT (id) DO UPDATE SET public_key = EXCLUDED.public_key, revoked_at = NULL
 """
 
 
@@ -166,6 +168,11 @@ class PostgresNodes:
             "UPDATE node SET cordoned = $2 WHERE id = $1", node_id, cordoned
         )
 
+    async def revoke(self, node_id: str) -> None:
+        await self._connection.execute(
+            "UPDATE node SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", node_id
+        )
+
     async def add_token(self, hash_: bytes, node_id: str, site: str, ttl_ms: int) -> None:
         await self._connection.execute(
             "INSERT INTO site (id) VALUES ($1) ON CONFLICT DO NOTHING", site
@@ -228,6 +235,7 @@ def _row(row: asyncpg.Record) -> NodeRow:
         inventory=row["inventory"],
         seen_at=row["seen_at"],
         created_at=row["created_at"],
+        revoked=row["revoked_at"] is not None,
     )
 
 

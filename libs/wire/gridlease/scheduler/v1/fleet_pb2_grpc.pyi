@@ -57,6 +57,12 @@ class FleetServiceStub:
     ]
     """Stops or resumes giving new work to a node."""
 
+    RevokeNode: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.fleet_pb2.RevokeNodeRequest,
+        gridlease.scheduler.v1.fleet_pb2.RevokeNodeResponse,
+    ]
+    """Cuts a node off for good: its credential ends now. It may join again by a new token."""
+
 class FleetServiceAsyncStub:
     """Nodes and the tokens by which they join."""
 
@@ -95,6 +101,12 @@ class FleetServiceAsyncStub:
         gridlease.scheduler.v1.fleet_pb2.CordonNodeResponse,
     ]
     """Stops or resumes giving new work to a node."""
+
+    RevokeNode: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.fleet_pb2.RevokeNodeRequest,
+        gridlease.scheduler.v1.fleet_pb2.RevokeNodeResponse,
+    ]
+    """Cuts a node off for good: its credential ends now. It may join again by a new token."""
 
 class FleetServiceServicer(metaclass=abc.ABCMeta):
     """Nodes and the tokens by which they join."""
@@ -146,5 +158,13 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.scheduler.v1.fleet_pb2.CordonNodeResponse, collections.abc.Awaitable[gridlease.scheduler.v1.fleet_pb2.CordonNodeResponse]]:
         """Stops or resumes giving new work to a node."""
+
+    @abc.abstractmethod
+    def RevokeNode(
+        self,
+        request: gridlease.scheduler.v1.fleet_pb2.RevokeNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.fleet_pb2.RevokeNodeResponse, collections.abc.Awaitable[gridlease.scheduler.v1.fleet_pb2.RevokeNodeResponse]]:
+        """Cuts a node off for good: its credential ends now. It may join again by a new token."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

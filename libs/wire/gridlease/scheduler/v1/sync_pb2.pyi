@@ -375,6 +375,40 @@ class ReportInventoryResponse(google.protobuf.message.Message):
 global___ReportInventoryResponse = ReportInventoryResponse
 
 @typing.final
+class RenewCredentialRequest(google.protobuf.message.Message):
+    """Who asks is in the connection; nothing else is needed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___RenewCredentialRequest = RenewCredentialRequest
+
+@typing.final
+class RenewCredentialResponse(google.protobuf.message.Message):
+    """A credential for the key that the node enrolled with."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CREDENTIAL_JWT_FIELD_NUMBER: builtins.int
+    VALID_FOR_MS_FIELD_NUMBER: builtins.int
+    credential_jwt: builtins.str
+    """Scoped to the node's own subjects; empty where the broker has its own accounts."""
+    valid_for_ms: builtins.int
+    """How long it is good for, in milliseconds from now."""
+    def __init__(
+        self,
+        *,
+        credential_jwt: builtins.str = ...,
+        valid_for_ms: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["credential_jwt", b"credential_jwt", "valid_for_ms", b"valid_for_ms"]) -> None: ...
+
+global___RenewCredentialResponse = RenewCredentialResponse
+
+@typing.final
 class NodeHint(google.protobuf.message.Message):
     """Something changed for a node: it may be lost; the slow tick finds out anyway. Published on the node's hint subject."""
 

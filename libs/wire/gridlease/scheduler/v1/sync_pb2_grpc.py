@@ -45,6 +45,11 @@ class SyncServiceStub(object):
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.ReportInventoryRequest.SerializeToString,
                 response_deserializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.ReportInventoryResponse.FromString,
                 _registered_method=True)
+        self.RenewCredential = channel.unary_unary(
+                '/gridlease.scheduler.v1.SyncService/RenewCredential',
+                request_serializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.RenewCredentialRequest.SerializeToString,
+                response_deserializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.RenewCredentialResponse.FromString,
+                _registered_method=True)
 
 
 class SyncServiceServicer(object):
@@ -65,6 +70,13 @@ class SyncServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCredential(self, request, context):
+        """A fresh credential for the node's own key; ask before two thirds of the last one's life.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SyncServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_SyncServiceServicer_to_server(servicer, server):
                     servicer.ReportInventory,
                     request_deserializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.ReportInventoryRequest.FromString,
                     response_serializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.ReportInventoryResponse.SerializeToString,
+            ),
+            'RenewCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCredential,
+                    request_deserializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.RenewCredentialRequest.FromString,
+                    response_serializer=gridlease_dot_scheduler_dot_v1_dot_sync__pb2.RenewCredentialResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class SyncService(object):
             '/gridlease.scheduler.v1.SyncService/ReportInventory',
             gridlease_dot_scheduler_dot_v1_dot_sync__pb2.ReportInventoryRequest.SerializeToString,
             gridlease_dot_scheduler_dot_v1_dot_sync__pb2.ReportInventoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.scheduler.v1.SyncService/RenewCredential',
+            gridlease_dot_scheduler_dot_v1_dot_sync__pb2.RenewCredentialRequest.SerializeToString,
+            gridlease_dot_scheduler_dot_v1_dot_sync__pb2.RenewCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,12 @@ class SyncServiceStub:
     ]
     """What this node is made of. Replaces what was said before."""
 
+    RenewCredential: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.sync_pb2.RenewCredentialRequest,
+        gridlease.scheduler.v1.sync_pb2.RenewCredentialResponse,
+    ]
+    """A fresh credential for the node's own key; ask before two thirds of the last one's life."""
+
 class SyncServiceAsyncStub:
     """What a node's agent asks the scheduler. The node's id comes from its connection alone."""
 
@@ -47,6 +53,12 @@ class SyncServiceAsyncStub:
         gridlease.scheduler.v1.sync_pb2.ReportInventoryResponse,
     ]
     """What this node is made of. Replaces what was said before."""
+
+    RenewCredential: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.sync_pb2.RenewCredentialRequest,
+        gridlease.scheduler.v1.sync_pb2.RenewCredentialResponse,
+    ]
+    """A fresh credential for the node's own key; ask before two thirds of the last one's life."""
 
 class SyncServiceServicer(metaclass=abc.ABCMeta):
     """What a node's agent asks the scheduler. The node's id comes from its connection alone."""
@@ -66,5 +78,13 @@ class SyncServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.scheduler.v1.sync_pb2.ReportInventoryResponse, collections.abc.Awaitable[gridlease.scheduler.v1.sync_pb2.ReportInventoryResponse]]:
         """What this node is made of. Replaces what was said before."""
+
+    @abc.abstractmethod
+    def RenewCredential(
+        self,
+        request: gridlease.scheduler.v1.sync_pb2.RenewCredentialRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.sync_pb2.RenewCredentialResponse, collections.abc.Awaitable[gridlease.scheduler.v1.sync_pb2.RenewCredentialResponse]]:
+        """A fresh credential for the node's own key; ask before two thirds of the last one's life."""
 
 def add_SyncServiceServicer_to_server(servicer: SyncServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
