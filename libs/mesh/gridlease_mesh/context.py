@@ -141,9 +141,9 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         if self._ended:
             self._raise_ended()
         self._initial = frames.encode_metadata(initial_metadata)
-        if not self.framed:
-            self.accept()  # so that it travels now, not with the answer
-        self._flush_initial(force=True)
+        if self.framed:
+            self._flush_initial(force=True)
+        self._initial_sent = True  # of a bare call: it goes with the answer
 
     async def abort(
         self,
@@ -343,6 +343,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             return
         if not self.framed:
             self.accept()
+            self._initial_sent = False
         self._flush_initial()
         if response is not None:
             for part in self._out.message(response, squeezing=self._squeezing):
@@ -354,8 +355,9 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         """Answer in one message, if it fits."""
         body, block = response or b"", b""
         packed = flow.squeeze(body) if self._squeezing else None
-        if status.code or status.trailing or packed is not None:
+        if status.code or status.trailing or self._initial or packed is not None:
             pairs = frames.encode_status(status)
+            pairs += [(frames.INITIAL + key, value) for key, value in self._initial]
             if packed is not None:
                 pairs.append((frames.ENCODING, frames.ZLIB))
                 body = packed
