@@ -35,6 +35,17 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("gridlease")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What this host cannot offer is skipped, with the reason."""
+    root = pytest.mark.skip(reason="needs root")
+    gpu = pytest.mark.skip(reason="needs a real NVIDIA GPU")
+    for item in items:
+        if os.geteuid() != 0 and item.get_closest_marker("root"):
+            item.add_marker(root)
+        if shutil.which("nvidia-smi") is None and item.get_closest_marker("gpu"):
+            item.add_marker(gpu)
+
+
 def _short_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
     folder.chmod(0o711)  # a server that had to drop to another account passes through
