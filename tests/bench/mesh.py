@@ -178,8 +178,8 @@ def show(medians, sizes, outcome):
 
 def main(words):
     parser = argparse.ArgumentParser(prog="./dev bench mesh", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.6, help="of one measurement")
     arguments = parser.parse_args(words)
     figures.note(f"bench mesh: {figures.machine()}")
     began = time.monotonic()
