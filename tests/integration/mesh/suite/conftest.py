@@ -73,9 +73,15 @@ class World:
 
     async def channel(self, interceptors=(), **options):
         if self.over_grpc:
-            arguments = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
+            arguments = [
+                ("grpc.initial_reconnect_backoff_ms", 50),
+                ("grpc.max_reconnect_backoff_ms", 100),
+            ]
             channel = grpc.aio.insecure_channel(
-                f"127.0.0.1:{self._port}", interceptors=list(interceptors), options=arguments, **options
+                f"127.0.0.1:{self._port}",
+                interceptors=list(interceptors),
+                options=arguments,
+                **options,
             )
         else:
             caller = next((bus for bus in self._buses if bus.name == "caller"), None)
