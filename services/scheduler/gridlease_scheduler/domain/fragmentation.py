@@ -1,0 +1,209 @@
+"""How much of a node will never be used? A price for the state that a placement leaves behind.
+
+FGD (see Source) counts the idle devices that a request drawn from the known mix could not use.
+Four things go past it: CPUs that idle devices will need are kept for them before they are gone
+(``Weights.hinges``); rests of a device are valued by what still tiles them (``prices``); chips
+that some requests insist on are left to those (``prices.pressure``); and the mix is learned from
+the arrivals seen so far, instead of being known beforehand.
+
+Source: Q. Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads with
+Fragmentation Gradient Descent", USENIX ATC 2023.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from math import sqrt
+
+from .prices import CELLS, cells, pressure, rest_values
+
+WHOLE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one pod or task asks for; ``device_milli`` is below 1,000 only for one device."""
+
+    cpu_milli: int
+    memory_mib: int
+    devices: int = 0
+    device_milli: int = 0
+    chips: frozenset[str] = frozenset()
+
+    @property
+    def asked_milli(self) -> int:
+        """Thousandths of devices asked for in all."""
+        return self.devices * self.device_milli
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free on a node; ``free`` holds thousandths by device."""
+
+    chip: str
+    cpu_milli: int
+    memory_mib: int
+    free: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What counts how much, in devices. Tuned on seeds other than those of the bench.
+
+    Attributes:
+        hinges: Pairs (cores per idle device that should stay free, price of a core missing).
+    """
+
+    unusable: float = 1.0
+    hinges: tuple[tuple[float, float], ...] = ((20.0, 0.025),)
+    spread: float = 0.3
+    rest: float = 20.0
+    scarce: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the arrivals seen so far say about those to come."""
+
+    rest: tuple[float, ...]
+    usable: Mapping[str, tuple[Usable, ...]]
+    cpus: tuple[int, ...]
+    pressure: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """Which part of the mix could use a device, given the CPUs that are free beside it.
+
+    ``by_cells``: by the free cells of one device; ``by_whole``: by the count of whole devices.
+    """
+
+    by_cells: tuple[float, ...]
+    by_whole: tuple[float, ...]
+
+
+def outlook(seen: Mapping[Request, int], supply: Mapping[str, int], most: int) -> Outlook:
+    """Learn from arrivals.
+
+    Args:
+        seen: How often each request arrived so far.
+        supply: Devices of each chip in the fleet.
+        most: Devices of the largest node.
+    """
+    shares: dict[int, float] = {}
+    tied: dict[str, float] = {}
+    for request, count in seen.items():
+        if request.devices == 1 and request.device_milli < WHOLE:
+            size = cells(request.device_milli)
+            shares[size] = shares.get(size, 0.0) + count
+        known = [chip for chip in request.chips if chip in supply]
+        for chip in known:
+            tied[chip] = tied.get(chip, 0.0) + count * request.asked_milli / len(known)
+    cpus = tuple(sorted({request.cpu_milli for request in seen if request.devices}))
+    usable = {chip: _usable(seen, chip, cpus, most) for chip in supply}
+    return Outlook(rest_values(shares), usable, cpus, pressure(tied, supply))
+
+
+def _usable(
+    seen: Mapping[Request, int], chip: str, cpus: tuple[int, ...], most: int
+) -> tuple[Usable, ...]:
+    """One row for each number of ``cpus`` that is free; row 0: fewer than the smallest."""
+    total = sum(count for request, count in seen.items() if request.devices) or 1
+    by_cpu: dict[int, list[tuple[Request, int]]] = {}
+    for request, count in seen.items():
+        if request.devices and (not request.chips or chip in request.chips):
+            by_cpu.setdefault(request.cpu_milli, []).append((request, count))
+    shares, whole = [0.0] * (CELLS + 1), [0.0] * (most + 1)
+    rows = [Usable(tuple(shares), tuple(whole))]
+    for cpu in cpus:
+        for request, count in by_cpu.get(cpu, ()):
+            if request.device_milli < WHOLE:
+                shares[cells(request.device_milli)] += count / total
+            elif request.devices <= most:
+                whole[request.devices] += count / total
+        rows.append(Usable(tuple(accumulate(shares)), tuple(accumulate(whole))))
+    return tuple(rows)
+
+
+def unusable(room: Room, ahead: Outlook) -> float:
+    """Idle devices that the next request is expected to be unable to use (FGD's measure)."""
+    row = ahead.usable[room.chip][bisect_right(ahead.cpus, room.cpu_milli)]
+    lost, whole = 0.0, 0
+    for milli in room.free:
+        if milli == WHOLE:
+            whole += 1
+        elif milli:
+            lost += milli / WHOLE * (1.0 - row.by_cells[milli * CELLS // WHOLE])
+    return lost + whole * (1.0 - row.by_cells[CELLS] - row.by_whole[whole])
+
+
+def cost(room: Room, ahead: Outlook, weights: Weights) -> float:
+    """The price of a node's state; a placement costs the difference that it makes."""
+    idle = sum(room.free) / WHOLE
+    if not idle:
+        return 0.0
+    cores = room.cpu_milli / 1_000
+    price = weights.unusable * unusable(room, ahead) + weights.spread * sqrt(idle)
+    for ratio, each in weights.hinges:
+        missing = ratio * idle - cores
+        if missing > 0:
+            price += each * missing
+    rest = ahead.rest
+    return price - weights.rest * sum(rest[milli * CELLS // WHOLE] for milli in room.free)
+
+
+def scarcity(request: Request, room: Room, ahead: Outlook, weights: Weights) -> float:
+    """What it costs to take a chip that others insist on."""
+    if request.chips or not request.devices:
+        return 0.0
+    return weights.scarce * ahead.pressure.get(room.chip, 0.0)
+
+
+def choices(request: Request, room: Room) -> Iterable[tuple[int, ...]]:
+    """The ways in which the request may be put on the node, by device index; none = no room.
+
+    Devices that are equally free are the same to it, so only the first of them is named.
+    """
+    if request.cpu_milli > room.cpu_milli or request.memory_mib > room.memory_mib:
+        return ()
+    if request.chips and room.chip not in request.chips:
+        return ()
+    if not request.devices:
+        return ((),)
+    if request.device_milli == WHOLE:
+        whole = tuple(i for i, milli in enumerate(room.free) if milli == WHOLE)
+        return (whole[: request.devices],) if len(whole) >= request.devices else ()
+    firsts: dict[int, int] = {}
+    for i, milli in enumerate(room.free):
+        if milli >= request.device_milli:
+            firsts.setdefault(milli, i)
+    return tuple((i,) for i in firsts.values())
+
+
+def after(request: Request, room: Room, taken: tuple[int, ...]) -> Room:
+    """The room that is left."""
+    free = list(room.free)
+    for i in taken:
+        free[i] -= request.device_milli
+    return Room(
+        room.chip,
+        room.cpu_milli - request.cpu_milli,
+        room.memory_mib - request.memory_mib,
+        tuple(free),
+    )
+
+
+def given_back(request: Request, room: Room, taken: tuple[int, ...]) -> Room:
+    """The room once the request has left."""
+    free = list(room.free)
+    for i in taken:
+        free[i] += request.device_milli
+    return Room(
+        room.chip,
+        room.cpu_milli + request.cpu_milli,
+        room.memory_mib + request.memory_mib,
+        tuple(free),
+    )
