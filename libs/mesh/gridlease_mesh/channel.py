@@ -231,14 +231,15 @@ class MeshChannel(grpc.aio.Channel, Listener):
         request = call.request
         if self._closed:
             return False
-        if request.waits and not delivered:
+        waits = request.waits and (request.idempotent or not delivered)
+        if waits:
             wait_s = min(_LOOK_AGAIN_S, retries.wait_s(call.attempts))
         elif request.idempotent and self.retries.spend(call.attempts):
             wait_s = retries.wait_s(call.attempts)
         else:
             return False
         if self._loop.time() + wait_s >= request.deadline:
-            return request.waits and not delivered  # its deadline will end it
+            return waits  # its deadline will end it
         self.forget(call)
         call.start_over()
         self._keep(call)

@@ -161,16 +161,9 @@ async def test_a_call_of_a_killed_caller_is_cancelled(nats):
             (grpc.method_handlers_generic_handler("t.Doomed", handlers),)
         )
         await server.start()
-        doomed = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                code,
-                nats.url,
-                str(nats.service_creds("doomed")),
-                "/t.Doomed/Hang",
-            ]
-        )
+        creds = str(nats.service_creds("doomed"))
+        command = [sys.executable, "-c", code, nats.url, creds, "/t.Doomed/Hang"]
+        doomed = await asyncio.to_thread(subprocess.Popen, command)
         await asyncio.wait_for(started.wait(), SOON_S)
         doomed.kill()
         doomed.wait()
@@ -193,7 +186,7 @@ async def test_one_instance_past_the_queue_group(start, caller):
 
 
 async def ask(bus, verb, name):
-    inbox = f"_INBOX_svc_caller.{verb}.{name}"
+    inbox = f"{bus._own_inbox()}.{verb}.{name}"
     return await micro.discover(bus.wire, name, inbox=inbox, verb=verb)
 
 

@@ -411,5 +411,5 @@ async def test_write_and_an_iterator_do_not_mix_behind_it(world):
 
 async def test_what_intercepts_nothing_is_refused(world):
     await world.serve(unary_unary=echo)
-    with pytest.raises(ValueError, match="[Ii]ntercept"):
+    with pytest.raises(ValueError, match=r"[Ii]ntercept"):
         await world.channel([object()])

@@ -63,6 +63,7 @@ async def test_a_dropped_stream_ends_at_once(mesh):
         async def glance():
             async for message in ways.us(b""):
                 return message
+            return None
 
         assert await glance() == b"first"
         await soon(seen.cancelled.wait())

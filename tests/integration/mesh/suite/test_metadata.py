@@ -112,7 +112,7 @@ async def test_initial_metadata_is_sent_once(world):
         await context.send_initial_metadata((("first", "1"),))
         try:
             await context.send_initial_metadata((("first", "2"),))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the kinds differ
             seen.got.append(type(error))
         return request
 

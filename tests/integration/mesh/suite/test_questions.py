@@ -129,6 +129,7 @@ async def test_the_servicer_answers_early(world):
     async def first(requests, context):
         async for request in requests:
             return request
+        return b""
 
     async def forever():
         yield b"one"
