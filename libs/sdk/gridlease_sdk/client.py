@@ -102,6 +102,11 @@ class Client(JobCalls):
         request = pb.CordonNodeRequest(name=name, cordoned=cordoned)
         return (await self._on.ask(self._on.fleet.CordonNode, request, pb.CordonNodeResponse)).node
 
+    async def revoke_node(self, name: str) -> fleet_pb2.Node:
+        """Cut a node off: its credential ends now. Operators."""
+        request = pb.RevokeNodeRequest(name=name)
+        return (await self._on.ask(self._on.fleet.RevokeNode, request, pb.RevokeNodeResponse)).node
+
     # Money
 
     async def quote(

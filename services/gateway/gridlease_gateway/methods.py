@@ -55,6 +55,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "FleetService.CreateNodeToken": _OPERATOR_CHANGE,
     "FleetService.EnrolNode": Rule(Role.ANYONE, mutating=True),
     "FleetService.CordonNode": _OPERATOR_CHANGE,
+    "FleetService.RevokeNode": _OPERATOR_CHANGE,
     "BillingService.GetQuote": _READ,
     "BillingService.GetBalance": _READ,
     "BillingService.ListUsage": _READ,

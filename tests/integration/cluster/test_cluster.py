@@ -88,6 +88,26 @@ async def stored(jetstream):
     return found
 
 
+async def back_again(stub, victim, jetstream):
+    """Everybody has found another server, and the killed one becomes a copy again."""
+
+    async def answered():
+        call = stub.Say(echo_pb2.SayRequest(text="again"))
+        return (await call.code()).name == "OK"
+
+    await eventually(answered)
+    victim.start()
+    info = {}
+
+    async def three_again():
+        info.update(await jetstream.api(f"STREAM.INFO.{TERMS.stream}"))
+        replicas = info["cluster"].get("replicas", ())
+        return len(replicas) == 2 and all(it["current"] for it in replicas)
+
+    await eventually(three_again, timeout_s=30.0)
+    assert info["config"]["num_replicas"] == 3
+
+
 @pytest.mark.slow
 async def test_one_killed_under_load_loses_no_event(cluster):
     writer, reader = await cluster.join("scheduler", role=True), await cluster.join("reader")
@@ -133,21 +153,7 @@ async def test_one_killed_under_load_loses_no_event(cluster):
     assert kept == list(range(1, goal + 1))
     assert set(range(1, max(sequence for _, sequence in acked) + 1)) <= set(kept)
 
-    async def answered():
-        call = stub.Say(echo_pb2.SayRequest(text="again"))
-        return (await call.code()).name == "OK"
-
-    await eventually(answered)  # everybody has found another server
-    victim.start()  # and it comes back as a copy
-    info = {}
-
-    async def three_again():
-        info.update(await jetstream.api(f"STREAM.INFO.{TERMS.stream}"))
-        replicas = info["cluster"].get("replicas", ())
-        return len(replicas) == 2 and all(it["current"] for it in replicas)
-
-    await eventually(three_again, timeout_s=30.0)
-    assert info["config"]["num_replicas"] == 3
+    await back_again(stub, victim, jetstream)
     jetstream.close()
     await server.stop(0)
     await asyncio.gather(*(bus.close() for bus in (writer, reader, served, caller)))

@@ -144,6 +144,9 @@ class Scheduler(job_pb2_grpc.JobServiceServicer, fleet_pb2_grpc.FleetServiceServ
         node = fleet_types.Node(name=request.name, state=fleet_types.NODE_STATE_CORDONED)
         return fleet_pb2.CordonNodeResponse(node=node)
 
+    async def RevokeNode(self, request, context):
+        return fleet_pb2.RevokeNodeResponse(node=fleet_types.Node(name=request.name))
+
 
 class Billing(account_pb2_grpc.AccountServiceServicer):
     """A price book of two chips, credits by request id, one invoice."""

@@ -75,6 +75,8 @@ async def test_an_operators_day(world):
     assert out == f"./dev agent --join {endpoint} --token {'t' * 40}\n"
     code, out, _ = await cli(world, "nodes", "cordon", "n1")
     assert out == "nodes/n1 CORDONED\n"
+    code, out, _ = await cli(world, "nodes", "remove", "n1")
+    assert out.startswith("nodes/n1 is cut off")
     assert (await cli(world, "tenants", "create", "acme"))[0] == 0
     code, out, _ = await cli(world, "credit", "acme", "12.50", "-o", "json")
     assert json.loads(out)["available_nano"] == "12500000000"

@@ -144,7 +144,15 @@ async def test_a_node_may_not_publish_elsewhere(join, subject):
 
 @pytest.mark.parametrize(
     "subject",
-    [">", "_INBOX.node.n-other.>", "_INBOX.node.*.>", "gl.>", "gl.up.*.>", "gl.hint.*", "gl.node.n-other.>"],
+    [
+        ">",
+        "_INBOX.node.n-other.>",
+        "_INBOX.node.*.>",
+        "gl.>",
+        "gl.up.*.>",
+        "gl.hint.*",
+        "gl.node.n-other.>",
+    ],
 )
 async def test_a_node_hears_nothing_of_others(join, subject):
     service = await join("svc-f")

@@ -16,7 +16,9 @@ from gridlease_cli.app import options_of, reach
 from gridlease_cli.output import show, show_rows
 
 nodes = typer.Typer(
-    help="Nodes: list, add, cordon. Operators.", rich_markup_mode=None, no_args_is_help=False
+    help="Nodes: list, add, cordon, remove. Operators.",
+    rich_markup_mode=None,
+    no_args_is_help=False,
 )
 Node = Annotated[str, typer.Argument(help="A node's name or id")]
 
@@ -104,6 +106,18 @@ def cordon(context: typer.Context, node: Node) -> None:
 def uncordon(context: typer.Context, node: Node) -> None:
     """Give the node new work again."""
     _cordon(context, node, cordoned=False)
+
+
+@nodes.command("remove")
+def remove(context: typer.Context, node: Node) -> None:
+    """Cut the node off now: its credential ends, and what runs there at its deadline."""
+    options = options_of(context)
+
+    async def work(client: Client) -> fleet_pb2.Node:
+        return await client.revoke_node(_name(node))
+
+    found = reach(options, work, operator=True)
+    show(options, found, [f"{found.name} is cut off; it may join again by a new token"])
 
 
 def offers(

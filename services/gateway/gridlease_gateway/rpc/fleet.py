@@ -87,6 +87,16 @@ class Fleet:
             raise names.no_node(request.name) from error
         return pb.CordonNodeResponse(node=answer.node)
 
+    async def revoke_node(self, call: Call, request: pb.RevokeNodeRequest) -> Message:
+        inner = fleet_pb2.RevokeNodeRequest(name=request.name)
+        try:
+            answer = await self._inside.ask(
+                self._inside.fleet.RevokeNode, inner, call.left_s(), fleet_pb2.RevokeNodeResponse
+            )
+        except Missing as error:
+            raise names.no_node(request.name) from error
+        return pb.RevokeNodeResponse(node=answer.node)
+
 
 def _encode(offer: offers.Offer) -> types.Offer:
     return types.Offer(

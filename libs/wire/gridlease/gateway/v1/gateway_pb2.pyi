@@ -876,6 +876,45 @@ class CordonNodeResponse(google.protobuf.message.Message):
 global___CordonNodeResponse = CordonNodeResponse
 
 @typing.final
+class RevokeNodeRequest(google.protobuf.message.Message):
+    """Which node to cut off."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"nodes/{node}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___RevokeNodeRequest = RevokeNodeRequest
+
+@typing.final
+class RevokeNodeResponse(google.protobuf.message.Message):
+    """The node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> gridlease.type.v1.fleet_pb2.Node:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        node: gridlease.type.v1.fleet_pb2.Node | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+global___RevokeNodeResponse = RevokeNodeResponse
+
+@typing.final
 class GetQuoteRequest(google.protobuf.message.Message):
     """What to price: the cheapest offer that fits."""
 

@@ -625,6 +625,11 @@ class FleetServiceStub(object):
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeRequest.SerializeToString,
                 response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeResponse.FromString,
                 _registered_method=True)
+        self.RevokeNode = channel.unary_unary(
+                '/gridlease.gateway.v1.FleetService/RevokeNode',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer(object):
@@ -673,6 +678,13 @@ class FleetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeNode(self, request, context):
+        """Cuts a node off: its credential ends now. It may join again by a new token. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -705,6 +717,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.CordonNode,
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeRequest.FromString,
                     response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeResponse.SerializeToString,
+            ),
+            'RevokeNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeNode,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -870,6 +887,33 @@ class FleetService(object):
             '/gridlease.gateway.v1.FleetService/CordonNode',
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeRequest.SerializeToString,
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.FleetService/RevokeNode',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -309,6 +309,12 @@ class FleetServiceStub:
     ]
     """Stops or resumes giving new work to a node. Operators."""
 
+    RevokeNode: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.RevokeNodeRequest,
+        gridlease.gateway.v1.gateway_pb2.RevokeNodeResponse,
+    ]
+    """Cuts a node off: its credential ends now. It may join again by a new token. Operators."""
+
 class FleetServiceAsyncStub:
     """What there is to rent, and who joins."""
 
@@ -347,6 +353,12 @@ class FleetServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.CordonNodeResponse,
     ]
     """Stops or resumes giving new work to a node. Operators."""
+
+    RevokeNode: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.RevokeNodeRequest,
+        gridlease.gateway.v1.gateway_pb2.RevokeNodeResponse,
+    ]
+    """Cuts a node off: its credential ends now. It may join again by a new token. Operators."""
 
 class FleetServiceServicer(metaclass=abc.ABCMeta):
     """What there is to rent, and who joins."""
@@ -398,6 +410,14 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CordonNodeResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CordonNodeResponse]]:
         """Stops or resumes giving new work to a node. Operators."""
+
+    @abc.abstractmethod
+    def RevokeNode(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.RevokeNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.RevokeNodeResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.RevokeNodeResponse]]:
+        """Cuts a node off: its credential ends now. It may join again by a new token. Operators."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
