@@ -304,7 +304,7 @@ class MeshChannel(grpc.aio.Channel, Listener):
             call.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the request is {limit}")
         else:
             self._keep(call)
-            self._send(call)
+            self._send(call, timeout_s)
         return call
 
     def _names(self, method: str) -> tuple[str, str]:
@@ -333,12 +333,13 @@ class MeshChannel(grpc.aio.Channel, Listener):
     def _keep(self, call: MeshCall) -> None:
         self._calls[call.reply[self._skip :]] = weakref.ref(call) if call.droppable else call
 
-    def _send(self, call: MeshCall) -> None:
+    def _send(self, call: MeshCall, left_s: float | None = None) -> None:
         if call.done():
             return
         request = call.request
-        left_ns = max(1, round((request.deadline - self._loop.time()) * 1e9))
-        timeout = _timeout_block(_rounded(left_ns))
+        if left_s is None:
+            left_s = request.deadline - self._loop.time()
+        timeout = _timeout_block(_rounded(max(1, round(left_s * 1e9))))
         block = frames.join_headers(timeout, request.headers) if request.headers else timeout
         body = b"" if request.promoted else request.payload
         try:

@@ -14,6 +14,7 @@ from gridlease_mesh.bus import Bus
 from gridlease_mesh.embedded import EmbeddedNats
 
 from tests.integration.mesh.instance import SERVICE
+from tests.integration.mesh.suite.waits import still, turn
 
 ROOT = Path(__file__).parents[3]
 OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
@@ -72,7 +73,7 @@ class Load:
                 task = asyncio.create_task(self._one())
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
-            await asyncio.sleep(0.01)
+            await turn(0.01)
         if self._running:
             _, hanging = await asyncio.wait(self._running, timeout=6)
             assert not hanging
@@ -87,7 +88,7 @@ async def restart(nats, bus, channel, seconds, rate):
     await chat.write(b"a")
     assert await chat.read() == b"a"
     running = asyncio.create_task(load.run(seconds))
-    await asyncio.sleep(seconds / 3)
+    await still(running, seconds / 3)
     await asyncio.to_thread(nats.kill)
     for stream in (answers, chat):
         assert await asyncio.wait_for(stream.code(), 5) is UNAVAILABLE

@@ -5,7 +5,14 @@ import asyncio
 import grpc
 import pytest
 
-from tests.integration.mesh.suite.waits import Seen, all_of, count, failure, soon
+from tests.integration.mesh.suite.waits import (
+    Seen,
+    all_of,
+    count,
+    failure,
+    soon,
+    turn,
+)
 
 
 async def test_in_order(world):
@@ -214,7 +221,7 @@ async def test_a_reader_that_waits_loses_nothing(world):
     ways = await world.start(unary_stream=serve)
     call = ways.us(b"")
     assert await call.read() == b"0"
-    await asyncio.sleep(0.05)
+    await turn(0.05)
     rest = []
     while (message := await call.read()) is not grpc.aio.EOF:
         rest.append(message)

@@ -5,7 +5,16 @@ import asyncio
 import grpc
 import pytest
 
-from tests.integration.mesh.suite.waits import Seen, all_of, count, echo, failure, join, soon
+from tests.integration.mesh.suite.waits import (
+    Seen,
+    all_of,
+    count,
+    echo,
+    failure,
+    join,
+    soon,
+    still,
+)
 
 READY = grpc.ChannelConnectivity.READY
 SHUTDOWN = grpc.ChannelConnectivity.SHUTDOWN
@@ -60,8 +69,7 @@ async def test_nobody_serves_and_questions_wait(world):
 async def test_waiting_for_a_server(world):
     channel = await world.channel()
     call = channel.unary_unary(METHOD)(b"late", timeout=5, wait_for_ready=True)
-    await asyncio.sleep(0.1)
-    assert not call.done()
+    await still(call.code(), 0.1)
     await world.serve(unary_unary=echo)
     assert await soon(call) == b"late"
 
@@ -70,7 +78,7 @@ async def test_waiting_for_a_server_with_a_stream(world):
     channel = await world.channel()
     method = "/gridlease.suite.v1.Suite/unary_stream"
     call = channel.unary_stream(method)(b"2", timeout=5, wait_for_ready=True)
-    await asyncio.sleep(0.1)
+    await still(call.code(), 0.1)
     await world.serve(unary_stream=count)
     assert await soon(all_of(call)) == [b"0", b"1"]
 
@@ -79,7 +87,7 @@ async def test_waiting_for_a_server_with_questions(world):
     channel = await world.channel()
     method = "/gridlease.suite.v1.Suite/stream_unary"
     call = channel.stream_unary(method)([b"a", b"b"], timeout=5, wait_for_ready=True)
-    await asyncio.sleep(0.1)
+    await still(call.code(), 0.1)
     await world.serve(stream_unary=join)
     assert await soon(call) == b"a,b"
 
@@ -138,8 +146,7 @@ async def test_closing_with_grace_waits(world):
     call = ways.uu(b"kept")
     await soon(seen.started.wait())
     closing = asyncio.create_task(ways.channel.close(5))
-    await asyncio.sleep(0.05)
-    assert not closing.done()
+    await still(closing, 0.05)
     seen.release.set()
     assert await call == b"kept"
     await soon(closing)

@@ -5,7 +5,15 @@ import asyncio
 import grpc
 import pytest
 
-from tests.integration.mesh.suite.waits import Seen, all_of, chat, failure, given, soon
+from tests.integration.mesh.suite.waits import (
+    Seen,
+    all_of,
+    chat,
+    failure,
+    given,
+    soon,
+    turn,
+)
 
 
 async def test_ping_pong(world):
@@ -93,7 +101,7 @@ async def test_the_servicer_ends_first(world):
     async def forever():
         while True:
             yield b"more"
-            await asyncio.sleep(0.001)
+            await turn(0.001)
 
     ways = await world.start(stream_stream=one)
     call = ways.ss(forever())
@@ -207,8 +215,8 @@ async def test_twenty_at_once(world):
 
     async def talk(number):
         call = ways.ss()
-        for turn in range(5):
-            word = f"{number}.{turn}".encode()
+        for index in range(5):
+            word = f"{number}.{index}".encode()
             await call.write(word)
             assert await call.read() == b"re:" + word
         await call.done_writing()

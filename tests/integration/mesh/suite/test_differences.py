@@ -10,7 +10,15 @@ import grpc
 import pytest
 
 from tests.integration.mesh.suite.conftest import World, method
-from tests.integration.mesh.suite.waits import Seen, all_of, count, echo, failure, soon
+from tests.integration.mesh.suite.waits import (
+    Seen,
+    all_of,
+    count,
+    echo,
+    failure,
+    soon,
+    turn,
+)
 
 DOC = Path(__file__).parents[4] / "docs" / "mesh.md"
 
@@ -49,7 +57,7 @@ async def test_answers_wait_for_credits(mesh):
     ways = await mesh.start(unary_stream=serve)
     call = ways.us(b"")
     assert await call.read() == b"x"
-    await asyncio.sleep(0.1)
+    await turn(0.1)
     assert len(seen.got) <= 65
     call.cancel()
 
@@ -167,5 +175,8 @@ def test_each_row_of_the_table_has_its_test():
     table = DOC.read_text().split("## What differs from gRPC")[1].split("\n## ")[0]
     named = set(re.findall(r"`(test_\w+)`", table))
     here = {name for name in vars(sys.modules[__name__]) if name.startswith("test_")}
-    elsewhere = {"test_a_killed_instance_ends_its_calls", "test_a_silent_stream_ends"}
+    elsewhere = {
+        "test_a_killed_instance_ends_its_calls",
+        "test_a_silent_server_is_noticed_before_the_deadline",
+    }
     assert named == (here | elsewhere) - {"test_each_row_of_the_table_has_its_test"}

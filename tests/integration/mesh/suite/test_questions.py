@@ -5,7 +5,14 @@ import asyncio
 import grpc
 import pytest
 
-from tests.integration.mesh.suite.waits import Seen, failure, given, join, soon
+from tests.integration.mesh.suite.waits import (
+    Seen,
+    failure,
+    given,
+    join,
+    soon,
+    turn,
+)
 
 
 async def test_from_an_async_iterator(world):
@@ -146,7 +153,7 @@ async def test_the_servicer_aborts_early(world):
     async def forever():
         while True:
             yield b"more"
-            await asyncio.sleep(0.001)
+            await turn(0.001)
 
     ways = await world.start(stream_unary=refuse)
     error = await failure(ways.su(forever()))

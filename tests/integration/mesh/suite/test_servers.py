@@ -15,6 +15,7 @@ from tests.integration.mesh.suite.waits import (
     given,
     join,
     soon,
+    still,
 )
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -140,8 +141,7 @@ async def test_stop_with_grace_lets_calls_end(world):
     call = ways.uu(b"kept")
     await soon(seen.started.wait())
     stopping = asyncio.create_task(world.server.stop(5))
-    await asyncio.sleep(0.05)
-    assert not stopping.done()
+    await still(stopping, 0.05)
     seen.release.set()
     assert await call == b"kept"
     await soon(stopping)

@@ -87,3 +87,14 @@ def metadata_of(context):
 async def given(*messages):
     for message in messages:
         yield message
+
+
+async def still(task, seconds):
+    """See that something does not come about for a while."""
+    done, _ = await asyncio.wait({asyncio.ensure_future(task)}, timeout=seconds)
+    assert not done
+
+
+async def turn(seconds):
+    """Give the others a turn: the beat of a load or of an endless iterator."""
+    await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=seconds)
