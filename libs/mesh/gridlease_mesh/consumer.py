@@ -23,6 +23,7 @@ from gridlease_mesh.jetstream import JetStream, acknowledged
 from gridlease_mesh.wire import Delivery
 
 _LOG = logging.getLogger(__name__)
+POISON: Final = "poison_event"  # of the bus's dead letters, which its metrics show
 _BATCH: Final = 64
 _EXPIRES_S: Final = 5.0
 _PAUSE_S: Final = 0.5
@@ -256,6 +257,7 @@ class Consumer:
         answer = await jetstream.wait(jetstream.publish(subject, delivery.payload, pairs))
         acknowledged(subject, answer)
         self.counts.dead += 1
+        self._bus.dead_letters.count(POISON)
         _LOG.error("an event went to the dead letters: %s", clean[:_MAX_REASON])
         jetstream.tell(delivery.reply, b"+TERM")
 

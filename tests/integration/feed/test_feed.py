@@ -187,6 +187,7 @@ async def test_a_poison_message_goes_to_the_dead_letters(service, jetstream, pre
         await eventually(lambda: listener.sequences == [1, 2, 4, 5])
     counts = listener.consumer.counts
     assert (counts.handled, counts.failed, counts.dead) == (4, 3, 1)
+    assert service.dead_letters.by_reason()["poison_event"] == 1
     got = await jetstream.api(
         f"STREAM.MSG.GET.{terms.dead_stream}", {"last_by_subj": f"{prefix}.dead.>"}
     )
