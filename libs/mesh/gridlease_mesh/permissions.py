@@ -73,16 +73,12 @@ ROLES: Final[Mapping[str, Role]] = {
             {f"{_B}.LeaseService", f"{_B}.SettlementService", f"{_B}.AccountService"}
         ),
         to_nodes=frozenset({f"{_B}.SettlementService"}),
-        reads_feed=True,
     ),
     "gateway": Role(
         serves=frozenset({f"{_G}.BundleContentService"}),
         to_nodes=frozenset({f"{_G}.BundleContentService"}),
         calls=frozenset({f"{_S}.JobService", f"{_S}.FleetService", f"{_B}.AccountService"}),
         on_nodes=frozenset({f"{_A}.TaskFileService"}),
-        hears=frozenset({"events.>"}),
-        reads_feed=True,
-        watches=True,
     ),
     # Reads the nodes' reports and asks them for whole ones.
     "telemetry": Role(

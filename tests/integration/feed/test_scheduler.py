@@ -1,12 +1,14 @@
 """The scheduler's events, from its database to a consumer."""
 
 import asyncio
+import dataclasses
 
 import pytest
-from gridlease.scheduler.v1 import job_pb2
+from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2, job_pb2_grpc
 from gridlease.type.v1 import fleet_pb2
 from gridlease_mesh import trace
 from gridlease_mesh.consumer import Marks
+from gridlease_mesh.embedded import EmbeddedNats
 from gridlease_mesh.feed import FeedTerms
 from gridlease_mesh.jetstream import JetStream
 from gridlease_testkit.waiting import eventually
@@ -77,3 +79,31 @@ async def test_a_new_leader_goes_on_with_the_feed(world):
         wanted = await listed(world, 2)
         await eventually(lambda: set(wanted) <= set(listener.sequences))
     assert len(listener.sequences) == len(set(listener.sequences))
+
+
+async def test_the_scheduler_feeds_with_its_role_alone(database, state_folder):
+    """On a broker of its own, under the usual prefix and with a scheduler's rights only."""
+    with EmbeddedNats(state_folder / "nats") as broker:
+        world = World(broker, database, state_folder)
+        world.prefix = "gl"
+        world.settings = dataclasses.replace(
+            world.settings,
+            subject_prefix="gl",
+            nats_creds=broker.role_creds("scheduler"),
+            nats_account_seed=broker.authority.signing_seed,
+        )
+        try:
+            await world.begin()
+            door = (await world.bus("gateway", creds=broker.role_creds("gateway"))).channel()
+            world.jobs = job_pb2_grpc.JobServiceStub(door)
+            world.fleet = fleet_pb2_grpc.FleetServiceStub(door)
+            await world.start()
+            reader = await world.bus("operator", creds=broker.role_creds("operator"))
+            listener = Listener(reader, "operator", FeedTerms())
+            async with running(listener.consumer):
+                await world.submit()
+                agent = await world.agent("n1")
+                await agent.sync()
+                await eventually(lambda: len(listener.heard) >= 2)
+        finally:
+            await world.end()

@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 from gridlease.scheduler.v1 import sync_pb2
+from gridlease_mesh import trace
 from gridlease_store import outbox
 from gridlease_store.pool import Connection
 
@@ -121,9 +122,10 @@ class PostgresNodes:
             "RETURNING id, generation",
             list(node_ids),
         )
+        headers = dict(trace.outgoing())
         for row in rows:
-            hint = sync_pb2.NodeHint(generation=row["generation"])
-            await outbox.emit(self._connection, f"hint.{row['id']}", hint.SerializeToString())
+            hint = sync_pb2.NodeHint(generation=row["generation"]).SerializeToString()
+            await outbox.emit(self._connection, f"hint.{row['id']}", hint, headers)
 
     async def report(self, node_id: str, inventory: InventoryReport) -> str | None:
         site: str | None = await self._connection.fetchval(
