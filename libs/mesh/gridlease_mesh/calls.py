@@ -92,23 +92,24 @@ class MeshCall(grpc.aio.Call):
 
     streams = False  # the answer comes in frames
     droppable = False  # cancelled when nobody holds it any more
-    _out: flow.Outbound  # both None until the call is framed
-    _in: flow.Inbound
+    # Most calls are bare and short: what they do not use costs them nothing.
+    _out: flow.Outbound = None  # type: ignore[assignment] # these two are there once framed
+    _in: flow.Inbound = None  # type: ignore[assignment]
+    _code: grpc.StatusCode | None = None
+    _details = ""
+    _initial: grpc.aio.Metadata | None = None
+    _trailing: grpc.aio.Metadata | None = None
+    _callbacks: list[Callable[[Any], None]] | None = None
+    _locally_cancelled = False
+    _wake: asyncio.Future[None] | None = None
+    attempts = 0
 
     def __init__(self, owner: Owner, request: Request) -> None:
-        self._code: grpc.StatusCode | None = None
         self._owner = owner
         self.request = request
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._details = ""
-        self._initial: grpc.aio.Metadata | None = None
-        self._trailing: grpc.aio.Metadata | None = None
-        self._callbacks: list[Callable[[Any], None]] = []
-        self._locally_cancelled = False
-        self._wake: asyncio.Future[None] | None = None
         self._timer = self._loop.call_at(request.deadline, _expire, weakref.ref(self))
-        self.attempts = 0
         self._renew()
 
     def _renew(self) -> None:
@@ -118,7 +119,7 @@ class MeshCall(grpc.aio.Call):
         self._peer = ""  # the server's own subject for this call, once accepted
         self.instance = ""  # where its server is asked about its calls, once known
         self.denied_at: float | None = None  # another instance has said that it has not this call
-        self._out = self._in = None  # type: ignore[assignment] # see _framed
+        self._out = self._in = None  # type: ignore[assignment]
         self.started_at = self.heard_at = self._loop.time()
 
     # What users call.
@@ -136,7 +137,7 @@ class MeshCall(grpc.aio.Call):
         if self.done():
             callback(self)
         else:
-            self._callbacks.append(callback)
+            self._callbacks = [*(self._callbacks or ()), callback]
 
     def cancel(self) -> bool:
         if self.done():
@@ -232,10 +233,11 @@ class MeshCall(grpc.aio.Call):
         if not self._finished.done():
             self._finished.set_result(None)
         if self._callbacks:
-            callbacks, self._callbacks = self._callbacks, []
+            callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:
                 self._loop.call_soon(callback, self)
-        self._wake_up()
+        if self._wake is not None:
+            self._wake_up()
 
     def raise_for_status(self) -> None:
         """Raise what this end means to a caller, if it is not OK."""

@@ -44,9 +44,26 @@ class Opening(NamedTuple):
 class MeshContext(grpc.aio.ServicerContext[Any, Any]):
     """State of one call on the server, and its half of the framed protocol."""
 
-    _out: flow.Outbound  # all three None until the call is framed
-    _in: flow.Inbound
-    _mailbox: flow.Mailbox
+    # Most calls are bare and short: what they do not use costs them nothing.
+    _out: flow.Outbound = None  # type: ignore[assignment] # these four are there once framed
+    _in: flow.Inbound = None  # type: ignore[assignment]
+    _mailbox: flow.Mailbox = None  # type: ignore[assignment]
+    _blocked: collections.deque[asyncio.Future[None]] = None  # type: ignore[assignment]
+    _credits: flow.Credits | None = None
+    _reader: asyncio.Future[None] | None = None
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    serialize: Callable[[Any], bytes] | None = None
+    deserialize: Callable[[bytes], Any] | None = None
+    sent_code = 0
+    _code = grpc.StatusCode.OK
+    _details = ""
+    _initial: Sequence[frames.HeaderPair] = ()
+    _initial_sent = False
+    _trailing: tuple[MetadataPair, ...] = ()
+    _squeezes_next = True
+    _ended = _aborted = _cancelled = False
+    _callbacks: list[Callable[[Any], None]] | None = None
 
     def __init__(
         self,
@@ -67,25 +84,9 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self.opening = opening
         self._loop = asyncio.get_running_loop()
         self.framed = framed
-        self.task: asyncio.Task[None] | None = None
-        self.serialize: Callable[[Any], bytes] | None = None
-        self.deserialize: Callable[[bytes], Any] | None = None
-        self._code = grpc.StatusCode.OK
-        self._details = ""
-        self._initial: list[frames.HeaderPair] = []
-        self._initial_sent = False
-        self._trailing: tuple[MetadataPair, ...] = ()
         self._compression = compression
-        self._squeezes_next = True
-        self._ended = self._aborted = self._cancelled = False
-        self._callbacks: list[Callable[[Any], None]] = []
         self._payload = payload
         self._half_closed = payload is not None
-        self._out = self._in = self._mailbox = None  # type: ignore[assignment] # see _make_framed
-        self._credits: flow.Credits | None = None
-        self._blocked: collections.deque[asyncio.Future[None]] = collections.deque()
-        self._reader: asyncio.Future[None] | None = None
-        self.sent_code = 0
         self.started_at = self.heard_at = self._loop.time()
         if framed:
             self._make_framed()
@@ -95,6 +96,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self._out = flow.Outbound(self._wire.max_payload_bytes)
         self._in = flow.Inbound()
         self._mailbox = flow.Mailbox()
+        self._blocked = collections.deque()
         self._credits = flow.Credits(self.opening.credits or flow.DEFAULT_WINDOW)
 
     def node_id(self) -> str | None:
@@ -215,7 +217,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         if self._ended:
             callback(self)
         else:
-            self._callbacks.append(callback)
+            self._callbacks = [*(self._callbacks or ()), callback]
 
     def cancelled(self) -> bool:
         return self._cancelled
@@ -225,10 +227,20 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     # What the server calls.
 
+    @property
+    def congested(self) -> bool:
+        """Whether to ``breathe`` before more is sent."""
+        return self._wire.congested
+
     async def breathe(self) -> None:
         """Let the connection catch up before more is put into its buffer."""
         if self._wire.congested:
             await self._wire.flush()
+
+    def take_payload(self) -> bytes | None:
+        """The one message of a bare call, if it has not been read."""
+        payload, self._payload = self._payload, None
+        return payload
 
     def accept(self) -> None:
         """Take the call: from now on the client speaks to us alone."""
@@ -307,7 +319,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     def finish(self, response: bytes | None) -> None:
         """The servicer has returned: send its answer and status."""
-        code = self._code.value[0]
+        code = 0 if self._code is grpc.StatusCode.OK else self._code.value[0]
         if response is not None and len(response) > flow.MAX_MESSAGE_BYTES:
             response, code = None, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
             self._details = f"the answer exceeds {flow.MAX_MESSAGE_BYTES} bytes"
@@ -327,7 +339,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             self._unblock(everything=True)
             self._wake_reader()
         if self._callbacks:
-            callbacks, self._callbacks = self._callbacks, []
+            callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:
                 callback(self)
 

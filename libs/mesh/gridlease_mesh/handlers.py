@@ -48,11 +48,15 @@ async def run(handler: Any, context: MeshContext, pool: concurrent.futures.Execu
     if context.code() is not grpc.StatusCode.OK or context.done():
         context.finish(None)
         return
-    await context.breathe()
+    if context.congested:
+        await context.breathe()
     context.finish(context.serialize(answer) if context.serialize else answer)
 
 
 async def _one(context: MeshContext) -> Any:
+    payload = context.take_payload()
+    if payload is not None:
+        return context.deserialize(payload) if context.deserialize else payload
     message = await context.read()
     if message is grpc.aio.EOF:
         await context.abort(grpc.StatusCode.INTERNAL, "the call has no message")

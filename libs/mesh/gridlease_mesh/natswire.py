@@ -106,6 +106,7 @@ class _DirectClient(Client):
         self._ps = _DirectParser(self)
         self.dead_letters = DeadLetters()
         self._writing = False
+        self._buffered = 0
         self.direct: dict[int, OnDelivery] = {}
         self._leaving: collections.deque[int] = collections.deque()
         self.on_refused: Callable[[str], None] = lambda _subject: None
@@ -159,6 +160,7 @@ class _DirectClient(Client):
             self._transport.writelines(self._pending[:])
             self._pending = []
             self._pending_data_size = 0
+            self._look_at_socket()
 
     def listen(self, subject: str, queue: str, callback: OnDelivery) -> int:
         self._sid += 1
@@ -188,9 +190,13 @@ class _DirectClient(Client):
     @property
     def waiting_bytes(self) -> int:
         """What the socket has not taken yet."""
+        if self._buffered:  # as of the last write; it may have gone out since
+            self._look_at_socket()
+        return self._pending_data_size + self._buffered
+
+    def _look_at_socket(self) -> None:
         writer = getattr(self._transport, "_io_writer", None)
-        buffered: int = writer.transport.get_write_buffer_size() if writer else 0
-        return self._pending_data_size + buffered
+        self._buffered = writer.transport.get_write_buffer_size() if writer else 0
 
 
 class NatsWire:

@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import contextlib
 import contextvars
+import functools
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from gridlease_mesh.wire import Delivery, Listener, Unsubscribe, Wire, WireDown
 _LOG = logging.getLogger(__name__)
 DEFAULT_MAX_CONCURRENT = 1024
 DEFAULT_MAX_PER_NODE = 64
+_KNOWN_DOORS = 4096
 
 
 class _Details(grpc.HandlerCallDetails):
@@ -96,6 +98,7 @@ class MeshServer(grpc.aio.Server, Listener):
         self._calls: dict[str, MeshContext] = {}  # by the reply subject
         self._accepted: dict[str, MeshContext] = {}  # by our own subject
         self._counter = 0
+        self._known_doors: dict[str, tuple[str, str, str]] = {}
         self._doors: list[Unsubscribe] = []
         self._unsubscribes: list[Unsubscribe] = []
         self._stopped = asyncio.Event()
@@ -217,14 +220,24 @@ class MeshServer(grpc.aio.Server, Listener):
         kind, token, tail = rest.split(".", 2)
         return f"{self._prefix}.{kind}.{token}", token if kind == "up" else "", tail
 
+    def _door(self, subject: str) -> tuple[str, str, str]:
+        """The root, the calling node (or none) and the method that an opening's subject names."""
+        door = self._known_doors.get(subject)
+        if door is None:
+            root, node, tail = self._split(subject)
+            service, _, name = tail.rpartition(".")
+            if len(self._known_doors) >= _KNOWN_DOORS:
+                self._known_doors.clear()
+            door = self._known_doors[subject] = root, node, f"/{service}/{name}"
+        return door
+
     def _on_open(self, delivery: Delivery) -> None:
-        root, node, tail = self._split(delivery.subject)
+        root, node, method = self._door(delivery.subject)
         if not self._may_answer(delivery.reply, node):
             return
-        service, _, name = tail.rpartition(".")
         try:
             headers = frames.decode_headers(delivery.headers)
-            opening = self._opening(f"/{service}/{name}", root, node, delivery.reply, headers)
+            opening = self._opening(method, root, node, delivery.reply, headers)
         except frames.BadFrame as error:
             self.dead_letters.count(MALFORMED)
             self._refuse(delivery.reply, grpc.StatusCode.INTERNAL, str(error))
@@ -300,41 +313,41 @@ class MeshServer(grpc.aio.Server, Listener):
         )
         self._calls[opening.reply] = context
         self._accepted[opening.own_subject] = context
-        self._of_node[opening.node] += 1
+        if opening.node:
+            self._of_node[opening.node] += 1
         try:
             if framed:
                 context.accept()
         except WireDown:
             self._forget(context, None)
             return
-        timer = loop.call_at(
+        context.timer = loop.call_at(
             opening.deadline, context.fail, grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"
         )
         context.task = loop.create_task(self._serve(context), context=contextvars.Context())
+        context.task.add_done_callback(functools.partial(self._forget, context))
 
-        def over(_task: asyncio.Task[None]) -> None:
-            self._forget(context, timer)
-
-        context.task.add_done_callback(over)
-
-    def _forget(self, context: MeshContext, timer: asyncio.TimerHandle | None) -> None:
-        if timer is not None:
-            timer.cancel()
+    def _forget(self, context: MeshContext, _task: asyncio.Task[None] | None) -> None:
+        if context.timer is not None:
+            context.timer.cancel()
         opening = context.opening
         self._calls.pop(opening.reply, None)
         self._accepted.pop(opening.own_subject, None)
-        self._of_node[opening.node] -= 1
-        if not self._of_node[opening.node]:
-            del self._of_node[opening.node]
+        if opening.node:
+            self._of_node[opening.node] -= 1
+            if not self._of_node[opening.node]:
+                del self._of_node[opening.node]
         spent_s = asyncio.get_running_loop().time() - context.started_at
         code = context.sent_code
         failed = "" if code == 0 else f"{code}:{context.details()}"
         self._service.count(opening.method, spent_s, failed)
 
     async def _serve(self, context: MeshContext) -> None:
-        trace.enter(trace.extract(context.opening.metadata))
+        trace.enter_later(context.opening.metadata)
         try:
-            handler = await self._handler(_Details(context.opening))
+            details = _Details(context.opening)
+            chained = bool(self._interceptors)
+            handler = await self._handler(details) if chained else self._look_up(details)
             if handler is None:
                 context.set_code(grpc.StatusCode.UNIMPLEMENTED)
                 context.set_details(f"Method not found! {context.opening.method}")
@@ -356,9 +369,6 @@ class MeshServer(grpc.aio.Server, Listener):
             context.finish(None)
 
     async def _handler(self, details: _Details) -> Any:
-        if not self._interceptors:
-            return self._look_up(details)
-
         async def look_up(given: grpc.HandlerCallDetails) -> Any:
             return self._look_up(given)
 

@@ -48,7 +48,17 @@ class TraceContext(NamedTuple):
         return (*base, (TRACESTATE, self.state)) if self.state else base
 
 
-_CURRENT: contextvars.ContextVar[TraceContext | None] = contextvars.ContextVar(
+class _Later:
+    """The context of a call, made when somebody first asks: most calls are never asked."""
+
+    __slots__ = ("found", "metadata")
+
+    def __init__(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        self.metadata = metadata
+        self.found: TraceContext | None = None
+
+
+_CURRENT: contextvars.ContextVar[TraceContext | _Later | None] = contextvars.ContextVar(
     "gridlease_trace", default=None
 )
 
@@ -73,7 +83,12 @@ def parse(traceparent: str, tracestate: str = "") -> TraceContext | None:
 
 def current() -> TraceContext | None:
     """The span that the running code belongs to."""
-    return _CURRENT.get()
+    context = _CURRENT.get()
+    if isinstance(context, _Later):
+        if context.found is None:
+            context.found = extract(context.metadata)
+        return context.found
+    return context
 
 
 @contextlib.contextmanager
@@ -91,6 +106,11 @@ def enter(context: TraceContext | None) -> None:
     _CURRENT.set(context)
 
 
+def enter_later(metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """As ``enter(extract(metadata))``, done when somebody asks."""
+    _CURRENT.set(_Later(metadata))
+
+
 def extract(metadata: Iterable[tuple[str, str | bytes]] | None) -> TraceContext:
     """The server's span for a call that came with ``metadata``; a new trace if it has none."""
     parent, state = "", ""
@@ -105,7 +125,7 @@ def extract(metadata: Iterable[tuple[str, str | bytes]] | None) -> TraceContext:
 
 def outgoing() -> tuple[tuple[str, str], ...]:
     """The metadata to send with a call made now; nothing outside any trace."""
-    context = _CURRENT.get()
+    context = current()
     return context.pairs() if context else ()
 
 
