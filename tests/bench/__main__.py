@@ -9,6 +9,10 @@ BENCHES = {
         "tests.bench.mesh",
         "calls and streams over the mesh, gRPC, plain NATS and HTTP+JSON, in one run",
     ),
+    "packing": (
+        "tests.bench.packing",
+        "accelerators given away on a replayed cluster trace, beside FGD, on the same stream",
+    ),
     "telemetry": (
         "tests.bench.telemetry",
         "2,000 agents reporting once a second: cost a message, losses, agents a core",

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from gridlease_scheduler.domain.fragmentation import after, choices, given_back
+from gridlease_scheduler.domain.packing import Spot
 
 
 class Fgd:
@@ -71,7 +72,7 @@ class Fgd:
         """Nothing is learned: the mix is known."""
 
     def best(self, request):
-        """(node, devices) or None."""
+        """The place with the highest score, or None."""
         known = self.known.setdefault(request, {})
 
         def score(node):
@@ -91,7 +92,7 @@ class Fgd:
         if most < 0:
             return None
         node = mine[0].index(most)
-        return node, known[self.rooms[node]][1]
+        return Spot(node, known[self.rooms[node]][1], -most)
 
     def put(self, name, request, node, taken):
         """Place it."""

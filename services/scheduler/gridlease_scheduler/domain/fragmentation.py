@@ -21,6 +21,7 @@ from math import sqrt
 from .prices import CELLS, cells, pressure, rest_values
 
 WHOLE = 1_000
+_CALM = 0.82  # of the fleet's CPUs per device: below it, CPUs are no concern
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,21 @@ class Weights:
     """What counts how much, in devices. Tuned on seeds other than those of the bench.
 
     Attributes:
-        hinges: Pairs (cores per idle device that should stay free, price of a core missing).
+        hinges: Pairs (cores per idle device that should stay free, price of a core missing),
+            while the fleet has more CPUs than its devices need.
+        tense: The same once the arrivals ask for as many CPUs per device as the fleet has.
     """
 
     unusable: float = 1.0
-    hinges: tuple[tuple[float, float], ...] = ((20.0, 0.025),)
+    hinges: tuple[tuple[float, float], ...] = (
+        (6.0, 0.03),
+        (9.0, 0.03),
+        (13.0, 0.025),
+        (20.0, 0.02),
+    )
+    tense: tuple[tuple[float, float], ...] = ((6.0, 0.0117), (9.0, 0.0159), (20.0, 0.051))
     spread: float = 0.3
+    spread_tense: float = 0.14
     rest: float = 20.0
     scarce: float = 2.0
 
@@ -72,6 +82,7 @@ class Outlook:
     usable: Mapping[str, tuple[Usable, ...]]
     cpus: tuple[int, ...]
     pressure: Mapping[str, float]
+    tension: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +96,15 @@ class Usable:
     by_whole: tuple[float, ...]
 
 
-def outlook(seen: Mapping[Request, int], supply: Mapping[str, int], most: int) -> Outlook:
+def outlook(
+    seen: Mapping[Request, int], supply: Mapping[str, int], cpu_milli: int, most: int
+) -> Outlook:
     """Learn from arrivals.
 
     Args:
         seen: How often each request arrived so far.
         supply: Devices of each chip in the fleet.
+        cpu_milli: CPUs of the fleet.
         most: Devices of the largest node.
     """
     shares: dict[int, float] = {}
@@ -104,7 +118,18 @@ def outlook(seen: Mapping[Request, int], supply: Mapping[str, int], most: int) -
             tied[chip] = tied.get(chip, 0.0) + count * request.asked_milli / len(known)
     cpus = tuple(sorted({request.cpu_milli for request in seen if request.devices}))
     usable = {chip: _usable(seen, chip, cpus, most) for chip in supply}
-    return Outlook(rest_values(shares), usable, cpus, pressure(tied, supply))
+    scarce = pressure(tied, supply)
+    return Outlook(rest_values(shares), usable, cpus, scarce, _tension(seen, supply, cpu_milli))
+
+
+def _tension(seen: Mapping[Request, int], supply: Mapping[str, int], cpu_milli: int) -> float:
+    """0 = CPUs to spare, 1 = arrivals ask for as many CPUs per device as the fleet has."""
+    devices = sum(count * request.asked_milli for request, count in seen.items()) / WHOLE
+    cpus = sum(count * request.cpu_milli for request, count in seen.items())
+    if not devices or not cpu_milli:
+        return 0.0
+    ratio = (cpus / devices) / (cpu_milli / sum(supply.values()))
+    return min(1.0, max(0.0, (ratio - _CALM) / (1.0 - _CALM)))
 
 
 def _usable(
@@ -146,18 +171,20 @@ def cost(room: Room, ahead: Outlook, weights: Weights) -> float:
     if not idle:
         return 0.0
     cores = room.cpu_milli / 1_000
-    price = weights.unusable * unusable(room, ahead) + weights.spread * sqrt(idle)
-    for ratio, each in weights.hinges:
-        missing = ratio * idle - cores
-        if missing > 0:
-            price += each * missing
-    rest = ahead.rest
+    tension, rest = ahead.tension, ahead.rest
+    price = weights.unusable * unusable(room, ahead)
+    price += sqrt(idle) * (weights.spread + tension * (weights.spread_tense - weights.spread))
+    for share, hinges in ((1.0 - tension, weights.hinges), (tension, weights.tense)):
+        for ratio, each in hinges if share else ():
+            missing = ratio * idle - cores
+            if missing > 0:
+                price += share * each * missing
     return price - weights.rest * sum(rest[milli * CELLS // WHOLE] for milli in room.free)
 
 
 def scarcity(request: Request, room: Room, ahead: Outlook, weights: Weights) -> float:
     """What it costs to take a chip that others insist on."""
-    if request.chips or not request.devices:
+    if not request.devices:
         return 0.0
     return weights.scarce * ahead.pressure.get(room.chip, 0.0)
 

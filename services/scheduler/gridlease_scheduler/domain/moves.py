@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from math import inf
 
-from .fragmentation import Request, given_back
+from .fragmentation import WHOLE, Request, Room, given_back
 from .packing import Fleet, Spot
 
-_MOST_PAIRS = 60  # pairs of residents looked at on one node
+_MOST_SETS = 60  # sets of residents looked at on one node
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,22 @@ class Repair:
     price: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Residents of a node, and its room without them."""
+
+    names: tuple[str, ...]
+    requests: tuple[Request, ...]
+    room: Room
+
+
 @dataclass(slots=True)
 class Mover:
     """Plans moves within a budget of moves per arrival; 0 = never.
 
     Attributes:
-        worst: The highest price, in devices, that a repair may cost the fleet beyond what it
-            brings.
+        most_moves: Residents that one repair may move, 1 or 2.
+        for_cpus_alone: Also make room for requests without devices.
     """
 
     fleet: Fleet
@@ -53,6 +62,7 @@ class Mover:
     for_cpus_alone: bool = False
     made: int = 0
     _failed: dict[Request, tuple[int, int]] = field(default_factory=dict)
+    _known: dict[tuple[int, int], tuple[Room, tuple[_Way, ...]]] = field(default_factory=dict)
 
     def left(self) -> int:
         """How many moves the arrivals so far still allow."""
@@ -65,8 +75,8 @@ class Mover:
             return None
         best: Repair | None = None
         for node in self._worth_a_look(request):
-            for names in self._victims(request, node, budget):
-                found = self._plan(request, node, names, best.price if best else inf)
+            for way in self._ways(request, node, budget):
+                found = self._plan(request, node, way, best.price if best else inf)
                 if found is not None:
                     best = found
         if best is None:
@@ -90,61 +100,49 @@ class Mover:
             nodes = sorted(set(self.fleet.changed[failed[0] :]))
         for node in nodes:
             room = self.fleet.rooms[node]
-            if (not request.chips or room.chip in request.chips) and len(
-                room.free
-            ) >= request.devices:
+            if len(room.free) >= request.devices and room.chip in (request.chips or (room.chip,)):
                 yield node
 
-    def _victims(self, request: Request, node: int, budget: int) -> Iterator[tuple[str, ...]]:
-        """Sets of residents, equal ones once, without which the request fits on the node."""
-        residents = self.fleet.residents[node]
+    def _ways(self, request: Request, node: int, budget: int) -> Iterator[_Way]:
+        """Sets of residents without which the request fits on the node: two only if no one does."""
+        alone = False
+        for way in self._emptied(node, 1):
+            if _holds(request, way.room):
+                alone = True
+                yield way
+        if budget > 1 and not alone:
+            for way in self._emptied(node, 2):
+                if _holds(request, way.room):
+                    yield way
+
+    def _emptied(self, node: int, size: int) -> tuple[_Way, ...]:
+        """The node without one or two residents; of those that are alike, one stands for all."""
         room = self.fleet.rooms[node]
-        kinds: dict[object, str] = {}
-        for name, (each, taken) in residents.items():
-            free = tuple(room.free[i] for i in taken)
-            key = (each, free if each.devices == 1 else taken)
-            kinds.setdefault(key, name)
-        singles = list(kinds.values())
-        alone = [name for name in singles if self._fits_without(request, node, (name,))]
-        for name in alone:
-            yield (name,)
-        if budget < 2 or alone:
-            return
-        looked = 0
-        for pair in combinations(residents, 2):
-            looked += 1
-            if looked > _MOST_PAIRS:
-                return
-            if self._fits_without(request, node, pair):
-                yield pair
+        known = self._known.get((node, size))
+        if known is not None and known[0] is room:
+            return known[1]
+        alike: dict[object, _Way] = {}
+        residents = self.fleet.residents[node].items()
+        for each in islice(combinations(residents, size), _MOST_SETS):
+            emptier, kind = room, []
+            for _, (request, taken) in each:
+                emptier = given_back(request, emptier, taken)
+                kind.append(request)
+            way = _Way(tuple(name for name, _ in each), tuple(kind), emptier)
+            alike.setdefault((way.requests, tuple(sorted(emptier.free))), way)
+        ways = tuple(alike.values())
+        self._known[node, size] = (room, ways)
+        return ways
 
-    def _fits_without(self, request: Request, node: int, names: tuple[str, ...]) -> bool:
-        room = self.fleet.rooms[node]
-        for name in names:
-            room = given_back(self.fleet.residents[node][name][0], room, self._devices(node, name))
-        return self.fleet.quote(request, room)[0] < inf
-
-    def _devices(self, node: int, name: str) -> tuple[int, ...]:
-        return self.fleet.residents[node][name][1]
-
-    def _plan(
-        self, request: Request, node: int, names: tuple[str, ...], below: float
-    ) -> Repair | None:
-        """Eject these, place the request, then each ejected one elsewhere."""
-        fleet = self.fleet
-        room = fleet.rooms[node]
-        price = 0.0
-        for name in names:
-            each, taken = fleet.residents[node][name]
-            emptier = given_back(each, room, taken)
-            price -= fleet.cost(room) - fleet.cost(emptier)
-            room = emptier
-        own, taken = fleet.quote(request, room)
-        price += own
+    def _plan(self, request: Request, node: int, way: _Way, below: float) -> Repair | None:
+        """Eject these, place the request, then each ejected one elsewhere, if for less."""
+        own, taken = self.fleet.quote(request, way.room)
+        price = own + self.fleet.cost(way.room) - self.fleet.cost(self.fleet.rooms[node])
         moves: list[Move] = []
         used = {node}
-        for name in names:
-            each = fleet.residents[node][name][0]
+        for name, each in zip(way.names, way.requests, strict=True):
+            if price + self.fleet.least(each) >= below:
+                return None
             spot = self._elsewhere(each, used)
             if spot is None or price + spot.price >= below:
                 return None
@@ -156,16 +154,19 @@ class Mover:
     def _elsewhere(self, request: Request, used: set[int]) -> Spot | None:
         """The cheapest place outside some nodes."""
         prices = self.fleet.prices(request)
-        least, where = inf, -1
-        best = min(prices)
-        if best < inf:
-            node = prices.index(best)
-            if node in used:
-                for i, price in enumerate(prices):
-                    if price < least and i not in used:
-                        least, where = price, i
-            else:
-                least, where = best, node
-        if where < 0:
+        least = self.fleet.least(request)
+        node = prices.index(least)
+        if node in used:
+            least, node = min((price, i) for i, price in enumerate(prices) if i not in used)
+        if least == inf:
             return None
-        return Spot(where, self.fleet.quote(request, self.fleet.rooms[where])[1], least)
+        return Spot(node, self.fleet.quote(request, self.fleet.rooms[node])[1], least)
+
+
+def _holds(request: Request, room: Room) -> bool:
+    """Is there room for it?"""
+    if request.cpu_milli > room.cpu_milli or request.memory_mib > room.memory_mib:
+        return False
+    if request.devices < 2:
+        return max(room.free) >= request.device_milli
+    return room.free.count(WHOLE) >= request.devices

@@ -42,6 +42,7 @@ class _Scores:
     """One request's price on every node, as of entry ``read`` of the log of changes."""
 
     prices: list[float]
+    least: float
     read: int
     lesson: int
 
@@ -62,9 +63,11 @@ class Fleet:
     _known: dict[Request, dict[Room, tuple[float, tuple[int, ...]]]] = field(default_factory=dict)
     _costs: dict[Room, float] = field(default_factory=dict)
     _next_lesson: int = _FIRST_LESSON
+    _cpu_milli: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.residents = [{} for _ in self.rooms]
+        self._cpu_milli = sum(room.cpu_milli for room in self.rooms)
         self._learn()
 
     def _learn(self) -> None:
@@ -72,7 +75,7 @@ class Fleet:
         for room in self.rooms:
             supply[room.chip] = supply.get(room.chip, 0) + len(room.free)
         most = max((len(room.free) for room in self.rooms), default=0)
-        self.ahead = outlook(self.seen, supply, most)
+        self.ahead = outlook(self.seen, supply, self._cpu_milli, most)
         self.lesson += 1
         self._known.clear()
         self._costs.clear()
@@ -87,24 +90,32 @@ class Fleet:
 
     def best(self, request: Request) -> Spot | None:
         """The cheapest place that is free, or None: there is no room."""
-        prices = self.prices(request)
-        least = min(prices, default=inf)
+        least = self.least(request)
         if least == inf:
             return None
-        node = prices.index(least)
+        node = self.prices(request).index(least)
         return Spot(node, self.quote(request, self.rooms[node])[1], least)
 
     def prices(self, request: Request) -> list[float]:
         """The price of the request on every node; infinite where there is no room."""
+        return self._up_to_date(request).prices
+
+    def least(self, request: Request) -> float:
+        """The lowest of its prices; infinite = no room."""
+        return self._up_to_date(request).least
+
+    def _up_to_date(self, request: Request) -> _Scores:
         mine = self._scores.get(request)
+        now = len(self.changed)
         if mine is None or mine.lesson != self.lesson:
             prices = [self.quote(request, room)[0] for room in self.rooms]
-            self._scores[request] = _Scores(prices, len(self.changed), self.lesson)
-            return prices
-        for node in self.changed[mine.read :]:
-            mine.prices[node] = self.quote(request, self.rooms[node])[0]
-        mine.read = len(self.changed)
-        return mine.prices
+            mine = _Scores(prices, min(prices, default=inf), now, self.lesson)
+            self._scores[request] = mine
+        elif mine.read < now:
+            for node in set(self.changed[mine.read :]):
+                mine.prices[node] = self.quote(request, self.rooms[node])[0]
+            mine.least, mine.read = min(mine.prices), now
+        return mine
 
     def quote(self, request: Request, room: Room) -> tuple[float, tuple[int, ...]]:
         """The price of the request in a room, and the devices that it would take."""
