@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from gridlease_kernel.faults import Fault
 from gridlease_mesh import topology
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.credentials import Authority
@@ -86,6 +87,30 @@ async def stored(jetstream):
         got = await jetstream.api(f"STREAM.MSG.GET.{TERMS.stream}", {"seq": number})
         found.append(int(base64.b64decode(got["message"]["data"]).rpartition(b":")[2]))
     return found
+
+
+async def test_the_feed_outlives_one_of_three(cluster):
+    writer, reader = await cluster.join("scheduler", role=True), await cluster.join("reader")
+    events, jetstream = Events(), JetStream(reader)
+    feed = Feed(writer, ROOM, events, TERMS)
+    async with running(feed):
+        events.add(100)
+        feed.wake()
+        await eventually(lambda: feed.cursor.sequence == 100, timeout_s=30.0)
+        cluster.brokers[await leader(jetstream)].kill()
+        events.add(100)
+        feed.wake()
+        await eventually(lambda: feed.cursor.sequence == 200, timeout_s=RESUMES_S)
+
+    async def whole():
+        try:
+            return await stored(jetstream) == list(range(1, 201))
+        except Fault:
+            return False
+
+    await eventually(whole, timeout_s=RESUMES_S)
+    jetstream.close()
+    await asyncio.gather(writer.close(), reader.close())
 
 
 async def back_again(stub, victim, jetstream):
