@@ -53,6 +53,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
     _reader: asyncio.Future[None] | None = None
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
+    forget: Callable[[MeshContext], None] | None = None
+    running = False  # the task has begun, and will forget the call itself
     serialize: Callable[[Any], bytes] | None = None
     deserialize: Callable[[bytes], Any] | None = None
     sent_code = 0
@@ -316,6 +318,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self.end(Status(code.value[0], details, self._trailing))
         if self.task is not None:
             self.task.cancel()
+        if self.forget is not None and not self.running:
+            self.forget(self)
 
     def finish(self, response: bytes | None) -> None:
         """The servicer has returned: send its answer and status."""

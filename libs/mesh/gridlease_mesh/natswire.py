@@ -315,17 +315,17 @@ class NatsWire:
     def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b""
     ) -> None:
-        size = len(headers) + len(payload)
-        assert size <= self._client.max_payload, size
-        if not self._client.is_connected:
+        size, client = len(headers) + len(payload), self._client
+        assert size <= client.max_payload, size
+        if not client.is_connected:
             raise WireDown
-        if self._client.waiting_bytes + size > _BUFFER_BYTES:
+        if client.waiting_bytes + size > _BUFFER_BYTES:
             raise WireDown("The buffer of the connection to NATS is full.")
         if headers:
             head = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
+            client.send(b"%b%b%b\r\n" % (head, headers, payload))
         else:
-            head = f"PUB {subject} {reply} {size}\r\n".encode()
-        self._client.send(b"".join((head, headers, payload, b"\r\n")))
+            client.send(b"%b%b\r\n" % (f"PUB {subject} {reply} {size}\r\n".encode(), payload))
 
     def subscribe(self, subject: str, callback: OnDelivery, *, queue: str = "") -> Unsubscribe:
         sid = self._client.listen(subject, queue, callback)

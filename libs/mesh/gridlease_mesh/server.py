@@ -7,7 +7,6 @@ import collections
 import concurrent.futures
 import contextlib
 import contextvars
-import functools
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -319,15 +318,15 @@ class MeshServer(grpc.aio.Server, Listener):
             if framed:
                 context.accept()
         except WireDown:
-            self._forget(context, None)
+            self._forget(context)
             return
         context.timer = loop.call_at(
             opening.deadline, context.fail, grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"
         )
+        context.forget = self._forget
         context.task = loop.create_task(self._serve(context), context=contextvars.Context())
-        context.task.add_done_callback(functools.partial(self._forget, context))
 
-    def _forget(self, context: MeshContext, _task: asyncio.Task[None] | None) -> None:
+    def _forget(self, context: MeshContext) -> None:
         if context.timer is not None:
             context.timer.cancel()
         opening = context.opening
@@ -343,6 +342,7 @@ class MeshServer(grpc.aio.Server, Listener):
         self._service.count(opening.method, spent_s, failed)
 
     async def _serve(self, context: MeshContext) -> None:
+        context.running = True
         trace.enter_later(context.opening.metadata)
         try:
             details = _Details(context.opening)
@@ -367,6 +367,8 @@ class MeshServer(grpc.aio.Server, Listener):
                 context.set_code(grpc.StatusCode.UNKNOWN)
                 context.set_details(f"Unexpected {type(error)}: {error}")
             context.finish(None)
+        finally:
+            self._forget(context)
 
     async def _handler(self, details: _Details) -> Any:
         async def look_up(given: grpc.HandlerCallDetails) -> Any:
