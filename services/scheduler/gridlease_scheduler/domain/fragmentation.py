@@ -21,6 +21,7 @@ from math import sqrt
 from .prices import CELLS, cells, pressure, rest_values
 
 WHOLE = 1_000
+_GROUPS = 0.5  # the power of its devices by which a rare large request counts
 _CALM = 0.82  # of the fleet's CPUs per device: below it, CPUs are no concern
 
 
@@ -67,9 +68,9 @@ class Weights:
         (13.0, 0.025),
         (20.0, 0.02),
     )
-    tense: tuple[tuple[float, float], ...] = ((6.0, 0.0117), (9.0, 0.0159), (20.0, 0.051))
+    tense: tuple[tuple[float, float], ...] = ((13.0, 0.0082), (20.0, 0.126), (35.0, 0.0047))
     spread: float = 0.3
-    spread_tense: float = 0.14
+    spread_tense: float = 0.045
     rest: float = 20.0
     scarce: float = 2.0
 
@@ -136,11 +137,17 @@ def _usable(
     seen: Mapping[Request, int], chip: str, cpus: tuple[int, ...], most: int
 ) -> tuple[Usable, ...]:
     """One row for each number of ``cpus`` that is free; row 0: fewer than the smallest."""
-    total = sum(count for request, count in seen.items() if request.devices) or 1
-    by_cpu: dict[int, list[tuple[Request, int]]] = {}
+    power = _group_power(seen)
+    by_cpu: dict[int, list[tuple[Request, float]]] = {}
+    total = 0.0
     for request, count in seen.items():
-        if request.devices and (not request.chips or chip in request.chips):
-            by_cpu.setdefault(request.cpu_milli, []).append((request, count))
+        if not request.devices:
+            continue
+        counted = count * request.devices**power
+        total += counted
+        if not request.chips or chip in request.chips:
+            by_cpu.setdefault(request.cpu_milli, []).append((request, counted))
+    total = total or 1.0
     shares, whole = [0.0] * (CELLS + 1), [0.0] * (most + 1)
     rows = [Usable(tuple(shares), tuple(whole))]
     for cpu in cpus:
@@ -151,6 +158,18 @@ def _usable(
                 whole[request.devices] += count / total
         rows.append(Usable(tuple(accumulate(shares)), tuple(accumulate(whole))))
     return tuple(rows)
+
+
+def _group_power(seen: Mapping[Request, int]) -> float:
+    """How much more a request for many devices counts: the rarer such requests, the more.
+
+    A rare one is dropped whole when it comes, and by then its room is gone.
+    """
+    asked = sum(count * request.asked_milli for request, count in seen.items())
+    groups = sum(
+        count * request.asked_milli for request, count in seen.items() if request.devices > 1
+    )
+    return _GROUPS * (1.0 - groups / asked) if asked else 0.0
 
 
 def unusable(room: Room, ahead: Outlook) -> float:
