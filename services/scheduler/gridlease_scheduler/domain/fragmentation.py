@@ -63,16 +63,16 @@ class Weights:
 
     unusable: float = 1.0
     hinges: tuple[tuple[float, float], ...] = (
-        (6.0, 0.03),
-        (9.0, 0.03),
-        (13.0, 0.025),
-        (20.0, 0.02),
+        (6.0, 0.025),
+        (9.0, 0.025),
+        (13.0, 0.02),
+        (20.0, 0.022),
     )
     tense: tuple[tuple[float, float], ...] = ((13.0, 0.0082), (20.0, 0.126), (35.0, 0.0047))
     spread: float = 0.3
     spread_tense: float = 0.045
-    rest: float = 20.0
-    scarce: float = 2.0
+    rest: float = 10.0
+    scarce: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +151,11 @@ def _usable(
     shares, whole = [0.0] * (CELLS + 1), [0.0] * (most + 1)
     rows = [Usable(tuple(shares), tuple(whole))]
     for cpu in cpus:
-        for request, count in by_cpu.get(cpu, ()):
+        for request, counted in by_cpu.get(cpu, ()):
             if request.device_milli < WHOLE:
-                shares[cells(request.device_milli)] += count / total
+                shares[cells(request.device_milli)] += counted / total
             elif request.devices <= most:
-                whole[request.devices] += count / total
+                whole[request.devices] += counted / total
         rows.append(Usable(tuple(accumulate(shares)), tuple(accumulate(whole))))
     return tuple(rows)
 
