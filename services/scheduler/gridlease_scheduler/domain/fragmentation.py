@@ -63,13 +63,13 @@ class Weights:
 
     unusable: float = 1.0
     hinges: tuple[tuple[float, float], ...] = (
-        (6.0, 0.025),
-        (9.0, 0.025),
-        (13.0, 0.02),
-        (20.0, 0.022),
+        (6.0, 0.03),
+        (9.0, 0.03),
+        (13.0, 0.025),
+        (20.0, 0.02),
     )
     tense: tuple[tuple[float, float], ...] = ((13.0, 0.0082), (20.0, 0.126), (35.0, 0.0047))
-    spread: float = 0.3
+    spread: float = 0.15
     spread_tense: float = 0.045
     rest: float = 10.0
     scarce: float = 1.0
@@ -163,13 +163,14 @@ def _usable(
 def _group_power(seen: Mapping[Request, int]) -> float:
     """How much more a request for many devices counts: the rarer such requests, the more.
 
-    A rare one is dropped whole when it comes, and by then its room is gone.
+    A rare one is dropped whole when it comes, and by then its room is gone. Where they are half
+    of what is asked for, they count as often as they come.
     """
     asked = sum(count * request.asked_milli for request, count in seen.items())
     groups = sum(
         count * request.asked_milli for request, count in seen.items() if request.devices > 1
     )
-    return _GROUPS * (1.0 - groups / asked) if asked else 0.0
+    return _GROUPS * max(0.0, 1.0 - 2.0 * groups / asked) if asked else 0.0
 
 
 def unusable(room: Room, ahead: Outlook) -> float:
