@@ -22,7 +22,13 @@ from gridlease_kernel.faults import Fault
 
 from gridlease_mesh import frames, subjects
 from gridlease_mesh.bus import Bus
-from gridlease_mesh.jetstream import MESSAGE_NOT_FOUND, JetStream, Refused, acknowledged
+from gridlease_mesh.jetstream import (
+    MESSAGE_NOT_FOUND,
+    STREAM_NOT_FOUND,
+    JetStream,
+    Refused,
+    acknowledged,
+)
 from gridlease_mesh.permissions import stream_name
 from gridlease_mesh.wire import Listener
 
@@ -30,7 +36,8 @@ _LOG = logging.getLogger(__name__)
 _PAGE: Final = 256
 _STRANGERS: Final = 64
 _PAUSE_S: Final = 0.5
-_LAST_PAUSE_S: Final = 10.0
+_LAST_PAUSE_S: Final = 3.0
+_ANSWER_S: Final = 3.0
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 EXPECTED: Final = "Nats-Expected-Last-Sequence"
@@ -168,6 +175,7 @@ class Counts:
 @dataclass(slots=True)
 class _State:
     reopen: bool = True
+    made: bool = False
     checked: float = 0.0
     pause_s: float = _PAUSE_S
     quiet: bool = False
@@ -206,7 +214,7 @@ class Feed(Listener):
     async def run(self) -> None:
         """Until cancelled; trouble is logged once and tried again."""
         self._bus.wire.add_listener(self)
-        jetstream = JetStream(self._bus)
+        jetstream = JetStream(self._bus, timeout_s=_ANSWER_S)
         try:
             while True:
                 await self._wait(await self._turn(jetstream))
@@ -241,9 +249,7 @@ class Feed(Listener):
 
     async def _open(self, jetstream: JetStream) -> None:
         """Find out how far the stream goes; make it, or make it anew, where need be."""
-        await jetstream.ensure_stream(self._terms.config())
-        await jetstream.ensure_stream(self._terms.dead_config())
-        found = await read_cursor(jetstream, self._terms.stream)
+        found = await self._found(jetstream)
         if found.sequence and not await self._history.knows(found.sequence, found.created_us):
             _LOG.warning("the event feed is another database's and is built anew")
             await jetstream.api(f"STREAM.DELETE.{self._terms.stream}")
@@ -254,6 +260,20 @@ class Feed(Listener):
             found = found._replace(sequence=start)
             self._state.counts.rebuilt += 1
         self._cursor = found
+
+    async def _found(self, jetstream: JetStream) -> Cursor:
+        """How far the stream goes. It is made only where it is missing or new to us: making asks
+        the leader of the whole cluster, who may have died with the stream's own."""
+        if self._state.made:
+            try:
+                return await read_cursor(jetstream, self._terms.stream)
+            except Refused as refused:
+                if refused.err_code != STREAM_NOT_FOUND:
+                    raise
+        await jetstream.ensure_stream(self._terms.config())
+        await jetstream.ensure_stream(self._terms.dead_config())
+        self._state.made = True
+        return await read_cursor(jetstream, self._terms.stream)
 
     async def _ship(self, jetstream: JetStream) -> bool:
         """Tell one page; whether there may be more.
