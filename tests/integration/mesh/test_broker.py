@@ -103,9 +103,8 @@ def test_a_taken_port_is_a_fault_with_a_remedy(state_folder):
 def test_seeds_and_credentials_are_private(own_nats):
     own_nats.service_creds("scheduler")
     files = list((own_nats.folder / "keys").iterdir())
-    assert {"operator.seed", "mesh.seed", "system.seed", "scheduler.creds"} == {
-        f.name for f in files
-    }
+    seeds = {"operator.seed", "mesh.seed", "signing.seed", "system.seed", "scheduler.creds"}
+    assert seeds <= {f.name for f in files}
     assert {stat.S_IMODE(f.stat().st_mode) for f in files} == {0o600}
 
 
