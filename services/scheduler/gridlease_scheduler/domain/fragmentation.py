@@ -190,16 +190,22 @@ def cost(room: Room, ahead: Outlook, weights: Weights) -> float:
     idle = sum(room.free) / WHOLE
     if not idle:
         return 0.0
-    cores = room.cpu_milli / 1_000
-    tension, rest = ahead.tension, ahead.rest
+    rest = ahead.rest
     price = weights.unusable * unusable(room, ahead)
-    price += sqrt(idle) * (weights.spread + tension * (weights.spread_tense - weights.spread))
+    price += strain(idle, room.cpu_milli, ahead.tension, weights)
+    return price - weights.rest * sum(rest[milli * CELLS // WHOLE] for milli in room.free)
+
+
+def strain(idle: float, cpu_milli: int, tension: float, weights: Weights) -> float:
+    """The part of the price that needs no mix: devices idle on many nodes, or short of CPUs."""
+    price = sqrt(idle) * (weights.spread + tension * (weights.spread_tense - weights.spread))
+    cores = cpu_milli / 1_000
     for share, hinges in ((1.0 - tension, weights.hinges), (tension, weights.tense)):
         for ratio, each in hinges if share else ():
             missing = ratio * idle - cores
             if missing > 0:
                 price += share * each * missing
-    return price - weights.rest * sum(rest[milli * CELLS // WHOLE] for milli in room.free)
+    return price
 
 
 def scarcity(request: Request, room: Room, ahead: Outlook, weights: Weights) -> float:

@@ -2,16 +2,20 @@
 
 Training wants the most throughput, inference the least power, batch the lowest cost. Then: the
 tightest fit, so that large jobs still find whole nodes; and a task for CPUs alone stays off the
-nodes whose CPUs feed accelerators. Real nodes come before emulated ones, always.
+nodes whose CPUs feed accelerators. Where that leaves a choice, idle devices are stranded the least
+(``fragmentation.strain``). Real nodes come before emulated ones, always.
 """
 
 from __future__ import annotations
 
 from .chips import Catalogue, Chip
 from .feasible import Fit
+from .fragmentation import Weights, strain
 from .job import Needs, Purpose
 
-Score = tuple[int, int, int, int, int, str, str]
+_WEIGHTS = Weights()
+
+Score = tuple[int, int, int, int, int, int, str, str]
 
 
 def score(needs: Needs, fit: Fit, catalogue: Catalogue) -> Score:
@@ -24,6 +28,7 @@ def score(needs: Needs, fit: Fit, catalogue: Catalogue) -> Score:
         preference(needs.purpose, chip),
         0 if allocation.device_ids else len(node.devices),
         left if allocation.device_ids else 0,
+        _stranded_milli(fit),
         _left_permille(fit),
         allocation.chip,
         node.node_id,
@@ -52,6 +57,16 @@ def words(purpose: Purpose) -> str:
             return "the least power"
         case Purpose.BATCH:
             return "the lowest cost"
+
+
+def _stranded_milli(fit: Fit) -> int:
+    """What the placement adds to the price of the node's idle devices, in thousandths of one."""
+    node, allocation = fit.node, fit.allocation
+    idle = sum(device.clean and device.device_id not in node.held for device in node.devices)
+    left = idle - len(allocation.device_ids)
+    cpu_left = node.free_cpu_milli - allocation.cpu_milli
+    before = strain(idle, node.free_cpu_milli, 0.0, _WEIGHTS)
+    return round(1_000 * (strain(left, cpu_left, 0.0, _WEIGHTS) - before))
 
 
 def _left_permille(fit: Fit) -> int:
