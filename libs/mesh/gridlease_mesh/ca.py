@@ -1,11 +1,11 @@
 """The operator's part of identity, offline: keys and tokens as files, nothing asked of a broker.
 
-python -m gridlease_mesh.ca init KEYS                    make the keys, once; keep them offline
-python -m gridlease_mesh.ca broker KEYS > trust.conf     whom a broker trusts; no secret in it
-python -m gridlease_mesh.ca role KEYS scheduler [--ttl-s N]    a room's credentials file
-python -m gridlease_mesh.ca leaf KEYS factory-1 NODE …   a factory's credentials file
-python -m gridlease_mesh.ca node KEYS NODE PUBLIC_KEY [--ttl-s N]    a node's token, by hand
-python -m gridlease_mesh.ca revoke KEYS PUBLIC_KEY       void; then write trust.conf, reload
+gridlease ca init KEYS                    make the keys, once; keep them offline
+gridlease ca broker KEYS > trust.conf     whom a broker trusts; no secret in it
+gridlease ca role KEYS scheduler [--ttl-s N]    a room's credentials file
+gridlease ca leaf KEYS factory-1 NODE …   a factory's credentials file
+gridlease ca node KEYS NODE PUBLIC_KEY [--ttl-s N]    a node's token, by hand
+gridlease ca revoke KEYS PUBLIC_KEY       void; then write trust.conf, reload
 
 Each takes --prefix where the subjects do not begin with gl. Of KEYS the scheduler's machine needs
 signing.seed and signing.account, and each room its role-NAME.creds; the rest stays offline.
@@ -74,7 +74,7 @@ def leaf(authority: Authority, keys: Path, factory: str, nodes: Sequence[str], p
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m gridlease_mesh.ca", allow_abbrev=False, description=__doc__,
+        prog="gridlease ca", allow_abbrev=False, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         sys.stdout.write(run(_parser().parse_args(argv)))
     except (Fault, OSError) as trouble:
-        sys.stderr.write(f"gridlease_mesh.ca: {trouble}\n")
+        sys.stderr.write(f"gridlease ca: {trouble}\n")
         return 2
     return 0
 

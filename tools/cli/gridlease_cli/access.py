@@ -1,4 +1,4 @@
-"""whoami, keys, tenants."""
+"""whoami, keys, tenants, ca."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from gridlease.gateway.v1 import gateway_pb2
 from gridlease_kernel.units import parse_duration
+from gridlease_mesh import ca
 from gridlease_sdk.client import Client
 
 from gridlease_cli import words
@@ -22,6 +23,13 @@ def register(app: typer.Typer) -> None:
     app.command("whoami")(whoami)
     app.add_typer(keys, name="keys", invoke_without_command=True, callback=keys_root)
     app.add_typer(tenants, name="tenants", callback=tenants_root)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command("ca", context_settings=passed_on, add_help_option=False)(authority)
+
+
+def authority(context: typer.Context) -> None:
+    """Keys and tokens of the mesh, offline: init, broker, role, leaf, node, revoke."""
+    raise typer.Exit(ca.main(context.args))
 
 
 def whoami(context: typer.Context) -> None:
