@@ -21,7 +21,7 @@ from math import sqrt
 from .prices import CELLS, cells, pressure, rest_values
 
 WHOLE = 1_000
-_GROUPS = 0.5  # the power of its devices by which a rare large request counts
+_GROUPS = 0.9  # the power of its devices by which a rare large request counts
 _CALM = 0.82  # of the fleet's CPUs per device: below it, CPUs are no concern
 
 
@@ -69,7 +69,7 @@ class Weights:
         (20.0, 0.02),
     )
     tense: tuple[tuple[float, float], ...] = ((13.0, 0.0082), (20.0, 0.126), (35.0, 0.0047))
-    spread: float = 0.15
+    spread: float = 0.2
     spread_tense: float = 0.045
     rest: float = 10.0
     scarce: float = 1.0
