@@ -66,6 +66,7 @@ ROLES: Final[Mapping[str, Role]] = {
         to_nodes=frozenset({f"{_S}.SyncService"}),
         calls=frozenset({f"{_B}.LeaseService"}),
         tells=frozenset({"hint.*"}),
+        hears=frozenset({"tel.*.spans"}),  # to export them: nodes have no exporter
         feeds=True,
     ),
     "billing": Role(

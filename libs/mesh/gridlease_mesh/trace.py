@@ -1,7 +1,7 @@
 """Which request all this belongs to: the W3C trace context, carried end to end as metadata.
 
 The mesh sends and takes it by itself; the two interceptors do the same on real gRPC. No exporter
-here: logs carry the trace id, and an SDK may be attached at the edges later.
+here: logs carry the trace id, and ``observe`` attaches an SDK at the edges where one is asked for.
 Source: https://www.w3.org/TR/trace-context/ (version 00).
 """
 
@@ -111,15 +111,20 @@ def enter_later(metadata: Iterable[tuple[str, str | bytes]]) -> None:
     _CURRENT.set(_Later(metadata))
 
 
-def extract(metadata: Iterable[tuple[str, str | bytes]] | None) -> TraceContext:
-    """The server's span for a call that came with ``metadata``; a new trace if it has none."""
+def remote(metadata: Iterable[tuple[str, str | bytes]] | None) -> TraceContext | None:
+    """The caller's span, as it stands in ``metadata``; None where there is none."""
     parent, state = "", ""
     for key, value in metadata or ():
         if key == TRACEPARENT and isinstance(value, str):
             parent = value
         elif key == TRACESTATE and isinstance(value, str):
             state = value
-    found = parse(parent, state) if parent else None
+    return parse(parent, state) if parent else None
+
+
+def extract(metadata: Iterable[tuple[str, str | bytes]] | None) -> TraceContext:
+    """The server's span for a call that came with ``metadata``; a new trace if it has none."""
+    found = remote(metadata)
     return found.child() if found else new_trace()
 
 

@@ -16,6 +16,7 @@ from gridlease.billing.v1 import account_pb2_grpc, lease_pb2_grpc
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault, Unreachable
 from gridlease_kernel.ids import RandomIds
+from gridlease_mesh import observe
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.server import MeshServer
@@ -47,6 +48,8 @@ _STOP_S = 3.0
 async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
     """Billing, serving on the mesh for as long as the block runs."""
     async with contextlib.AsyncExitStack() as stack:
+        observer = observe.set_up(ROOM, os.environ)
+        stack.callback(observer.close)
         pool = await _database(settings)
         stack.callback(pool.terminate)
         books = PostgresBooks(pool, SystemClock(), settings.longest_ms)
@@ -63,7 +66,7 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
             timeout_s=None,
         )
         stack.push_async_callback(bus.close)
-        server = _server(bus, books, settings)
+        server = _server(bus, books, settings, observer)
         await server.start()
         stack.push_async_callback(server.stop, _STOP_S)
         ticking = asyncio.create_task(_tick(books, settings.terms(), settings.slow_tick_ms / 1e3))
@@ -75,10 +78,14 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
         _LOG.info("billing stops")
 
 
-def _server(bus: Bus, books: PostgresBooks, settings: Settings) -> MeshServer:
+def _server(
+    bus: Bus, books: PostgresBooks, settings: Settings, observer: observe.Observer
+) -> MeshServer:
     terms = settings.terms()
     server = bus.server(
-        queue=ROOM, up=[_SETTLEMENT], interceptors=[FaultsToStatus(), ValidateRequests()]
+        queue=ROOM,
+        up=[_SETTLEMENT],
+        interceptors=[*observer.server(), FaultsToStatus(), ValidateRequests()],
     )
     lease_pb2_grpc.add_LeaseServiceServicer_to_server(Leases(books, terms), server)
     lease_pb2_grpc.add_SettlementServiceServicer_to_server(Settlements(books, terms), server)

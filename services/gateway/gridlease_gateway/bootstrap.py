@@ -16,6 +16,7 @@ from gridlease.gateway.v1 import bundle_pb2, bundle_pb2_grpc, gateway_pb2
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Unreachable
 from gridlease_kernel.ids import RandomIds
+from gridlease_mesh import observe
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.validation import ValidateRequests
@@ -73,13 +74,16 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         Fault: it cannot start, with what to do.
     """
     async with contextlib.AsyncExitStack() as stack:
-        server = _edge_server(settings)
+        observer = observe.set_up("gateway", os.environ)
+        stack.callback(observer.close)
+        server = _edge_server(settings, observer)
         port = edge.listen(server, settings)  # first of all: a taken port is the likeliest trouble
         pool = await _database(settings)
         stack.push_async_callback(pool.close)
         bus = await _mesh(settings)
         stack.push_async_callback(bus.close)
-        inside = Inside(bus, patience_s=settings.gateway_patience_ms / 1_000)
+        patience_s = settings.gateway_patience_ms / 1_000
+        inside = Inside(bus, patience_s=patience_s, interceptors=observer.client())
         files = BundleFolder(settings.bundles)
         await asyncio.to_thread(files.prepare)
         methods, door, auditor = _assemble(settings, pool, inside, files)
@@ -87,7 +91,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await _background(stack, auditor.run())
         mesh = bus.server(
             up=[bundle_pb2.DESCRIPTOR.services_by_name["BundleContentService"].full_name],
-            interceptors=[FaultsToStatus(), ValidateRequests()],
+            interceptors=[*observer.server(), FaultsToStatus(), ValidateRequests()],
         )
         bundle_pb2_grpc.add_BundleContentServiceServicer_to_server(BundleContent(files), mesh)
         await mesh.start()
@@ -98,14 +102,14 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         yield Gateway(port, methods, auditor)
 
 
-def _edge_server(settings: Settings) -> grpc.aio.Server:
+def _edge_server(settings: Settings, observer: observe.Observer) -> grpc.aio.Server:
     # The table is the same for every gateway; what answers is added once it exists.
     paths = {
         name: f"/{it.containing_service.full_name}/{it.name}"
         for name, it in public_methods().items()
     }
     return grpc.aio.server(
-        interceptors=[edge.OnlyTheTable(frozenset(paths.values()))],
+        interceptors=[*observer.server(), edge.OnlyTheTable(frozenset(paths.values()))],
         options=edge.options(settings),
         maximum_concurrent_rpcs=settings.gateway_max_calls,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -36,10 +36,17 @@ _ROOMS = {"scheduler": "SCHEDULER_UNREACHABLE", "billing": "BILLING_UNREACHABLE"
 class Inside:
     """Stubs for the rooms and for nodes, on the mesh."""
 
-    def __init__(self, bus: Bus, *, patience_s: float) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        patience_s: float,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    ) -> None:
         self._bus = bus
+        self._interceptors = tuple(interceptors)
         self.patience_s = patience_s
-        channel = bus.channel()
+        channel = bus.channel(interceptors=self._interceptors)
         self.jobs: Any = job_pb2_grpc.JobServiceStub(channel)
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
         self.accounts: Any = account_pb2_grpc.AccountServiceStub(channel)
@@ -52,7 +59,7 @@ class Inside:
         """A stub of a node's own TaskFileService."""
         known = self._nodes.pop(node_id, None)
         if known is None:
-            channel = self._bus.channel(node_id)
+            channel = self._bus.channel(node_id, interceptors=self._interceptors)
             known = (channel, files_pb2_grpc.TaskFileServiceStub(channel))
         self._nodes[node_id] = known
         if len(self._nodes) > _NODES_MAX:

@@ -21,6 +21,7 @@ from gridlease_mesh import subjects
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.events import on_hint
 from gridlease_mesh.interceptors import FaultsToStatus
+from gridlease_mesh.spans import SpanSender
 
 from gridlease_agent.adapters.bundles import BundleFolder
 from gridlease_agent.adapters.enrolment import Credential, CredentialFile
@@ -47,6 +48,7 @@ from gridlease_agent.sandbox import Sandboxes, SandboxRunner
 from gridlease_agent.scrub import Scrubber
 from gridlease_agent.settings import Settings
 from gridlease_agent.settle import Settler
+from gridlease_agent.spans import TaskSpans
 from gridlease_agent.sync import Syncer
 from gridlease_agent.watch import Watch
 
@@ -306,6 +308,7 @@ class Node:
             settler,
             scrubber,
             watch,
+            TaskSpans(SpanSender(bus), SystemClock()),
             settings.grace_ms,
         )
 

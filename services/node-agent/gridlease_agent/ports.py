@@ -76,6 +76,21 @@ class Billing(Protocol):
     async def settle(self, spool_id: str, reports: Iterable[Report]) -> tuple[Answer, ...]: ...
 
 
+class SpanTeller(Protocol):
+    """Tells of finished spans, at most once; never waits, never fails."""
+
+    def record(
+        self,
+        name: str,
+        traceparent: str,
+        *,
+        start_unix_ns: int,
+        end_unix_ns: int,
+        attributes: Mapping[str, str],
+        error: str = "",
+    ) -> None: ...
+
+
 class Bundles(Protocol):
     """Bundles by digest.
 

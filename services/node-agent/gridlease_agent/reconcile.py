@@ -24,6 +24,7 @@ from gridlease_agent.sandbox import Absent, Exited, Running, SandboxRunner, Sand
 from gridlease_agent.sandbox import Deadline as ShimDeadline
 from gridlease_agent.scrub import Scrubber
 from gridlease_agent.settle import Settler
+from gridlease_agent.spans import TaskSpans
 from gridlease_agent.tick import tick
 from gridlease_agent.watch import Watch
 
@@ -48,6 +49,7 @@ class Reconciler:
         settler: Settler,
         scrubber: Scrubber,
         watch: Watch,
+        spans: TaskSpans,
         grace_ms: int,
     ) -> None:
         self._book = book
@@ -58,6 +60,7 @@ class Reconciler:
         self._settler = settler
         self._scrubber = scrubber
         self._watch = watch
+        self._spans = spans
         self._grace_ms = grace_ms
         self.shims: dict[str, Shim] = {}
         self._ready: dict[str, SandboxSpec] = {}
@@ -146,8 +149,10 @@ class Reconciler:
             self._book.news.ring()
             _LOG.info("a task runs", extra={"lease": lease_id})
         elif isinstance(state, Exited):
-            record, ending = exit_record(row, self._book.task(lease_id), state)
+            task = self._book.task(lease_id)
+            record, ending = exit_record(row, task, state)
             await self._ended(lease_id, record, ending)
+            self._spans.ran(row, task, record)
         elif isinstance(state, Absent):
             await self._ended(lease_id, None, Ending())
 
@@ -284,6 +289,7 @@ class Reconciler:
     async def _prepare(self, task: Task) -> None:
         """Until it is prepared, or can never be, or is not wanted any more."""
         lease_id, pause_s = task.lease_id, _FIRST_PAUSE_S
+        began_ns = self._spans.now_ns()
         while self._is_known(lease_id):
             try:
                 spec = await self._preparer.prepare(task)
@@ -293,6 +299,7 @@ class Reconciler:
                 pause_s = min(2 * pause_s, _LAST_PAUSE_S)
             except (Fault, OSError) as trouble:
                 _LOG.warning("a task cannot start: %s", trouble, extra={"lease": lease_id})
+                self._spans.prepared(task, began_ns, str(trouble))
                 await self._book.change(
                     lambda spool: lease.abandoned(spool, lease_id, "START_FAILED"),
                     endings={lease_id: Ending(str(trouble))},
@@ -301,6 +308,7 @@ class Reconciler:
             else:
                 if self._is_known(lease_id):
                     self._ready[lease_id] = spec
+                    self._spans.prepared(task, began_ns)
                     return
         await asyncio.to_thread(self._files.discard, lease_id)
 

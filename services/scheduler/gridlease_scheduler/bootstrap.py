@@ -14,12 +14,14 @@ from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2_grpc, sync_pb2_grpc
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault, Unreachable
 from gridlease_kernel.ids import RandomIds
+from gridlease_mesh import observe
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.feed import Feed as MeshFeed
 from gridlease_mesh.feed import FeedTerms, follow
 from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.outbox import Relay
 from gridlease_mesh.server import MeshServer
+from gridlease_mesh.spans import hear_spans
 from gridlease_mesh.validation import ValidateRequests
 from gridlease_store.connect import connect
 from gridlease_store.migrate import migrate
@@ -69,16 +71,19 @@ _PRUNE_S = 60.0
 class _Parts:
     """What the loops and the servicers share."""
 
-    def __init__(self, settings: Settings, pool: Pool, bus: Bus) -> None:
+    def __init__(
+        self, settings: Settings, pool: Pool, bus: Bus, observer: observe.Observer
+    ) -> None:
         self.settings = settings
         self.pool = pool
         self.bus = bus
+        self.observer = observer
         self.catalogue: Catalogue = catalogue.load()
         self.ids = RandomIds()
         self.clock = LaterClock(SystemClock())
         self.store = PostgresStore(pool, disconnected_ms=settings.disconnected_after_ms)
         self.notices = Notices(settings.postgres_dsn, ROOM, role=ROLE)
-        self.billing = MeshBilling(bus.channel())
+        self.billing = MeshBilling(bus.channel(interceptors=observer.client()))
         self.terms = settings.terms()
 
 
@@ -89,6 +94,8 @@ async def serving(settings: Settings) -> AsyncIterator[asyncio.Future[None]]:
     The future fails when a part of it has failed by a bug: then the process should end.
     """
     async with contextlib.AsyncExitStack() as stack:
+        observer = observe.set_up(ROOM, os.environ)
+        stack.callback(observer.close)
         pool = await _database(settings)
         stack.callback(pool.terminate)
         bus = await Bus.connect(
@@ -99,7 +106,9 @@ async def serving(settings: Settings) -> AsyncIterator[asyncio.Future[None]]:
             timeout_s=None,
         )
         stack.push_async_callback(bus.close)
-        parts = _Parts(settings, pool, bus)
+        parts = _Parts(settings, pool, bus, observer)
+        if observer.spans is not None:  # the nodes have no exporter of their own
+            stack.callback(hear_spans(bus, observer.spans.export, queue=ROOM))
         server = _server(parts)
         await server.start()
         stack.push_async_callback(server.stop, _STOP_S)
@@ -117,8 +126,9 @@ async def serving(settings: Settings) -> AsyncIterator[asyncio.Future[None]]:
 
 def _server(parts: _Parts) -> MeshServer:
     settings = parts.settings
+    observing = parts.observer.server()
     server = parts.bus.server(
-        queue=ROOM, up=[_SYNC], interceptors=[FaultsToStatus(), ValidateRequests()]
+        queue=ROOM, up=[_SYNC], interceptors=[*observing, FaultsToStatus(), ValidateRequests()]
     )
     defaults = Defaults(
         notice_ms=settings.notice_ms,

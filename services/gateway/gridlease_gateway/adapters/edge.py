@@ -147,7 +147,8 @@ def _encode(message: Message) -> bytes:
 
 def _opening(method: Method, context: Context) -> Opening:
     pairs = context.invocation_metadata() or ()
-    trace.enter(trace.extract(pairs))
+    if trace.current() is None:  # else the observer's span is this call's
+        trace.enter(trace.extract(pairs))
     metadata = {key: value for key, value in pairs if isinstance(value, str)}
     return Opening(method.name, metadata, context.peer() or "", context.time_remaining())
 
