@@ -63,6 +63,7 @@ def _options(words: argparse.Namespace) -> Options:
         fleet=max(0, words.fleet),
         node_nats_url=getattr(words, "node_nats", None),
         agent=not getattr(words, "no_agent", False),
+        metrics=os.environ.get("GRIDLEASE_METRICS_LISTEN", ""),
     )
 
 

@@ -11,7 +11,10 @@ GATEWAY_HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One platform on one machine."""
+    """One platform on one machine.
+
+    ``metrics``: host:port of the first service's metrics, the others' follow; empty for none.
+    """
 
     state: Path
     port: int = DEFAULT_PORT
@@ -21,6 +24,7 @@ class Options:
     postgres_dsn: str | None = None
     fleet: int = 0
     agent: bool = True
+    metrics: str = ""
 
     @property
     def endpoint(self) -> str:

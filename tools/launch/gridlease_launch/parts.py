@@ -33,6 +33,10 @@ def service(name: str, folder: StateFolder, options: Options, addresses: Address
         "GRIDLEASE_POSTGRES_OWNER_DSN": addresses.postgres_owner_dsn,
         "GRIDLEASE_STATE": str(folder.root),
     }
+    host, _, port = options.metrics.rpartition(":")
+    if port.isdigit():  # one variable, three processes: each has a port of its own
+        number = int(port) and int(port) + SERVICES.index(name)
+        env["GRIDLEASE_METRICS_LISTEN"] = f"{host}:{number}"
     if name in addresses.nats_creds:
         env["GRIDLEASE_NATS_CREDS"] = str(addresses.nats_creds[name])
     if name == "scheduler":
