@@ -118,9 +118,10 @@ def outlook(
         for chip in known:
             tied[chip] = tied.get(chip, 0.0) + count * request.asked_milli / len(known)
     cpus = tuple(sorted({request.cpu_milli for request in seen if request.devices}))
-    usable = {chip: _usable(seen, chip, cpus, most) for chip in supply}
-    scarce = pressure(tied, supply)
-    return Outlook(rest_values(shares), usable, cpus, scarce, _tension(seen, supply, cpu_milli))
+    tension = _tension(seen, supply, cpu_milli)
+    power = _group_power(seen) * (1.0 - tension)  # where CPUs run out first, devices are not it
+    usable = {chip: _usable(seen, chip, cpus, most, power) for chip in supply}
+    return Outlook(rest_values(shares), usable, cpus, pressure(tied, supply), tension)
 
 
 def _tension(seen: Mapping[Request, int], supply: Mapping[str, int], cpu_milli: int) -> float:
@@ -134,10 +135,9 @@ def _tension(seen: Mapping[Request, int], supply: Mapping[str, int], cpu_milli: 
 
 
 def _usable(
-    seen: Mapping[Request, int], chip: str, cpus: tuple[int, ...], most: int
+    seen: Mapping[Request, int], chip: str, cpus: tuple[int, ...], most: int, power: float
 ) -> tuple[Usable, ...]:
     """One row for each number of ``cpus`` that is free; row 0: fewer than the smallest."""
-    power = _group_power(seen)
     by_cpu: dict[int, list[tuple[Request, float]]] = {}
     total = 0.0
     for request, count in seen.items():
