@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -90,7 +91,7 @@ class OtelSpans:
             record.name,
             context=_position(own, remote=False),
             parent=_position(parent, remote=True),
-            resource=_resource("agent", {"service.instance.id": node_id}),
+            resource=_node(node_id),
             attributes={**record.attributes, "gridlease.node": node_id},
             kind=SpanKind.INTERNAL,
             instrumentation_scope=InstrumentationScope(_SCOPE),
@@ -114,6 +115,11 @@ def exporting(service: str, endpoint: str, ratio: float) -> OtelSpans:
         endpoint=endpoint, insecure=not endpoint.startswith("https://"), timeout=_EXPORT_S
     )
     return OtelSpans(service, [BatchSpanProcessor(exporter)], ratio)
+
+
+@functools.lru_cache(maxsize=4096)
+def _node(node_id: str) -> Resource:
+    return _resource("agent", {"service.instance.id": node_id})
 
 
 def _resource(service: str, more: dict[str, str] | None = None) -> Resource:
