@@ -79,11 +79,6 @@ def hint(prefix: str, node_id: str) -> str:
     return f"{prefix}.hint.{node_id}"
 
 
-def stream_name(kind: str, prefix: str) -> str:
-    """Of a JetStream stream: named in the account, not under a prefix."""
-    return kind if prefix == DEFAULT_PREFIX else f"{kind}_{prefix}"
-
-
 def method_subject(root: str, method: str) -> str:
     """``/package.Service/Method`` under a root."""
     service, _, name = method.strip("/").partition("/")

@@ -96,10 +96,15 @@ def _account() -> tuple[int, int] | None:
 
 
 def _works(way: RunAs, binary: Path, folder: Path) -> bool:
-    """Whether the way can enter the folder and run the binary."""
+    """Whether the way can enter the folder and run the binaries.
+
+    initdb tells: setpriv still holds root's rights while it looks the program up, and ``postgres
+    --version`` needs nothing more, but initdb's library is looked for without them.
+    """
+    initdb = binary.with_name("initdb")
     return all(
         _succeeds([*way.prefix, *command])
-        for command in (["test", "-x", str(folder)], [str(binary), "--version"])
+        for command in (["test", "-x", str(folder)], [str(initdb), "--version"])
     )
 
 

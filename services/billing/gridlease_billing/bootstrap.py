@@ -8,17 +8,16 @@ import importlib.resources
 import logging
 import os
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 from gridlease.billing.v1 import account_pb2_grpc, lease_pb2_grpc
 from gridlease_kernel.clock import SystemClock
-from gridlease_kernel.faults import Fault, Unreachable
+from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh import observe
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.interceptors import FaultsToStatus
+from gridlease_mesh.lifetime import ended, patiently, ready
 from gridlease_mesh.server import MeshServer
 from gridlease_mesh.validation import ValidateRequests
 from gridlease_store.migrate import migrate
@@ -35,12 +34,9 @@ from gridlease_billing.rpc.leases import Leases, Settlements
 from gridlease_billing.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 ROOM = "billing"
 ROLE = "gl_billing"
 _SETTLEMENT = "gridlease.billing.v1.SettlementService"
-_FIRST_PAUSE_S = 0.2
-_LAST_PAUSE_S = 5.0
 _STOP_S = 3.0
 
 
@@ -54,9 +50,7 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
         stack.callback(pool.terminate)
         books = PostgresBooks(pool, SystemClock(), settings.longest_ms)
         if settings.billing_default_prices:
-            count = await _patiently(
-                "the price book", lambda: load_defaults(books, read_defaults())
-            )
+            count = await patiently("the price book", lambda: load_defaults(books, read_defaults()))
             _LOG.info("default prices loaded", extra={"count": count})
         bus = await Bus.connect(
             settings.nats_url,
@@ -70,9 +64,8 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
         await server.start()
         stack.push_async_callback(server.stop, _STOP_S)
         ticking = asyncio.create_task(_tick(books, settings.terms(), settings.slow_tick_ms / 1e3))
-        stack.push_async_callback(_ended, ticking)
-        _tell_ready(settings.ready_file)
-        stack.callback(_tell_stopped, settings.ready_file)
+        stack.push_async_callback(ended, ticking)
+        stack.enter_context(ready(settings.ready_file))
         _LOG.info("billing serves")
         yield books
         _LOG.info("billing stops")
@@ -110,20 +103,7 @@ async def _database(settings: Settings) -> Pool:
             max_size=settings.billing_connections,
         )
 
-    return await _patiently("the database", once)
-
-
-async def _patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
-    """``work``'s answer, asked again for as long as its other end is away."""
-    pause_s = _FIRST_PAUSE_S
-    _LOG.info("waiting for %s", what)
-    while True:
-        try:
-            return await work()
-        except Unreachable as fault:
-            _LOG.warning("still waiting for %s: %s", what, fault)
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+    return await patiently("the database", once)
 
 
 async def _tick(books: PostgresBooks, terms: Terms, pause_s: float) -> None:
@@ -142,26 +122,8 @@ async def _tick(books: PostgresBooks, terms: Terms, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
 def read_defaults() -> list[price.NewPrice]:
     file = importlib.resources.files("gridlease_billing") / "prices" / "default.toml"
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     assert table["currency"] == price.CURRENCY, table["currency"]
     return price.defaults(table["on_demand"])
-
-
-def _tell_ready(file: Path | None) -> None:
-    if file is not None:
-        part = file.with_suffix(".part")
-        part.write_text(f"{os.getpid()}\n", encoding="utf-8")
-        part.replace(file)
-
-
-def _tell_stopped(file: Path | None) -> None:
-    if file is not None:
-        file.unlink(missing_ok=True)

@@ -7,8 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import grpc.aio
@@ -19,6 +18,7 @@ from gridlease_kernel.ids import RandomIds
 from gridlease_mesh import observe
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.interceptors import FaultsToStatus
+from gridlease_mesh.lifetime import ended, ready
 from gridlease_mesh.validation import ValidateRequests
 from gridlease_store.migrate import migrate
 from gridlease_store.pool import Pool, connect_pool
@@ -235,12 +235,7 @@ async def _open(server: grpc.aio.Server, door: Door, methods: Mapping[str, Metho
 async def _background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(work)
 
-    async def end() -> None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(end)
+    stack.push_async_callback(ended, task)
 
 
 async def serve(settings: Settings) -> None:
@@ -269,21 +264,6 @@ async def serve(settings: Settings) -> None:
 
 async def _until(stop: asyncio.Event, settings: Settings) -> None:
     async with gateway(settings):
-        with _ready(settings.ready_file):
+        with ready(settings.ready_file):
             await stop.wait()
         _LOG.info("stopping")
-
-
-@contextlib.contextmanager
-def _ready(path: Path | None) -> Iterator[None]:
-    """Say that we serve, with our pid, for as long as the block runs."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}")
-        part.write_text(f"{os.getpid()}\n", encoding="ascii")
-        part.replace(path)
-    try:
-        yield
-    finally:
-        if path is not None:
-            path.unlink(missing_ok=True)

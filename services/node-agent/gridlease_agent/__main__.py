@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from gridlease_kernel.faults import Fault, Precondition
 from gridlease_mesh import logs
+from gridlease_mesh.lifetime import ready
 from gridlease_mesh.settings import read
 
 from gridlease_agent import fleet
@@ -89,22 +91,15 @@ async def serve(flags: Flags, settings: Settings) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
-    ready = settings.ready_file
+    with contextlib.ExitStack() as stack:
 
-    def when_ready() -> None:
-        if ready is not None:
-            ready.parent.mkdir(parents=True, exist_ok=True)
-            draft = ready.with_name(f".{ready.name}.new")
-            draft.write_text(str(os.getpid()), "ascii")
-            draft.replace(ready)
+        def when_ready() -> None:
+            stack.enter_context(ready(settings.ready_file))
 
-    try:
-        await fleet.run(await _members(flags, settings), when_ready)
-    except asyncio.CancelledError:
-        _LOG.info("the agent stops; tasks go on")
-    finally:
-        if ready is not None:
-            ready.unlink(missing_ok=True)
+        try:
+            await fleet.run(await _members(flags, settings), when_ready)
+        except asyncio.CancelledError:
+            _LOG.info("the agent stops; tasks go on")
 
 
 def _fault_in(trouble: BaseException) -> Fault | None:

@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2_grpc, sync_pb2_grpc
 from gridlease_kernel.clock import SystemClock
-from gridlease_kernel.faults import Fault, Unreachable
+from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh import observe
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.feed import Feed as MeshFeed
 from gridlease_mesh.feed import FeedTerms, follow
 from gridlease_mesh.interceptors import FaultsToStatus
+from gridlease_mesh.lifetime import ended, patiently, ready
 from gridlease_mesh.outbox import Relay
 from gridlease_mesh.server import MeshServer
 from gridlease_mesh.spans import hear_spans
@@ -57,12 +56,9 @@ from .sync import Sync
 from .wire import Defaults
 
 _LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 ROOM = "scheduler"
 ROLE = "gl_scheduler"
 _SYNC = "gridlease.scheduler.v1.SyncService"
-_FIRST_PAUSE_S = 0.2
-_LAST_PAUSE_S = 5.0
 _STOP_S = 2.0
 _KEEP_SENT_S = 3_600.0
 _PRUNE_S = 60.0
@@ -116,9 +112,8 @@ async def serving(settings: Settings) -> AsyncIterator[asyncio.Future[None]]:
         for work in (parts.notices.run(), _lead(parts), _tell(parts)):
             task = asyncio.create_task(work)
             task.add_done_callback(lambda task: _note(task, failed))
-            stack.push_async_callback(_ended, task)
-        _tell_ready(settings.ready_file)
-        stack.callback(_tell_stopped, settings.ready_file)
+            stack.push_async_callback(ended, task)
+        stack.enter_context(ready(settings.ready_file))
         _LOG.info("the scheduler serves")
         yield failed
         _LOG.info("the scheduler stops")
@@ -209,7 +204,7 @@ async def _feeding(parts: _Parts) -> AsyncIterator[None]:
             yield
         finally:
             for task in tasks:
-                await _ended(task)
+                await ended(task)
 
 
 async def _tell(parts: _Parts) -> None:
@@ -224,7 +219,7 @@ async def _tell(parts: _Parts) -> None:
             with contextlib.suppress(Fault):
                 await outbox.prune(_KEEP_SENT_S)
     finally:
-        await _ended(relaying)
+        await ended(relaying)
         await outbox.close()
 
 
@@ -246,19 +241,7 @@ async def _database(settings: Settings) -> Pool:
             max_size=settings.scheduler_connections,
         )
 
-    return await _patiently("the database", once)
-
-
-async def _patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
-    """``work``'s answer, asked again for as long as its other end is away."""
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        try:
-            return await work()
-        except Unreachable as fault:
-            _LOG.warning("waiting for %s: %s", what, fault)
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+    return await patiently("the database", once)
 
 
 def _note(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
@@ -266,20 +249,3 @@ def _note(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not failed.done():
         failed.set_exception(error)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-
-
-def _tell_ready(file: Path | None) -> None:
-    if file is not None:
-        part = file.with_suffix(".part")
-        part.write_text(f"{os.getpid()}\n", encoding="utf-8")
-        part.replace(file)
-
-
-def _tell_stopped(file: Path | None) -> None:
-    if file is not None:
-        file.unlink(missing_ok=True)

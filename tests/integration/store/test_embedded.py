@@ -182,7 +182,12 @@ async def test_without_user_namespaces_it_drops_to_an_account(launch, state_fold
     state_folder.chmod(0o755)
     monkeypatch.setattr(runas, "namespace", lambda: None)
     server = launch()
-    server.start()
+    try:
+        server.start()
+    except Precondition as fault:
+        if fault.reason != "POSTGRES_ACCOUNT":
+            raise
+        pytest.skip("the checkout lies where no account can enter")
     assert await _value(server, "SELECT 1") == 1
     assert server.data.stat().st_uid != 0
     server.stop()
