@@ -7,6 +7,7 @@ import signal
 import grpc
 import pytest
 from gridlease_mesh.embedded import EmbeddedNats
+from gridlease_store.processes import servers_in
 from gridlease_testkit.postgres import start_server
 from gridlease_testkit.waiting import eventually
 
@@ -50,6 +51,8 @@ async def test_the_database_is_killed_and_comes_back(nats, own_postgres, state_f
         first = await world.submit("first")
         spec = await agent.given()
         os.kill(own_postgres.pid, signal.SIGKILL)
+        # Its backends may answer once more before they notice.
+        await eventually(lambda: not servers_in(own_postgres.data), 10, "every backend is gone")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await world.submit("second")
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

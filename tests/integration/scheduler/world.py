@@ -259,7 +259,12 @@ class World:
         wanted = type_job_pb2.JobState.Value(f"JOB_STATE_{state}")
 
         async def there():
-            job = await self.get(name)
+            try:
+                job = await self.get(name)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                return None  # this connection comes back a moment after others
             return job if job.state == wanted else None
 
         return await eventually(there, timeout_s, f"{name} {state}")
