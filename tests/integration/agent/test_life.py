@@ -109,9 +109,10 @@ async def test_a_missing_bundle_is_told(centre: Centre, agent: Agent) -> None:
 
 
 async def test_a_stop_gives_its_notice(centre: Centre, agent: Agent) -> None:
-    centre.want("ls-1", ["trap 'echo told; exit 3' TERM; while true; do sleep 0.05; done"])
+    listens = "trap 'echo told; exit 3' TERM; echo listening; while true; do sleep 0.05; done"
+    centre.want("ls-1", [listens])
     await eventually(lambda: centre.running("ls-1"), 20)
-    await _said(agent, "ls-1")
+    await _said(agent, "ls-1", b"listening")
     centre.end("ls-1", notice_ms=5000)
     await eventually(lambda: centre.gone("ls-1"), 20)
     ended = centre.exit("ls-1")
@@ -119,9 +120,9 @@ async def test_a_stop_gives_its_notice(centre: Centre, agent: Agent) -> None:
     assert (ended.exit_code, ended.reason) == (3, "STOPPED")
 
 
-async def _said(agent: Agent, lease: str) -> None:
-    started = agent.state / "leases" / lease / "started.json"
-    await eventually(started.exists, 10)
+async def _said(agent: Agent, lease: str, text: bytes) -> None:
+    log = agent.state / "leases" / lease / "log"
+    await eventually(lambda: log.exists() and text in log.read_bytes(), 10)
 
 
 async def test_a_refused_renewal_is_told_and_ends_the_task(centre: Centre, agent: Agent) -> None:
