@@ -41,6 +41,15 @@ async def ended_ns(world: World, lease: str) -> int:
     return await eventually(ended, 20.0, "the keeper wrote the exit down")
 
 
+def ended_wall_ns(world: World, lease: str) -> int:
+    """The same end by the wall clock, which the scheduler's events on this host tell too."""
+    for place in ("leases", "kept"):
+        path = world.state / "node" / place / lease / "exit.json"
+        if path.exists():
+            return int(json.loads(path.read_text())["ended_wall_ns"])
+    raise AssertionError("the keeper's record is gone")
+
+
 async def running(tenant: Client, *commands: str) -> tuple[str, str]:
     """A job that has begun: its name and its lease."""
     name = (await tenant.submit(draft(*commands))).name
@@ -67,6 +76,9 @@ async def test_a_deaf_task_is_killed_at_its_deadline(
         # The only node is away: the task waits, placed again only after Close and its wait.
         job = await state_is(tenant, name, job_pb2.JOB_STATE_PENDING)
         assert job.tasks[0].attempt == 1
+        events = await tenant.list_events(entity=name)
+        (requeued,) = [event for event in events if event.type == "job.requeued"]
+        assert requeued.time.ToNanoseconds() > ended_wall_ns(world, lease)
         link.heal()
         again = await state_is(tenant, name, job_pb2.JOB_STATE_RUNNING)
         assert again.tasks[0].attempt == 2

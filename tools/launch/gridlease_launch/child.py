@@ -45,11 +45,6 @@ class Child:
         self._started_at = 0.0
         self._retry_at = 0.0
         self._backoff = Backoff()
-        self.restarts = 0
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
 
     @property
     def ready(self) -> bool:
@@ -82,7 +77,6 @@ class Child:
         """Start it again where it died and its wait is over; answers a death's exit code once."""
         if self._process is None:
             if time.monotonic() >= self._retry_at:
-                self.restarts += 1
                 self.start()
             return None
         code = self._process.poll()

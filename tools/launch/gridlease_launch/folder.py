@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gridlease_kernel.faults import Precondition
+from gridlease_store.processes import Process, process_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,20 @@ class StateFolder:
         try:
             facts = json.loads(self.record.read_text(encoding="utf-8"))
             found = Supervisor(int(facts["pid"]), str(facts["endpoint"]), bool(facts["ready"]))
-            os.kill(found.pid, 0)
+            recorded = Process(found.pid, int(facts["start_ticks"]))
         except (OSError, ValueError, KeyError):
             return None
-        return found
+        # A pid alone may be another's by now, and ./dev down signals it.
+        return found if process_at(found.pid) == recorded else None
 
     def write_supervisor(self, supervisor: Supervisor) -> None:
         """Record who holds the folder, in one step."""
         part = self.record.with_suffix(".part")
+        process = process_at(supervisor.pid)
+        assert process is not None, supervisor
         facts = {
             "pid": supervisor.pid,
+            "start_ticks": process.start_ticks,
             "endpoint": supervisor.endpoint,
             "ready": supervisor.ready,
         }
