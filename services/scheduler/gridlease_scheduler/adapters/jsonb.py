@@ -6,7 +6,16 @@ import dataclasses
 from typing import Any
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed
-from gridlease_scheduler.domain.job import Needs, Purpose, Reason, Tier
+from gridlease_scheduler.domain.job import (
+    Needs,
+    NetworkClass,
+    NetworkNeed,
+    Purpose,
+    Reason,
+    Software,
+    Span,
+    Tier,
+)
 
 
 def dump(value: Needs | Reason) -> dict[str, Any]:
@@ -20,14 +29,33 @@ def reason(column: dict[str, Any]) -> Reason:
 
 
 def needs(column: dict[str, Any]) -> Needs:
-    """What a task needs."""
-    accelerator = column["accelerator"]
-    return Needs(
-        **{
-            **column,
-            "purpose": Purpose(column["purpose"]),
-            "tier": Tier(column["tier"]),
-            "accelerator": accelerator
-            and AcceleratorNeed(**{**accelerator, "chips": tuple(accelerator["chips"])}),
+    """What a task needs. A row of an older release lacks what came later: defaults stand in."""
+    given: dict[str, Any] = {
+        **column,
+        "purpose": Purpose(column["purpose"]),
+        "tier": Tier(column["tier"]),
+        "accelerator": _accelerator(column["accelerator"]),
+    }
+    if "alternatives" in column:
+        given |= {
+            "alternatives": tuple(AcceleratorNeed(**_chips(x)) for x in column["alternatives"]),
+            "span": Span(column["span"]),
+            "software": Software(
+                **{**column["software"], "targets": tuple(column["software"]["targets"])}
+            ),
+            "network": NetworkNeed(
+                **{
+                    **column["network"],
+                    "network_class": NetworkClass(column["network"]["network_class"]),
+                }
+            ),
         }
-    )
+    return Needs(**given)
+
+
+def _accelerator(column: dict[str, Any] | None) -> AcceleratorNeed | None:
+    return AcceleratorNeed(**_chips(column)) if column else None
+
+
+def _chips(column: dict[str, Any]) -> dict[str, Any]:
+    return {**column, "chips": tuple(column["chips"])}

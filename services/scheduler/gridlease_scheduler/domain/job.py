@@ -40,6 +40,48 @@ class Tier(enum.StrEnum):
     SPOT = "SPOT"
 
 
+class Span(enum.StrEnum):
+    """How near to each other the members of a gang must be."""
+
+    ANY = "ANY"
+    HOST = "HOST"
+    RAIL = "RAIL"
+    RACK = "RACK"
+    SITE = "SITE"
+
+
+class NetworkClass(enum.StrEnum):
+    """Whose packets go first."""
+
+    STANDARD = "STANDARD"
+    CRITICAL = "CRITICAL"
+    BULK = "BULK"
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What the job's programs need of a node's driver: facts for ``compat``.
+
+    ``toolkit``: "cuda", "rocm", "jetpack" or empty; ``version`` such as "12.4". ``targets``:
+    the capabilities it carries machine code for ("sm_80", "gfx942"); empty = not said.
+    ``carries_compat``: it brings NVIDIA's forward-compatibility package.
+    """
+
+    toolkit: str = ""
+    version: str = ""
+    targets: tuple[str, ...] = ()
+    carries_compat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkNeed:
+    """What a task's traffic is promised."""
+
+    guaranteed_mbps: int = 0
+    network_class: NetworkClass = NetworkClass.STANDARD
+    latency_us: int = 0  # 0 = the class's own
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why something waits, was placed or ended: a stable code, and words and figures for it."""
@@ -64,6 +106,15 @@ class Needs:
     budget_nano: int = 0
     max_price_nano_per_hour: int = 0
     allow_emulated: bool = False
+    # Other accelerators that would do as well; in this order if so said, else all alike.
+    alternatives: tuple[AcceleratorNeed, ...] = ()
+    alternatives_ordered: bool = False
+    span: Span = Span.ANY
+    latency_us: int = 0  # an answer's target time; 0 = none
+    software: Software = Software()
+    network: NetworkNeed = NetworkNeed()
+    low_carbon: bool = False  # grams of CO2 count as much as money
+    deferrable_ms: int = 0  # may wait so long for a cheap or clean hour
 
 
 @dataclass(frozen=True, slots=True)

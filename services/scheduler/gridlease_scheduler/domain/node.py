@@ -17,6 +17,7 @@ class Device:
     memory_bytes: int
     clean: bool = True
     emulated: bool = False
+    island: str = ""  # devices of one fast interconnect, within the node
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,13 @@ class Node:
     used_memory_bytes: int = 0
     used_disk_bytes: int = 0
     held: frozenset[str] = frozenset()
+    rack: str = ""
+    rail: str = ""
+    drivers: tuple[tuple[str, str], ...] = ()  # such as ("cuda", "550.54"), ("jetpack", "6.0")
+    architecture: str = ""
+    rdma: str = ""  # "roce", "infiniband" or empty
+    link_mbps: int = 0  # of its own uplink; 0 = unknown
+    reserved_mbps: int = 0  # promised to its leases
 
     @property
     def free_cpu_milli(self) -> int:

@@ -17,31 +17,7 @@ from .feasible import Fit, Obstacle, fits
 from .job import Allocation, Needs, Reason
 from .node import Node, has_room, with_held
 from .score import score
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A task that waits for a place; ``attempt`` is the one that its next lease will be."""
-
-    job: str
-    tenant: str
-    project: str
-    attempt: int
-    priority: int
-    number: int
-    notice_ms: int
-    lost_after_ms: int
-    needs: Needs
-    index: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that a plan depends on."""
-
-    nodes: tuple[Node, ...]
-    pending: tuple[Pending, ...]
-    catalogue: Catalogue
+from .snapshot import Pending, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +36,8 @@ class Waiting:
 
 
 Decision: TypeAlias = Placed | Waiting
+
+__all__ = ["Decision", "Pending", "Placed", "Snapshot", "Waiting", "decide", "plan", "still_valid"]
 
 
 def plan(snapshot: Snapshot) -> tuple[Decision, ...]:
