@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .domain.advice import Problem, Solution
 from .domain.job import Allocation, Job, JobState, NewJob, Outcome, Reason, Task
 from .domain.lease import Lease
 from .domain.node import Node
@@ -332,6 +333,14 @@ class Billing(Protocol):
         ...
 
 
+class Optimiser(Protocol):
+    """Who solves the slow path's program."""
+
+    async def solve(self, problem: Problem) -> Solution:
+        """Raises Unreachable where no answer came in time."""
+        ...
+
+
 class Credentials(Protocol):
     """Who signs what lets a node onto the mesh."""
 
@@ -372,6 +381,6 @@ class MonotonicClock(Protocol):
 __all__ = [
     "Allocation", "Authorized", "Billing", "Credentials", "DeviceRow", "Event", "EventQuery",
     "Events", "HeldLease", "InventoryReport", "Jobs", "Leases", "MonotonicClock", "NewLease",
-    "NodeDetail", "NodeRow", "Nodes", "Order", "Refused", "Silence", "Store", "Task", "Ticket",
-    "TokenRow", "Tx", "Wakeups",
+    "NodeDetail", "NodeRow", "Nodes", "Optimiser", "Order", "Refused", "Silence", "Store", "Task",
+    "Ticket", "TokenRow", "Tx", "Wakeups",
 ]  # fmt: skip
