@@ -165,16 +165,22 @@ class AuthorizeRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: builtins.int
+    EACH_GANG_ALONE_FIELD_NUMBER: builtins.int
+    each_gang_alone: builtins.bool
+    """Each gang (a lease without one is its own) is authorised or refused by itself: many gangs
+    travel in one call, and none of them suffers for another.
+    """
     @property
     def orders(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LeaseOrder]:
-        """All or none."""
+        """All or none, or gang by gang."""
 
     def __init__(
         self,
         *,
         orders: collections.abc.Iterable[global___LeaseOrder] | None = ...,
+        each_gang_alone: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["orders", b"orders"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["each_gang_alone", b"each_gang_alone", "orders", b"orders"]) -> None: ...
 
 global___AuthorizeRequest = AuthorizeRequest
 
