@@ -1,4 +1,4 @@
-"""Which chips there are, and which of them a request means.
+"""Which chips there are, what is known of each, and which of them a request means.
 
 The catalogue is data (``chips/*.toml``), given in as a value. A request names chips by their full
 name (``A100-80GB``) or by family (``A100``), in any case, and may narrow them by vendor and memory.
@@ -7,15 +7,66 @@ name (``A100-80GB``) or by family (``A100``), in any case, and may narrow them b
 from __future__ import annotations
 
 import difflib
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 CPU_VENDOR = "cpu"
+REFERENCE = "A100-80GB"  # throughput and cost are relative to it: it has 100 of each
+
+
+class Kind(enum.StrEnum):
+    """What a chip is. The order is the one in which training overflows."""
+
+    GPU = "gpu"
+    TPU = "tpu"
+    ASIC = "asic"
+    EDGE = "edge"
+    FPGA = "fpga"
+    CPU = "cpu"
+
+
+class Work(enum.StrEnum):
+    """A class of work, for which throughput is known by itself."""
+
+    TRAINING = "training"
+    INFERENCE = "inference"
+    BATCH = "batch"
+
+
+class Basis(enum.StrEnum):
+    """Where a throughput comes from, the surest first."""
+
+    MEASURED = "measured"  # a published measurement, named in the source
+    PUBLISHED = "published"  # the vendor's or a paper's own ratio
+    ROOFLINE = "roofline"  # computed from tflops and memory bandwidth: see ``roofline``
+    ESTIMATE = "estimate"
+
+
+@dataclass(frozen=True, slots=True)
+class Interconnect:
+    """How devices of one host reach one another; GB/s of one device, both directions together."""
+
+    kind: str = "none"  # nvlink, pcie, ici, xgmi, xelink, ethernet or none
+    gbytes_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Embodied:
+    """Carbon of making one chip, in kg of CO2e, give or take a part of it."""
+
+    kg: int
+    uncertainty_percent: int
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One catalogue entry. ``throughput`` and ``cost`` are relative: A100-80GB = 100."""
+    """One catalogue entry. ``throughput`` and ``cost`` are relative: A100-80GB = 100.
+
+    ``throughput`` is of training; ``inference`` and ``batch`` have figures of their own, and 0
+    says that there is none.
+    """
 
     name: str
     vendor: str
@@ -26,6 +77,31 @@ class Chip:
     throughput: int
     cost: int
     source: str
+    kind: Kind = Kind.GPU
+    architecture: str = ""  # sm_80, gfx942, aarch64 ...; "" = not known
+    inference: int = 0
+    batch: int = 0
+    basis: tuple[Basis, Basis, Basis] = (Basis.ESTIMATE, Basis.ESTIMATE, Basis.ESTIMATE)
+    latency_us: tuple[tuple[str, int], ...] = ()  # model class -> p90 of single requests
+    interconnect: Interconnect = Interconnect()
+    tflops: int = 0  # dense, 16 bit; 32 bit where the chip has no faster 16 bit
+    memory_gbytes_per_s: int = 0
+    data_centre: bool = False  # may use forward-compatible CUDA libraries
+    embodied: Embodied | None = None
+
+    def throughput_for(self, work: Work) -> int:
+        """The figure of a class of work; of training where it has none of its own."""
+        match work:
+            case Work.TRAINING:
+                return self.throughput
+            case Work.INFERENCE:
+                return self.inference or self.throughput
+            case Work.BATCH:
+                return self.batch or self.throughput
+
+    def latency_for(self, model_class: str) -> int | None:
+        """Microseconds of one request to a model of this class; None = not published."""
+        return dict(self.latency_us).get(model_class.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +173,19 @@ def meets(need: AcceleratorNeed, name: str, family: str, vendor: str, memory_byt
         and memory_bytes >= need.memory_min_bytes
         and (need.memory_max_bytes == 0 or memory_bytes <= need.memory_max_bytes)
     )
+
+
+def roofline(tflops: int, memory_gbytes_per_s: int) -> int:
+    """A throughput from two figures of a data sheet, A100-80GB = 100, at least 1.
+
+    The geometric mean of the ratios of compute and of memory bandwidth: real work lies between
+    the two roofs. A stand-in until somebody measures.
+
+    Source: A100-80GB (SXM) data sheet, 312 dense TFLOP/s in 16 bit and 2,039 GB/s; the roofline
+    model of Williams, Waterman and Patterson, CACM 52(4), 2009.
+
+    >>> roofline(312, 2_039)
+    100
+    """
+    ratio = tflops * memory_gbytes_per_s / (312 * 2_039)
+    return max(1, round(100 * ratio**0.5))
