@@ -62,9 +62,11 @@ class Role:
 
 ROLES: Final[Mapping[str, Role]] = {
     "scheduler": Role(
-        serves=frozenset({f"{_S}.JobService", f"{_S}.FleetService", f"{_S}.SyncService"}),
+        serves=frozenset(
+            {f"{_S}.{it}Service" for it in ("Job", "Fleet", "Capacity", "Sync")}
+        ),
         to_nodes=frozenset({f"{_S}.SyncService"}),
-        calls=frozenset({f"{_B}.LeaseService"}),
+        calls=frozenset({f"{_B}.LeaseService", f"{_B}.AccountService"}),  # prices, for plans
         tells=frozenset({"hint.*"}),
         hears=frozenset({"tel.*.spans"}),  # to export them: nodes have no exporter
         feeds=True,
@@ -78,7 +80,9 @@ ROLES: Final[Mapping[str, Role]] = {
     "gateway": Role(
         serves=frozenset({f"{_G}.BundleContentService"}),
         to_nodes=frozenset({f"{_G}.BundleContentService"}),
-        calls=frozenset({f"{_S}.JobService", f"{_S}.FleetService", f"{_B}.AccountService"}),
+        calls=frozenset(
+            {f"{_S}.{it}Service" for it in ("Job", "Fleet", "Capacity")} | {f"{_B}.AccountService"}
+        ),
         on_nodes=frozenset({f"{_A}.TaskFileService"}),
     ),
     # Reads the nodes' reports and asks them for whole ones.
@@ -91,7 +95,9 @@ ROLES: Final[Mapping[str, Role]] = {
     ),
 }  # fmt: skip
 # Public: served by the gateway over gRPC, never on the mesh.
-PUBLIC: Final = frozenset(f"{_G}.{it}Service" for it in ("Job", "Fleet", "Billing", "Access"))
+PUBLIC: Final = frozenset(
+    f"{_G}.{it}Service" for it in ("Job", "Fleet", "Capacity", "Billing", "Access")
+)
 NODE_SERVES: Final = frozenset({f"{_A}.TaskFileService"})
 
 

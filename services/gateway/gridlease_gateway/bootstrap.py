@@ -45,6 +45,7 @@ from gridlease_gateway.methods import Method, public_methods, table
 from gridlease_gateway.rpc.access import Access
 from gridlease_gateway.rpc.billing import Billing
 from gridlease_gateway.rpc.bundles import BundleContent, Bundles
+from gridlease_gateway.rpc.capacity import Capacity
 from gridlease_gateway.rpc.files import Files
 from gridlease_gateway.rpc.fleet import Fleet
 from gridlease_gateway.rpc.jobs import Jobs
@@ -167,6 +168,7 @@ def _assemble(
             Bundles(files, index),
         ),
         "FleetService": (Fleet(inside, prices),),
+        "CapacityService": (Capacity(inside, access, ids),),
         "BillingService": (Billing(inside, prices, access, ids),),
         "AccessService": (Access(access, guard, ids, clock),),
     }

@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from gridlease.agent.v1 import files_pb2_grpc
 from gridlease.billing.v1 import account_pb2_grpc
-from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2_grpc
+from gridlease.scheduler.v1 import capacity_pb2_grpc, fleet_pb2_grpc, job_pb2_grpc
 from gridlease_kernel.faults import Conflict, Fault, Late, Unreachable
 from gridlease_mesh import status
 from gridlease_mesh.bus import Bus
@@ -49,6 +49,7 @@ class Inside:
         channel = bus.channel(interceptors=self._interceptors)
         self.jobs: Any = job_pb2_grpc.JobServiceStub(channel)
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+        self.capacity: Any = capacity_pb2_grpc.CapacityServiceStub(channel)
         self.accounts: Any = account_pb2_grpc.AccountServiceStub(channel)
         self._nodes: collections.OrderedDict[str, tuple[MeshChannel, Any]] = (
             collections.OrderedDict()

@@ -54,6 +54,16 @@ def no_node(name: str) -> Missing:
     )
 
 
+def no_reservation(name: str) -> Missing:
+    """The same whether the reservation never was, or is another project's."""
+    return Missing(
+        f"There is no reservation {name!r}.",
+        reason="RESERVATION_NOT_FOUND",
+        field="name",
+        remedy="gridlease reservations lists those of your project.",
+    )
+
+
 def no_project(name: str, field: str) -> Missing:
     """The same whether the project never was, or is another tenant's."""
     return Missing(

@@ -87,6 +87,33 @@ class Fleet:
             raise names.no_node(request.name) from error
         return pb.CordonNodeResponse(node=answer.node)
 
+    async def drain_node(self, call: Call, request: pb.DrainNodeRequest) -> Message:
+        inner = fleet_pb2.DrainNodeRequest(
+            name=request.name, notice_ms=request.notice_ms, note=request.note
+        )
+        try:
+            answer = await self._inside.ask(
+                self._inside.fleet.DrainNode, inner, call.left_s(), fleet_pb2.DrainNodeResponse
+            )
+        except Missing as error:
+            raise names.no_node(request.name) from error
+        return pb.DrainNodeResponse(node=answer.node, jobs=answer.jobs)
+
+    async def set_node_topology(self, call: Call, request: pb.SetNodeTopologyRequest) -> Message:
+        inner = fleet_pb2.SetNodeTopologyRequest(
+            name=request.name, rack=request.rack, rail=request.rail
+        )
+        try:
+            answer = await self._inside.ask(
+                self._inside.fleet.SetNodeTopology,
+                inner,
+                call.left_s(),
+                fleet_pb2.SetNodeTopologyResponse,
+            )
+        except Missing as error:
+            raise names.no_node(request.name) from error
+        return pb.SetNodeTopologyResponse(node=answer.node)
+
     async def revoke_node(self, call: Call, request: pb.RevokeNodeRequest) -> Message:
         inner = fleet_pb2.RevokeNodeRequest(name=request.name)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
@@ -19,6 +19,8 @@ from gridlease_gateway.domain import names
 from gridlease_gateway.domain.keys import Caller, Role
 from gridlease_gateway.inside import Inside, Patience, fault_of
 from gridlease_gateway.ports import AccessStore, BundleIndex
+
+M = TypeVar("M", bound=Message)
 
 ENDED = (types.JOB_STATE_SUCCEEDED, types.JOB_STATE_FAILED, types.JOB_STATE_CANCELLED)
 _STREAM_PATIENCE_S = 60.0
@@ -89,6 +91,14 @@ class Jobs:
         )
         return pb.CreateJobResponse(job=answer.job)
 
+    async def plan_job(self, call: Call, request: pb.PlanJobRequest) -> Message:
+        tenant, project = await self._parent(call.caller, request.parent)
+        inner = job_pb2.PlanJobRequest(tenant=tenant, project=project, spec=request.spec)
+        answer = await self._inside.ask(
+            self._inside.jobs.PlanJob, inner, call.left_s(), job_pb2.PlanJobResponse
+        )
+        return _as(answer, pb.PlanJobResponse)
+
     async def get_job(self, call: Call, request: pb.GetJobRequest) -> Message:
         return pb.GetJobResponse(job=await get_job(self._inside, call, request.name))
 
@@ -125,9 +135,7 @@ class Jobs:
             )
         except Missing as error:
             raise names.no_job(request.name) from error
-        return pb.ExplainJobResponse(
-            state=answer.state, reason=answer.reason, nodes_ruled_out=answer.nodes_ruled_out
-        )
+        return _as(answer, pb.ExplainJobResponse)
 
     async def watch_job(self, call: Call, request: pb.WatchJobRequest) -> AsyncIterator[Message]:
         async for job in watch_job(self._inside, call, request.name):
@@ -191,6 +199,13 @@ class Jobs:
         if tenant is None:
             raise names.no_project(parent, "parent")
         return f"tenants/{tenant}", parent
+
+
+def _as(answer: Message, public: type[M]) -> M:
+    """An answer of the scheduler as the public one of the same fields and numbers."""
+    inner, outer = answer.DESCRIPTOR.fields, public.DESCRIPTOR.fields
+    assert [(it.name, it.number) for it in inner] == [(it.name, it.number) for it in outer]
+    return public.FromString(answer.SerializeToString())
 
 
 async def watch_job(inside: Inside, call: Call, name: str) -> AsyncGenerator[types.Job, None]:

@@ -12,6 +12,7 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import gridlease.agent.v1.files_pb2
 import gridlease.billing.v1.account_pb2
+import gridlease.type.v1.capacity_pb2
 import gridlease.type.v1.fleet_pb2
 import gridlease.type.v1.job_pb2
 import gridlease.type.v1.money_pb2
@@ -98,6 +99,124 @@ class CreateJobResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["job", b"job"]) -> None: ...
 
 global___CreateJobResponse = CreateJobResponse
+
+@typing.final
+class PlanJobRequest(google.protobuf.message.Message):
+    """A job to plan."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    SPEC_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """"projects/{project}"; empty = the key's own."""
+    @property
+    def spec(self) -> gridlease.type.v1.job_pb2.JobSpec:
+        """What is asked for."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        spec: gridlease.type.v1.job_pb2.JobSpec | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["parent", b"parent", "spec", b"spec"]) -> None: ...
+
+global___PlanJobRequest = PlanJobRequest
+
+@typing.final
+class PlanJobResponse(google.protobuf.message.Message):
+    """What would become of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class NodesRuledOutEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    PLACEABLE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    PLACEMENTS_FIELD_NUMBER: builtins.int
+    NODES_RULED_OUT_FIELD_NUMBER: builtins.int
+    EARLIEST_START_TIME_FIELD_NUMBER: builtins.int
+    REMEDIES_FIELD_NUMBER: builtins.int
+    RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    DURATION_MS_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    MAKES_ROOM_FIELD_NUMBER: builtins.int
+    placeable: builtins.bool
+    """Every task would be placed now."""
+    rate_nano_per_hour: builtins.int
+    """Hourly price of the whole job where it would go, in nano-units."""
+    amount_nano: builtins.int
+    """Price over its expected time, in nano-units; 0 = not known."""
+    duration_ms: builtins.int
+    """The time that was priced, in milliseconds; 0 = not known."""
+    currency: builtins.str
+    """ISO 4217; empty = prices are not known."""
+    @property
+    def reason(self) -> gridlease.type.v1.job_pb2.Reason:
+        """Why there, or why not; one dominant reason."""
+
+    @property
+    def placements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Placement]:
+        """Where each task would go."""
+
+    @property
+    def nodes_ruled_out(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Each reason code with the number of nodes that it rules out."""
+
+    @property
+    def earliest_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The earliest that it could begin; unset = not known."""
+
+    @property
+    def remedies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What would change it, most effective first."""
+
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.ChipOption]:
+        """The same job on each chip that could carry it, cheapest first."""
+
+    @property
+    def makes_room(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Jobs that would have to make room."""
+
+    def __init__(
+        self,
+        *,
+        placeable: builtins.bool = ...,
+        reason: gridlease.type.v1.job_pb2.Reason | None = ...,
+        placements: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Placement] | None = ...,
+        nodes_ruled_out: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        earliest_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        remedies: collections.abc.Iterable[builtins.str] | None = ...,
+        rate_nano_per_hour: builtins.int = ...,
+        amount_nano: builtins.int = ...,
+        duration_ms: builtins.int = ...,
+        currency: builtins.str = ...,
+        options: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.ChipOption] | None = ...,
+        makes_room: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["earliest_start_time", b"earliest_start_time", "reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "currency", b"currency", "duration_ms", b"duration_ms", "earliest_start_time", b"earliest_start_time", "makes_room", b"makes_room", "nodes_ruled_out", b"nodes_ruled_out", "options", b"options", "placeable", b"placeable", "placements", b"placements", "rate_nano_per_hour", b"rate_nano_per_hour", "reason", b"reason", "remedies", b"remedies"]) -> None: ...
+
+global___PlanJobResponse = PlanJobResponse
 
 @typing.final
 class GetJobRequest(google.protobuf.message.Message):
@@ -274,8 +393,18 @@ class ExplainJobResponse(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     NODES_RULED_OUT_FIELD_NUMBER: builtins.int
+    EARLIEST_START_TIME_FIELD_NUMBER: builtins.int
+    REMEDIES_FIELD_NUMBER: builtins.int
+    PLACEMENTS_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
     state: gridlease.type.v1.job_pb2.JobState.ValueType
     """Where the job stands."""
+    rate_nano_per_hour: builtins.int
+    """What each placed task pays an hour, all together, in nano-units."""
+    currency: builtins.str
+    """ISO 4217; empty = not known."""
     @property
     def reason(self) -> gridlease.type.v1.job_pb2.Reason:
         """The dominant reason."""
@@ -284,15 +413,37 @@ class ExplainJobResponse(google.protobuf.message.Message):
     def nodes_ruled_out(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Each reason code with the number of nodes that it rules out."""
 
+    @property
+    def earliest_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The earliest that it could begin, where it waits; unset = not known."""
+
+    @property
+    def remedies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What would change it, most effective first."""
+
+    @property
+    def placements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Placement]:
+        """Where its tasks are, and why there."""
+
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.ChipOption]:
+        """The same job on each chip that could carry it, cheapest first."""
+
     def __init__(
         self,
         *,
         state: gridlease.type.v1.job_pb2.JobState.ValueType = ...,
         reason: gridlease.type.v1.job_pb2.Reason | None = ...,
         nodes_ruled_out: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        earliest_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        remedies: collections.abc.Iterable[builtins.str] | None = ...,
+        placements: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Placement] | None = ...,
+        options: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.ChipOption] | None = ...,
+        rate_nano_per_hour: builtins.int = ...,
+        currency: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["nodes_ruled_out", b"nodes_ruled_out", "reason", b"reason", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["earliest_start_time", b"earliest_start_time", "reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["currency", b"currency", "earliest_start_time", b"earliest_start_time", "nodes_ruled_out", b"nodes_ruled_out", "options", b"options", "placements", b"placements", "rate_nano_per_hour", b"rate_nano_per_hour", "reason", b"reason", "remedies", b"remedies", "state", b"state"]) -> None: ...
 
 global___ExplainJobResponse = ExplainJobResponse
 
@@ -874,6 +1025,106 @@ class CordonNodeResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
 
 global___CordonNodeResponse = CordonNodeResponse
+
+@typing.final
+class DrainNodeRequest(google.protobuf.message.Message):
+    """Which node to empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    NOTICE_MS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"nodes/{node}"."""
+    notice_ms: builtins.int
+    """Warning to each task, in milliseconds; 0 = each job's own."""
+    note: builtins.str
+    """Why, for the jobs' tenants."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        notice_ms: builtins.int = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "note", b"note", "notice_ms", b"notice_ms"]) -> None: ...
+
+global___DrainNodeRequest = DrainNodeRequest
+
+@typing.final
+class DrainNodeResponse(google.protobuf.message.Message):
+    """The node, and whom it concerns."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    JOBS_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> gridlease.type.v1.fleet_pb2.Node:
+        """As it stands."""
+
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Jobs that are placed elsewhere."""
+
+    def __init__(
+        self,
+        *,
+        node: gridlease.type.v1.fleet_pb2.Node | None = ...,
+        jobs: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "node", b"node"]) -> None: ...
+
+global___DrainNodeResponse = DrainNodeResponse
+
+@typing.final
+class SetNodeTopologyRequest(google.protobuf.message.Message):
+    """Where a node stands."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    RACK_FIELD_NUMBER: builtins.int
+    RAIL_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"nodes/{node}"."""
+    rack: builtins.str
+    """Its rack; empty = what the node says itself."""
+    rail: builtins.str
+    """Its network rail; empty = what the node says itself."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        rack: builtins.str = ...,
+        rail: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "rack", b"rack", "rail", b"rail"]) -> None: ...
+
+global___SetNodeTopologyRequest = SetNodeTopologyRequest
+
+@typing.final
+class SetNodeTopologyResponse(google.protobuf.message.Message):
+    """The node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> gridlease.type.v1.fleet_pb2.Node:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        node: gridlease.type.v1.fleet_pb2.Node | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+global___SetNodeTopologyResponse = SetNodeTopologyResponse
 
 @typing.final
 class RevokeNodeRequest(google.protobuf.message.Message):
@@ -1660,3 +1911,354 @@ class RevokeApiKeyResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["api_key", b"api_key"]) -> None: ...
 
 global___RevokeApiKeyResponse = RevokeApiKeyResponse
+
+@typing.final
+class ListQuotasRequest(google.protobuf.message.Message):
+    """Which quotas."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """"projects/{project}"; empty = the key's own project; an operator's = all."""
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project"]) -> None: ...
+
+global___ListQuotasRequest = ListQuotasRequest
+
+@typing.final
+class ListQuotasResponse(google.protobuf.message.Message):
+    """Quotas."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUOTAS_FIELD_NUMBER: builtins.int
+    @property
+    def quotas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Quota]:
+        """By project and chip."""
+
+    def __init__(
+        self,
+        *,
+        quotas: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Quota] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["quotas", b"quotas"]) -> None: ...
+
+global___ListQuotasResponse = ListQuotasResponse
+
+@typing.final
+class SetQuotaRequest(google.protobuf.message.Message):
+    """A quota to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUOTA_FIELD_NUMBER: builtins.int
+    @property
+    def quota(self) -> gridlease.type.v1.capacity_pb2.Quota:
+        """The whole of it."""
+
+    def __init__(
+        self,
+        *,
+        quota: gridlease.type.v1.capacity_pb2.Quota | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["quota", b"quota"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["quota", b"quota"]) -> None: ...
+
+global___SetQuotaRequest = SetQuotaRequest
+
+@typing.final
+class SetQuotaResponse(google.protobuf.message.Message):
+    """The quota."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUOTA_FIELD_NUMBER: builtins.int
+    @property
+    def quota(self) -> gridlease.type.v1.capacity_pb2.Quota:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        quota: gridlease.type.v1.capacity_pb2.Quota | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["quota", b"quota"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["quota", b"quota"]) -> None: ...
+
+global___SetQuotaResponse = SetQuotaResponse
+
+@typing.final
+class ListSharesRequest(google.protobuf.message.Message):
+    """Everything."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListSharesRequest = ListSharesRequest
+
+@typing.final
+class ListSharesResponse(google.protobuf.message.Message):
+    """Claims."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHARES_FIELD_NUMBER: builtins.int
+    @property
+    def shares(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Share]:
+        """By tenant."""
+
+    def __init__(
+        self,
+        *,
+        shares: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Share] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["shares", b"shares"]) -> None: ...
+
+global___ListSharesResponse = ListSharesResponse
+
+@typing.final
+class SetShareRequest(google.protobuf.message.Message):
+    """A weight to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHARE_FIELD_NUMBER: builtins.int
+    @property
+    def share(self) -> gridlease.type.v1.capacity_pb2.Share:
+        """Tenant and weight."""
+
+    def __init__(
+        self,
+        *,
+        share: gridlease.type.v1.capacity_pb2.Share | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["share", b"share"]) -> None: ...
+
+global___SetShareRequest = SetShareRequest
+
+@typing.final
+class SetShareResponse(google.protobuf.message.Message):
+    """The claim."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHARE_FIELD_NUMBER: builtins.int
+    @property
+    def share(self) -> gridlease.type.v1.capacity_pb2.Share:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        share: gridlease.type.v1.capacity_pb2.Share | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["share", b"share"]) -> None: ...
+
+global___SetShareResponse = SetShareResponse
+
+@typing.final
+class ListSitesRequest(google.protobuf.message.Message):
+    """Everything."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListSitesRequest = ListSitesRequest
+
+@typing.final
+class ListSitesResponse(google.protobuf.message.Message):
+    """Sites."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SITES_FIELD_NUMBER: builtins.int
+    @property
+    def sites(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Site]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        sites: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Site] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["sites", b"sites"]) -> None: ...
+
+global___ListSitesResponse = ListSitesResponse
+
+@typing.final
+class SetSiteRequest(google.protobuf.message.Message):
+    """A site to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: builtins.int
+    @property
+    def site(self) -> gridlease.type.v1.capacity_pb2.Site:
+        """The whole of it."""
+
+    def __init__(
+        self,
+        *,
+        site: gridlease.type.v1.capacity_pb2.Site | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["site", b"site"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["site", b"site"]) -> None: ...
+
+global___SetSiteRequest = SetSiteRequest
+
+@typing.final
+class SetSiteResponse(google.protobuf.message.Message):
+    """The site."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: builtins.int
+    @property
+    def site(self) -> gridlease.type.v1.capacity_pb2.Site:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        site: gridlease.type.v1.capacity_pb2.Site | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["site", b"site"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["site", b"site"]) -> None: ...
+
+global___SetSiteResponse = SetSiteResponse
+
+@typing.final
+class ListReservationsRequest(google.protobuf.message.Message):
+    """Which reservations."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """"projects/{project}"; empty = the key's own project; an operator's = all."""
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project"]) -> None: ...
+
+global___ListReservationsRequest = ListReservationsRequest
+
+@typing.final
+class ListReservationsResponse(google.protobuf.message.Message):
+    """Reservations."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: builtins.int
+    @property
+    def reservations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Reservation]:
+        """By their beginning."""
+
+    def __init__(
+        self,
+        *,
+        reservations: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Reservation] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reservations", b"reservations"]) -> None: ...
+
+global___ListReservationsResponse = ListReservationsResponse
+
+@typing.final
+class CreateReservationRequest(google.protobuf.message.Message):
+    """A reservation to make."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Makes a retry return the first answer; empty = made up."""
+    @property
+    def reservation(self) -> gridlease.type.v1.capacity_pb2.Reservation:
+        """What is promised; its name is made up."""
+
+    def __init__(
+        self,
+        *,
+        reservation: gridlease.type.v1.capacity_pb2.Reservation | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["reservation", b"reservation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "reservation", b"reservation"]) -> None: ...
+
+global___CreateReservationRequest = CreateReservationRequest
+
+@typing.final
+class CreateReservationResponse(google.protobuf.message.Message):
+    """The reservation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: builtins.int
+    @property
+    def reservation(self) -> gridlease.type.v1.capacity_pb2.Reservation:
+        """As it was accepted."""
+
+    def __init__(
+        self,
+        *,
+        reservation: gridlease.type.v1.capacity_pb2.Reservation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["reservation", b"reservation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["reservation", b"reservation"]) -> None: ...
+
+global___CreateReservationResponse = CreateReservationResponse
+
+@typing.final
+class CancelReservationRequest(google.protobuf.message.Message):
+    """Which reservation to give back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"reservations/{reservation}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___CancelReservationRequest = CancelReservationRequest
+
+@typing.final
+class CancelReservationResponse(google.protobuf.message.Message):
+    """The reservation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: builtins.int
+    @property
+    def reservation(self) -> gridlease.type.v1.capacity_pb2.Reservation:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        reservation: gridlease.type.v1.capacity_pb2.Reservation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["reservation", b"reservation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["reservation", b"reservation"]) -> None: ...
+
+global___CancelReservationResponse = CancelReservationResponse

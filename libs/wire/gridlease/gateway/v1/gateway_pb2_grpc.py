@@ -40,6 +40,11 @@ class JobServiceStub(object):
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateJobRequest.SerializeToString,
                 response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateJobResponse.FromString,
                 _registered_method=True)
+        self.PlanJob = channel.unary_unary(
+                '/gridlease.gateway.v1.JobService/PlanJob',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.PlanJobRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.PlanJobResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/gridlease.gateway.v1.JobService/GetJob',
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobRequest.SerializeToString,
@@ -103,6 +108,13 @@ class JobServiceServicer(object):
 
     def CreateJob(self, request, context):
         """Accepts a job. Idempotent by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanJob(self, request, context):
+        """What would become of a job if it were submitted now; nothing is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +205,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateJobRequest.FromString,
                     response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateJobResponse.SerializeToString,
             ),
+            'PlanJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanJob,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.PlanJobRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.PlanJobResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobRequest.FromString,
@@ -277,6 +294,33 @@ class JobService(object):
             '/gridlease.gateway.v1.JobService/CreateJob',
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateJobRequest.SerializeToString,
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.JobService/PlanJob',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.PlanJobRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.PlanJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -625,6 +669,16 @@ class FleetServiceStub(object):
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeRequest.SerializeToString,
                 response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/gridlease.gateway.v1.FleetService/DrainNode',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.SetNodeTopology = channel.unary_unary(
+                '/gridlease.gateway.v1.FleetService/SetNodeTopology',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetNodeTopologyRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetNodeTopologyResponse.FromString,
+                _registered_method=True)
         self.RevokeNode = channel.unary_unary(
                 '/gridlease.gateway.v1.FleetService/RevokeNode',
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeRequest.SerializeToString,
@@ -678,6 +732,20 @@ class FleetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Takes no new work, and moves what runs there away, with notice. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetNodeTopology(self, request, context):
+        """Says where a node stands; its own word is taken where this says nothing. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeNode(self, request, context):
         """Cuts a node off: its credential ends now. It may join again by a new token. Operators.
         """
@@ -717,6 +785,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.CordonNode,
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeRequest.FromString,
                     response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CordonNodeResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DrainNodeRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'SetNodeTopology': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetNodeTopology,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetNodeTopologyRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetNodeTopologyResponse.SerializeToString,
             ),
             'RevokeNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeNode,
@@ -898,6 +976,60 @@ class FleetService(object):
             _registered_method=True)
 
     @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.FleetService/DrainNode',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DrainNodeRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetNodeTopology(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.FleetService/SetNodeTopology',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetNodeTopologyRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetNodeTopologyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RevokeNode(request,
             target,
             options=(),
@@ -914,6 +1046,434 @@ class FleetService(object):
             '/gridlease.gateway.v1.FleetService/RevokeNode',
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeRequest.SerializeToString,
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.RevokeNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class CapacityServiceStub(object):
+    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListQuotas = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/ListQuotas',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListQuotasRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListQuotasResponse.FromString,
+                _registered_method=True)
+        self.SetQuota = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/SetQuota',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetQuotaRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetQuotaResponse.FromString,
+                _registered_method=True)
+        self.ListShares = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/ListShares',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSharesRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSharesResponse.FromString,
+                _registered_method=True)
+        self.SetShare = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/SetShare',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetShareRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetShareResponse.FromString,
+                _registered_method=True)
+        self.ListSites = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/ListSites',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSitesRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSitesResponse.FromString,
+                _registered_method=True)
+        self.SetSite = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/SetSite',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/ListReservations',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
+        self.CreateReservation = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/CreateReservation',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateReservationRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateReservationResponse.FromString,
+                _registered_method=True)
+        self.CancelReservation = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/CancelReservation',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CancelReservationRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CancelReservationResponse.FromString,
+                _registered_method=True)
+
+
+class CapacityServiceServicer(object):
+    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all.
+    """
+
+    def ListQuotas(self, request, context):
+        """What projects may hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetQuota(self, request, context):
+        """Writes one project's quota of one chip; limit and guarantee of 0 take it away. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListShares(self, request, context):
+        """Tenants' claims in fair sharing. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetShare(self, request, context):
+        """Writes one tenant's weight. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSites(self, request, context):
+        """Sites with their power, prices and carbon. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSite(self, request, context):
+        """Writes one site, whole. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Reservations that have not ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateReservation(self, request, context):
+        """Promises capacity for a time, if there is that much. Operators. Idempotent by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelReservation(self, request, context):
+        """Gives a reservation back. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CapacityServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListQuotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuotas,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListQuotasRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListQuotasResponse.SerializeToString,
+            ),
+            'SetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuota,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetQuotaRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetQuotaResponse.SerializeToString,
+            ),
+            'ListShares': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListShares,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSharesRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSharesResponse.SerializeToString,
+            ),
+            'SetShare': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetShare,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetShareRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetShareResponse.SerializeToString,
+            ),
+            'ListSites': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSites,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSitesRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSitesResponse.SerializeToString,
+            ),
+            'SetSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSite,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'CreateReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateReservation,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateReservationRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateReservationResponse.SerializeToString,
+            ),
+            'CancelReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelReservation,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CancelReservationRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CancelReservationResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gridlease.gateway.v1.CapacityService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gridlease.gateway.v1.CapacityService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class CapacityService(object):
+    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all.
+    """
+
+    @staticmethod
+    def ListQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/ListQuotas',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListQuotasRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListQuotasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/SetQuota',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetQuotaRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListShares(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/ListShares',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSharesRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSharesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetShare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/SetShare',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetShareRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSites(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/ListSites',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSitesRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSitesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/SetSite',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/ListReservations',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/CreateReservation',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateReservationRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/CancelReservation',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CancelReservationRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CancelReservationResponse.FromString,
             options,
             channel_credentials,
             insecure,

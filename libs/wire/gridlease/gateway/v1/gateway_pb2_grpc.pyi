@@ -27,6 +27,12 @@ class JobServiceStub:
     ]
     """Accepts a job. Idempotent by request_id."""
 
+    PlanJob: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.PlanJobRequest,
+        gridlease.gateway.v1.gateway_pb2.PlanJobResponse,
+    ]
+    """What would become of a job if it were submitted now; nothing is kept."""
+
     GetJob: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.GetJobRequest,
         gridlease.gateway.v1.gateway_pb2.GetJobResponse,
@@ -101,6 +107,12 @@ class JobServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.CreateJobResponse,
     ]
     """Accepts a job. Idempotent by request_id."""
+
+    PlanJob: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.PlanJobRequest,
+        gridlease.gateway.v1.gateway_pb2.PlanJobResponse,
+    ]
+    """What would become of a job if it were submitted now; nothing is kept."""
 
     GetJob: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.GetJobRequest,
@@ -178,6 +190,14 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CreateJobResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CreateJobResponse]]:
         """Accepts a job. Idempotent by request_id."""
+
+    @abc.abstractmethod
+    def PlanJob(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.PlanJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.PlanJobResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.PlanJobResponse]]:
+        """What would become of a job if it were submitted now; nothing is kept."""
 
     @abc.abstractmethod
     def GetJob(
@@ -309,6 +329,18 @@ class FleetServiceStub:
     ]
     """Stops or resumes giving new work to a node. Operators."""
 
+    DrainNode: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.DrainNodeRequest,
+        gridlease.gateway.v1.gateway_pb2.DrainNodeResponse,
+    ]
+    """Takes no new work, and moves what runs there away, with notice. Operators."""
+
+    SetNodeTopology: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetNodeTopologyRequest,
+        gridlease.gateway.v1.gateway_pb2.SetNodeTopologyResponse,
+    ]
+    """Says where a node stands; its own word is taken where this says nothing. Operators."""
+
     RevokeNode: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.RevokeNodeRequest,
         gridlease.gateway.v1.gateway_pb2.RevokeNodeResponse,
@@ -353,6 +385,18 @@ class FleetServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.CordonNodeResponse,
     ]
     """Stops or resumes giving new work to a node. Operators."""
+
+    DrainNode: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.DrainNodeRequest,
+        gridlease.gateway.v1.gateway_pb2.DrainNodeResponse,
+    ]
+    """Takes no new work, and moves what runs there away, with notice. Operators."""
+
+    SetNodeTopology: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetNodeTopologyRequest,
+        gridlease.gateway.v1.gateway_pb2.SetNodeTopologyResponse,
+    ]
+    """Says where a node stands; its own word is taken where this says nothing. Operators."""
 
     RevokeNode: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.RevokeNodeRequest,
@@ -412,6 +456,22 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         """Stops or resumes giving new work to a node. Operators."""
 
     @abc.abstractmethod
+    def DrainNode(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.DrainNodeResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.DrainNodeResponse]]:
+        """Takes no new work, and moves what runs there away, with notice. Operators."""
+
+    @abc.abstractmethod
+    def SetNodeTopology(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetNodeTopologyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetNodeTopologyResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetNodeTopologyResponse]]:
+        """Says where a node stands; its own word is taken where this says nothing. Operators."""
+
+    @abc.abstractmethod
     def RevokeNode(
         self,
         request: gridlease.gateway.v1.gateway_pb2.RevokeNodeRequest,
@@ -420,6 +480,198 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         """Cuts a node off: its credential ends now. It may join again by a new token. Operators."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class CapacityServiceStub:
+    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all."""
+
+    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    ListQuotas: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListQuotasRequest,
+        gridlease.gateway.v1.gateway_pb2.ListQuotasResponse,
+    ]
+    """What projects may hold."""
+
+    SetQuota: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetQuotaRequest,
+        gridlease.gateway.v1.gateway_pb2.SetQuotaResponse,
+    ]
+    """Writes one project's quota of one chip; limit and guarantee of 0 take it away. Operators."""
+
+    ListShares: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListSharesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListSharesResponse,
+    ]
+    """Tenants' claims in fair sharing. Operators."""
+
+    SetShare: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetShareRequest,
+        gridlease.gateway.v1.gateway_pb2.SetShareResponse,
+    ]
+    """Writes one tenant's weight. Operators."""
+
+    ListSites: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListSitesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListSitesResponse,
+    ]
+    """Sites with their power, prices and carbon. Operators."""
+
+    SetSite: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetSiteRequest,
+        gridlease.gateway.v1.gateway_pb2.SetSiteResponse,
+    ]
+    """Writes one site, whole. Operators."""
+
+    ListReservations: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListReservationsRequest,
+        gridlease.gateway.v1.gateway_pb2.ListReservationsResponse,
+    ]
+    """Reservations that have not ended."""
+
+    CreateReservation: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateReservationRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateReservationResponse,
+    ]
+    """Promises capacity for a time, if there is that much. Operators. Idempotent by request_id."""
+
+    CancelReservation: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CancelReservationRequest,
+        gridlease.gateway.v1.gateway_pb2.CancelReservationResponse,
+    ]
+    """Gives a reservation back. Idempotent."""
+
+class CapacityServiceAsyncStub:
+    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all."""
+
+    ListQuotas: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListQuotasRequest,
+        gridlease.gateway.v1.gateway_pb2.ListQuotasResponse,
+    ]
+    """What projects may hold."""
+
+    SetQuota: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetQuotaRequest,
+        gridlease.gateway.v1.gateway_pb2.SetQuotaResponse,
+    ]
+    """Writes one project's quota of one chip; limit and guarantee of 0 take it away. Operators."""
+
+    ListShares: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListSharesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListSharesResponse,
+    ]
+    """Tenants' claims in fair sharing. Operators."""
+
+    SetShare: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetShareRequest,
+        gridlease.gateway.v1.gateway_pb2.SetShareResponse,
+    ]
+    """Writes one tenant's weight. Operators."""
+
+    ListSites: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListSitesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListSitesResponse,
+    ]
+    """Sites with their power, prices and carbon. Operators."""
+
+    SetSite: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetSiteRequest,
+        gridlease.gateway.v1.gateway_pb2.SetSiteResponse,
+    ]
+    """Writes one site, whole. Operators."""
+
+    ListReservations: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListReservationsRequest,
+        gridlease.gateway.v1.gateway_pb2.ListReservationsResponse,
+    ]
+    """Reservations that have not ended."""
+
+    CreateReservation: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateReservationRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateReservationResponse,
+    ]
+    """Promises capacity for a time, if there is that much. Operators. Idempotent by request_id."""
+
+    CancelReservation: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CancelReservationRequest,
+        gridlease.gateway.v1.gateway_pb2.CancelReservationResponse,
+    ]
+    """Gives a reservation back. Idempotent."""
+
+class CapacityServiceServicer(metaclass=abc.ABCMeta):
+    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all."""
+
+    @abc.abstractmethod
+    def ListQuotas(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListQuotasRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListQuotasResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListQuotasResponse]]:
+        """What projects may hold."""
+
+    @abc.abstractmethod
+    def SetQuota(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetQuotaRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetQuotaResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetQuotaResponse]]:
+        """Writes one project's quota of one chip; limit and guarantee of 0 take it away. Operators."""
+
+    @abc.abstractmethod
+    def ListShares(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListSharesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListSharesResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListSharesResponse]]:
+        """Tenants' claims in fair sharing. Operators."""
+
+    @abc.abstractmethod
+    def SetShare(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetShareRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetShareResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetShareResponse]]:
+        """Writes one tenant's weight. Operators."""
+
+    @abc.abstractmethod
+    def ListSites(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListSitesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListSitesResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListSitesResponse]]:
+        """Sites with their power, prices and carbon. Operators."""
+
+    @abc.abstractmethod
+    def SetSite(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetSiteRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetSiteResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetSiteResponse]]:
+        """Writes one site, whole. Operators."""
+
+    @abc.abstractmethod
+    def ListReservations(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListReservationsResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListReservationsResponse]]:
+        """Reservations that have not ended."""
+
+    @abc.abstractmethod
+    def CreateReservation(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.CreateReservationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CreateReservationResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CreateReservationResponse]]:
+        """Promises capacity for a time, if there is that much. Operators. Idempotent by request_id."""
+
+    @abc.abstractmethod
+    def CancelReservation(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.CancelReservationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CancelReservationResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CancelReservationResponse]]:
+        """Gives a reservation back. Idempotent."""
+
+def add_CapacityServiceServicer_to_server(servicer: CapacityServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
 class BillingServiceStub:
     """Prices, credit, usage and invoices."""

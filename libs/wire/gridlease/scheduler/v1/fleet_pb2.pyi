@@ -282,6 +282,106 @@ class CordonNodeResponse(google.protobuf.message.Message):
 global___CordonNodeResponse = CordonNodeResponse
 
 @typing.final
+class DrainNodeRequest(google.protobuf.message.Message):
+    """Which node to empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    NOTICE_MS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"nodes/{node}"."""
+    notice_ms: builtins.int
+    """Warning to each task, in milliseconds; 0 = each job's own."""
+    note: builtins.str
+    """Why, for the jobs' tenants."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        notice_ms: builtins.int = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "note", b"note", "notice_ms", b"notice_ms"]) -> None: ...
+
+global___DrainNodeRequest = DrainNodeRequest
+
+@typing.final
+class DrainNodeResponse(google.protobuf.message.Message):
+    """The node, and whom it concerns."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    JOBS_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> gridlease.type.v1.fleet_pb2.Node:
+        """As it stands."""
+
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Jobs that are placed elsewhere."""
+
+    def __init__(
+        self,
+        *,
+        node: gridlease.type.v1.fleet_pb2.Node | None = ...,
+        jobs: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "node", b"node"]) -> None: ...
+
+global___DrainNodeResponse = DrainNodeResponse
+
+@typing.final
+class SetNodeTopologyRequest(google.protobuf.message.Message):
+    """Where a node stands."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    RACK_FIELD_NUMBER: builtins.int
+    RAIL_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"nodes/{node}"."""
+    rack: builtins.str
+    """Its rack; empty = what the node says itself."""
+    rail: builtins.str
+    """Its network rail; empty = what the node says itself."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        rack: builtins.str = ...,
+        rail: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "rack", b"rack", "rail", b"rail"]) -> None: ...
+
+global___SetNodeTopologyRequest = SetNodeTopologyRequest
+
+@typing.final
+class SetNodeTopologyResponse(google.protobuf.message.Message):
+    """The node."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: builtins.int
+    @property
+    def node(self) -> gridlease.type.v1.fleet_pb2.Node:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        node: gridlease.type.v1.fleet_pb2.Node | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+
+global___SetNodeTopologyResponse = SetNodeTopologyResponse
+
+@typing.final
 class RevokeNodeRequest(google.protobuf.message.Message):
     """Which node to cut off."""
 

@@ -65,6 +65,16 @@ class FleetServiceStub(object):
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.CordonNodeRequest.SerializeToString,
                 response_deserializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.CordonNodeResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/gridlease.scheduler.v1.FleetService/DrainNode',
+                request_serializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.SetNodeTopology = channel.unary_unary(
+                '/gridlease.scheduler.v1.FleetService/SetNodeTopology',
+                request_serializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.SetNodeTopologyRequest.SerializeToString,
+                response_deserializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.SetNodeTopologyResponse.FromString,
+                _registered_method=True)
         self.RevokeNode = channel.unary_unary(
                 '/gridlease.scheduler.v1.FleetService/RevokeNode',
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.RevokeNodeRequest.SerializeToString,
@@ -118,6 +128,20 @@ class FleetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Takes no new work, and moves what runs there away, with notice. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetNodeTopology(self, request, context):
+        """Says where a node stands; its own word is taken where this says nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeNode(self, request, context):
         """Cuts a node off for good: its credential ends now. It may join again by a new token.
         """
@@ -157,6 +181,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.CordonNode,
                     request_deserializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.CordonNodeRequest.FromString,
                     response_serializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.CordonNodeResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.DrainNodeRequest.FromString,
+                    response_serializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'SetNodeTopology': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetNodeTopology,
+                    request_deserializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.SetNodeTopologyRequest.FromString,
+                    response_serializer=gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.SetNodeTopologyResponse.SerializeToString,
             ),
             'RevokeNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeNode,
@@ -327,6 +361,60 @@ class FleetService(object):
             '/gridlease.scheduler.v1.FleetService/CordonNode',
             gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.CordonNodeRequest.SerializeToString,
             gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.CordonNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.scheduler.v1.FleetService/DrainNode',
+            gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.DrainNodeRequest.SerializeToString,
+            gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetNodeTopology(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.scheduler.v1.FleetService/SetNodeTopology',
+            gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.SetNodeTopologyRequest.SerializeToString,
+            gridlease_dot_scheduler_dot_v1_dot_fleet__pb2.SetNodeTopologyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,18 @@ class FleetServiceStub:
     ]
     """Stops or resumes giving new work to a node."""
 
+    DrainNode: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.fleet_pb2.DrainNodeRequest,
+        gridlease.scheduler.v1.fleet_pb2.DrainNodeResponse,
+    ]
+    """Takes no new work, and moves what runs there away, with notice. Idempotent."""
+
+    SetNodeTopology: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.fleet_pb2.SetNodeTopologyRequest,
+        gridlease.scheduler.v1.fleet_pb2.SetNodeTopologyResponse,
+    ]
+    """Says where a node stands; its own word is taken where this says nothing."""
+
     RevokeNode: grpc.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.fleet_pb2.RevokeNodeRequest,
         gridlease.scheduler.v1.fleet_pb2.RevokeNodeResponse,
@@ -101,6 +113,18 @@ class FleetServiceAsyncStub:
         gridlease.scheduler.v1.fleet_pb2.CordonNodeResponse,
     ]
     """Stops or resumes giving new work to a node."""
+
+    DrainNode: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.fleet_pb2.DrainNodeRequest,
+        gridlease.scheduler.v1.fleet_pb2.DrainNodeResponse,
+    ]
+    """Takes no new work, and moves what runs there away, with notice. Idempotent."""
+
+    SetNodeTopology: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.fleet_pb2.SetNodeTopologyRequest,
+        gridlease.scheduler.v1.fleet_pb2.SetNodeTopologyResponse,
+    ]
+    """Says where a node stands; its own word is taken where this says nothing."""
 
     RevokeNode: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.fleet_pb2.RevokeNodeRequest,
@@ -158,6 +182,22 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.scheduler.v1.fleet_pb2.CordonNodeResponse, collections.abc.Awaitable[gridlease.scheduler.v1.fleet_pb2.CordonNodeResponse]]:
         """Stops or resumes giving new work to a node."""
+
+    @abc.abstractmethod
+    def DrainNode(
+        self,
+        request: gridlease.scheduler.v1.fleet_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.fleet_pb2.DrainNodeResponse, collections.abc.Awaitable[gridlease.scheduler.v1.fleet_pb2.DrainNodeResponse]]:
+        """Takes no new work, and moves what runs there away, with notice. Idempotent."""
+
+    @abc.abstractmethod
+    def SetNodeTopology(
+        self,
+        request: gridlease.scheduler.v1.fleet_pb2.SetNodeTopologyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.fleet_pb2.SetNodeTopologyResponse, collections.abc.Awaitable[gridlease.scheduler.v1.fleet_pb2.SetNodeTopologyResponse]]:
+        """Says where a node stands; its own word is taken where this says nothing."""
 
     @abc.abstractmethod
     def RevokeNode(

@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gridlease.type.v1 import capacity_pb2 as gridlease_dot_type_dot_v1_dot_capacity__pb2
 from gridlease.type.v1 import fleet_pb2 as gridlease_dot_type_dot_v1_dot_fleet__pb2
 from gridlease.type.v1 import job_pb2 as gridlease_dot_type_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/scheduler/v1/job.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dgridlease/type/v1/fleet.proto\x1a\x1bgridlease/type/v1/job.proto\"\x96\x01\n\x10SubmitJobRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07project\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x30\n\x04spec\x18\x04 \x01(\x0b\x32\x1a.gridlease.type.v1.JobSpecB\x06\xbaH\x03\xc8\x01\x01\"8\n\x11SubmitJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"@\n\rGetJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"5\n\x0eGetJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"p\n\x0fListJobsRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x63tive_only\x18\x04 \x01(\x08\"Q\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.gridlease.type.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x10\x43\x61ncelJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"8\n\x11\x43\x61ncelJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"D\n\x11\x45xplainJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"\xf9\x01\n\x12\x45xplainJobResponse\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.gridlease.type.v1.JobState\x12)\n\x06reason\x18\x02 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12V\n\x0fnodes_ruled_out\x18\x03 \x03(\x0b\x32=.gridlease.scheduler.v1.ExplainJobResponse.NodesRuledOutEntry\x1a\x34\n\x12NodesRuledOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"B\n\x0fWatchJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"7\n\x10WatchJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"h\n\x11ListEventsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\">\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Event\"M\n\x12WatchEventsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\">\n\x13WatchEventsResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.Event2\x9d\x06\n\nJobService\x12`\n\tSubmitJob\x12(.gridlease.scheduler.v1.SubmitJobRequest\x1a).gridlease.scheduler.v1.SubmitJobResponse\x12W\n\x06GetJob\x12%.gridlease.scheduler.v1.GetJobRequest\x1a&.gridlease.scheduler.v1.GetJobResponse\x12]\n\x08ListJobs\x12\'.gridlease.scheduler.v1.ListJobsRequest\x1a(.gridlease.scheduler.v1.ListJobsResponse\x12`\n\tCancelJob\x12(.gridlease.scheduler.v1.CancelJobRequest\x1a).gridlease.scheduler.v1.CancelJobResponse\x12\x63\n\nExplainJob\x12).gridlease.scheduler.v1.ExplainJobRequest\x1a*.gridlease.scheduler.v1.ExplainJobResponse\x12_\n\x08WatchJob\x12\'.gridlease.scheduler.v1.WatchJobRequest\x1a(.gridlease.scheduler.v1.WatchJobResponse0\x01\x12\x63\n\nListEvents\x12).gridlease.scheduler.v1.ListEventsRequest\x1a*.gridlease.scheduler.v1.ListEventsResponse\x12h\n\x0bWatchEvents\x12*.gridlease.scheduler.v1.WatchEventsRequest\x1a+.gridlease.scheduler.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/scheduler/v1/job.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a gridlease/type/v1/capacity.proto\x1a\x1dgridlease/type/v1/fleet.proto\x1a\x1bgridlease/type/v1/job.proto\"\x96\x01\n\x10SubmitJobRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07project\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x30\n\x04spec\x18\x04 \x01(\x0b\x32\x1a.gridlease.type.v1.JobSpecB\x06\xbaH\x03\xc8\x01\x01\"8\n\x11SubmitJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"u\n\x0ePlanJobRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07project\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x30\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.gridlease.type.v1.JobSpecB\x06\xbaH\x03\xc8\x01\x01\"\xf3\x03\n\x0fPlanJobResponse\x12\x11\n\tplaceable\x18\x01 \x01(\x08\x12)\n\x06reason\x18\x02 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12\x30\n\nplacements\x18\x03 \x03(\x0b\x32\x1c.gridlease.type.v1.Placement\x12S\n\x0fnodes_ruled_out\x18\x04 \x03(\x0b\x32:.gridlease.scheduler.v1.PlanJobResponse.NodesRuledOutEntry\x12\x37\n\x13\x65\x61rliest_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08remedies\x18\x06 \x03(\t\x12\x1a\n\x12rate_nano_per_hour\x18\x07 \x01(\x03\x12\x13\n\x0b\x61mount_nano\x18\x08 \x01(\x03\x12\x13\n\x0b\x64uration_ms\x18\t \x01(\x03\x12\x10\n\x08\x63urrency\x18\n \x01(\t\x12.\n\x07options\x18\x0b \x03(\x0b\x32\x1d.gridlease.type.v1.ChipOption\x12\x12\n\nmakes_room\x18\x0c \x03(\t\x1a\x34\n\x12NodesRuledOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"@\n\rGetJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"5\n\x0eGetJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"p\n\x0fListJobsRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x63tive_only\x18\x04 \x01(\x08\"Q\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.gridlease.type.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x10\x43\x61ncelJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"8\n\x11\x43\x61ncelJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"D\n\x11\x45xplainJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"\xd4\x03\n\x12\x45xplainJobResponse\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.gridlease.type.v1.JobState\x12)\n\x06reason\x18\x02 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12V\n\x0fnodes_ruled_out\x18\x03 \x03(\x0b\x32=.gridlease.scheduler.v1.ExplainJobResponse.NodesRuledOutEntry\x12\x37\n\x13\x65\x61rliest_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08remedies\x18\x05 \x03(\t\x12\x30\n\nplacements\x18\x06 \x03(\x0b\x32\x1c.gridlease.type.v1.Placement\x12.\n\x07options\x18\x07 \x03(\x0b\x32\x1d.gridlease.type.v1.ChipOption\x12\x1a\n\x12rate_nano_per_hour\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x1a\x34\n\x12NodesRuledOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"B\n\x0fWatchJobRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"7\n\x10WatchJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.gridlease.type.v1.Job\"h\n\x11ListEventsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\">\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Event\"M\n\x12WatchEventsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\">\n\x13WatchEventsResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.Event2\xf9\x06\n\nJobService\x12`\n\tSubmitJob\x12(.gridlease.scheduler.v1.SubmitJobRequest\x1a).gridlease.scheduler.v1.SubmitJobResponse\x12Z\n\x07PlanJob\x12&.gridlease.scheduler.v1.PlanJobRequest\x1a\'.gridlease.scheduler.v1.PlanJobResponse\x12W\n\x06GetJob\x12%.gridlease.scheduler.v1.GetJobRequest\x1a&.gridlease.scheduler.v1.GetJobResponse\x12]\n\x08ListJobs\x12\'.gridlease.scheduler.v1.ListJobsRequest\x1a(.gridlease.scheduler.v1.ListJobsResponse\x12`\n\tCancelJob\x12(.gridlease.scheduler.v1.CancelJobRequest\x1a).gridlease.scheduler.v1.CancelJobResponse\x12\x63\n\nExplainJob\x12).gridlease.scheduler.v1.ExplainJobRequest\x1a*.gridlease.scheduler.v1.ExplainJobResponse\x12_\n\x08WatchJob\x12\'.gridlease.scheduler.v1.WatchJobRequest\x1a(.gridlease.scheduler.v1.WatchJobResponse0\x01\x12\x63\n\nListEvents\x12).gridlease.scheduler.v1.ListEventsRequest\x1a*.gridlease.scheduler.v1.ListEventsResponse\x12h\n\x0bWatchEvents\x12*.gridlease.scheduler.v1.WatchEventsRequest\x1a+.gridlease.scheduler.v1.WatchEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITJOBREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_SUBMITJOBREQUEST'].fields_by_name['spec']._loaded_options = None
   _globals['_SUBMITJOBREQUEST'].fields_by_name['spec']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_PLANJOBREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_PLANJOBREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_PLANJOBREQUEST'].fields_by_name['project']._loaded_options = None
+  _globals['_PLANJOBREQUEST'].fields_by_name['project']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_PLANJOBREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_PLANJOBREQUEST'].fields_by_name['spec']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_PLANJOBRESPONSE_NODESRULEDOUTENTRY']._loaded_options = None
+  _globals['_PLANJOBRESPONSE_NODESRULEDOUTENTRY']._serialized_options = b'8\001'
   _globals['_GETJOBREQUEST'].fields_by_name['project']._loaded_options = None
   _globals['_GETJOBREQUEST'].fields_by_name['project']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_GETJOBREQUEST'].fields_by_name['name']._loaded_options = None
@@ -66,40 +76,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHJOBREQUEST'].fields_by_name['name']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_SUBMITJOBREQUEST']._serialized_start=150
-  _globals['_SUBMITJOBREQUEST']._serialized_end=300
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=302
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=358
-  _globals['_GETJOBREQUEST']._serialized_start=360
-  _globals['_GETJOBREQUEST']._serialized_end=424
-  _globals['_GETJOBRESPONSE']._serialized_start=426
-  _globals['_GETJOBRESPONSE']._serialized_end=479
-  _globals['_LISTJOBSREQUEST']._serialized_start=481
-  _globals['_LISTJOBSREQUEST']._serialized_end=593
-  _globals['_LISTJOBSRESPONSE']._serialized_start=595
-  _globals['_LISTJOBSRESPONSE']._serialized_end=676
-  _globals['_CANCELJOBREQUEST']._serialized_start=678
-  _globals['_CANCELJOBREQUEST']._serialized_end=745
-  _globals['_CANCELJOBRESPONSE']._serialized_start=747
-  _globals['_CANCELJOBRESPONSE']._serialized_end=803
-  _globals['_EXPLAINJOBREQUEST']._serialized_start=805
-  _globals['_EXPLAINJOBREQUEST']._serialized_end=873
-  _globals['_EXPLAINJOBRESPONSE']._serialized_start=876
-  _globals['_EXPLAINJOBRESPONSE']._serialized_end=1125
-  _globals['_EXPLAINJOBRESPONSE_NODESRULEDOUTENTRY']._serialized_start=1073
-  _globals['_EXPLAINJOBRESPONSE_NODESRULEDOUTENTRY']._serialized_end=1125
-  _globals['_WATCHJOBREQUEST']._serialized_start=1127
-  _globals['_WATCHJOBREQUEST']._serialized_end=1193
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1195
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1250
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1252
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1356
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1358
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1420
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1422
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1499
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1501
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1563
-  _globals['_JOBSERVICE']._serialized_start=1566
-  _globals['_JOBSERVICE']._serialized_end=2363
+  _globals['_SUBMITJOBREQUEST']._serialized_start=217
+  _globals['_SUBMITJOBREQUEST']._serialized_end=367
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=369
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=425
+  _globals['_PLANJOBREQUEST']._serialized_start=427
+  _globals['_PLANJOBREQUEST']._serialized_end=544
+  _globals['_PLANJOBRESPONSE']._serialized_start=547
+  _globals['_PLANJOBRESPONSE']._serialized_end=1046
+  _globals['_PLANJOBRESPONSE_NODESRULEDOUTENTRY']._serialized_start=994
+  _globals['_PLANJOBRESPONSE_NODESRULEDOUTENTRY']._serialized_end=1046
+  _globals['_GETJOBREQUEST']._serialized_start=1048
+  _globals['_GETJOBREQUEST']._serialized_end=1112
+  _globals['_GETJOBRESPONSE']._serialized_start=1114
+  _globals['_GETJOBRESPONSE']._serialized_end=1167
+  _globals['_LISTJOBSREQUEST']._serialized_start=1169
+  _globals['_LISTJOBSREQUEST']._serialized_end=1281
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1283
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1364
+  _globals['_CANCELJOBREQUEST']._serialized_start=1366
+  _globals['_CANCELJOBREQUEST']._serialized_end=1433
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1435
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1491
+  _globals['_EXPLAINJOBREQUEST']._serialized_start=1493
+  _globals['_EXPLAINJOBREQUEST']._serialized_end=1561
+  _globals['_EXPLAINJOBRESPONSE']._serialized_start=1564
+  _globals['_EXPLAINJOBRESPONSE']._serialized_end=2032
+  _globals['_EXPLAINJOBRESPONSE_NODESRULEDOUTENTRY']._serialized_start=994
+  _globals['_EXPLAINJOBRESPONSE_NODESRULEDOUTENTRY']._serialized_end=1046
+  _globals['_WATCHJOBREQUEST']._serialized_start=2034
+  _globals['_WATCHJOBREQUEST']._serialized_end=2100
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2102
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2157
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2159
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2263
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2265
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2327
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2329
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2406
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2408
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2470
+  _globals['_JOBSERVICE']._serialized_start=2473
+  _globals['_JOBSERVICE']._serialized_end=3362
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,8 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
+import gridlease.type.v1.capacity_pb2
 import gridlease.type.v1.fleet_pb2
 import gridlease.type.v1.job_pb2
 import typing
@@ -67,6 +69,128 @@ class SubmitJobResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["job", b"job"]) -> None: ...
 
 global___SubmitJobResponse = SubmitJobResponse
+
+@typing.final
+class PlanJobRequest(google.protobuf.message.Message):
+    """A job to plan."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    SPEC_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}"."""
+    project: builtins.str
+    """"projects/{project}"."""
+    @property
+    def spec(self) -> gridlease.type.v1.job_pb2.JobSpec:
+        """What is asked for."""
+
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        project: builtins.str = ...,
+        spec: gridlease.type.v1.job_pb2.JobSpec | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project", "spec", b"spec", "tenant", b"tenant"]) -> None: ...
+
+global___PlanJobRequest = PlanJobRequest
+
+@typing.final
+class PlanJobResponse(google.protobuf.message.Message):
+    """What would become of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class NodesRuledOutEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    PLACEABLE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    PLACEMENTS_FIELD_NUMBER: builtins.int
+    NODES_RULED_OUT_FIELD_NUMBER: builtins.int
+    EARLIEST_START_TIME_FIELD_NUMBER: builtins.int
+    REMEDIES_FIELD_NUMBER: builtins.int
+    RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    DURATION_MS_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    MAKES_ROOM_FIELD_NUMBER: builtins.int
+    placeable: builtins.bool
+    """Every task would be placed now."""
+    rate_nano_per_hour: builtins.int
+    """Hourly price of the whole job where it would go, in nano-units."""
+    amount_nano: builtins.int
+    """Price over its expected time, in nano-units; 0 = not known."""
+    duration_ms: builtins.int
+    """The time that was priced, in milliseconds; 0 = not known."""
+    currency: builtins.str
+    """ISO 4217; empty = prices are not known."""
+    @property
+    def reason(self) -> gridlease.type.v1.job_pb2.Reason:
+        """Why there, or why not; one dominant reason."""
+
+    @property
+    def placements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Placement]:
+        """Where each task would go."""
+
+    @property
+    def nodes_ruled_out(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Each reason code with the number of nodes that it rules out."""
+
+    @property
+    def earliest_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The earliest that it could begin; unset = not known."""
+
+    @property
+    def remedies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What would change it, most effective first."""
+
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.ChipOption]:
+        """The same job on each chip that could carry it, cheapest first."""
+
+    @property
+    def makes_room(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Jobs that would have to make room."""
+
+    def __init__(
+        self,
+        *,
+        placeable: builtins.bool = ...,
+        reason: gridlease.type.v1.job_pb2.Reason | None = ...,
+        placements: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Placement] | None = ...,
+        nodes_ruled_out: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        earliest_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        remedies: collections.abc.Iterable[builtins.str] | None = ...,
+        rate_nano_per_hour: builtins.int = ...,
+        amount_nano: builtins.int = ...,
+        duration_ms: builtins.int = ...,
+        currency: builtins.str = ...,
+        options: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.ChipOption] | None = ...,
+        makes_room: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["earliest_start_time", b"earliest_start_time", "reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "currency", b"currency", "duration_ms", b"duration_ms", "earliest_start_time", b"earliest_start_time", "makes_room", b"makes_room", "nodes_ruled_out", b"nodes_ruled_out", "options", b"options", "placeable", b"placeable", "placements", b"placements", "rate_nano_per_hour", b"rate_nano_per_hour", "reason", b"reason", "remedies", b"remedies"]) -> None: ...
+
+global___PlanJobResponse = PlanJobResponse
 
 @typing.final
 class GetJobRequest(google.protobuf.message.Message):
@@ -255,8 +379,18 @@ class ExplainJobResponse(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     NODES_RULED_OUT_FIELD_NUMBER: builtins.int
+    EARLIEST_START_TIME_FIELD_NUMBER: builtins.int
+    REMEDIES_FIELD_NUMBER: builtins.int
+    PLACEMENTS_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
     state: gridlease.type.v1.job_pb2.JobState.ValueType
     """Where the job stands."""
+    rate_nano_per_hour: builtins.int
+    """What each placed task pays an hour, all together, in nano-units."""
+    currency: builtins.str
+    """ISO 4217; empty = not known."""
     @property
     def reason(self) -> gridlease.type.v1.job_pb2.Reason:
         """The dominant reason."""
@@ -265,15 +399,37 @@ class ExplainJobResponse(google.protobuf.message.Message):
     def nodes_ruled_out(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Each reason code with the number of nodes that it rules out."""
 
+    @property
+    def earliest_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The earliest that it could begin, where it waits; unset = not known."""
+
+    @property
+    def remedies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What would change it, most effective first."""
+
+    @property
+    def placements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Placement]:
+        """Where its tasks are, and why there."""
+
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.ChipOption]:
+        """The same job on each chip that could carry it, cheapest first."""
+
     def __init__(
         self,
         *,
         state: gridlease.type.v1.job_pb2.JobState.ValueType = ...,
         reason: gridlease.type.v1.job_pb2.Reason | None = ...,
         nodes_ruled_out: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        earliest_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        remedies: collections.abc.Iterable[builtins.str] | None = ...,
+        placements: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Placement] | None = ...,
+        options: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.ChipOption] | None = ...,
+        rate_nano_per_hour: builtins.int = ...,
+        currency: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["nodes_ruled_out", b"nodes_ruled_out", "reason", b"reason", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["earliest_start_time", b"earliest_start_time", "reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["currency", b"currency", "earliest_start_time", b"earliest_start_time", "nodes_ruled_out", b"nodes_ruled_out", "options", b"options", "placements", b"placements", "rate_nano_per_hour", b"rate_nano_per_hour", "reason", b"reason", "remedies", b"remedies", "state", b"state"]) -> None: ...
 
 global___ExplainJobResponse = ExplainJobResponse
 

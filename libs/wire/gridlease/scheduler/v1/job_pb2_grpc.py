@@ -40,6 +40,11 @@ class JobServiceStub(object):
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.SubmitJobRequest.SerializeToString,
                 response_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.SubmitJobResponse.FromString,
                 _registered_method=True)
+        self.PlanJob = channel.unary_unary(
+                '/gridlease.scheduler.v1.JobService/PlanJob',
+                request_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.PlanJobRequest.SerializeToString,
+                response_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.PlanJobResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/gridlease.scheduler.v1.JobService/GetJob',
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.GetJobRequest.SerializeToString,
@@ -83,6 +88,13 @@ class JobServiceServicer(object):
 
     def SubmitJob(self, request, context):
         """Accepts a job durably. Idempotent by (project, request_id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanJob(self, request, context):
+        """What would become of a job if it were submitted now; nothing is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +156,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.SubmitJob,
                     request_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.SubmitJobRequest.FromString,
                     response_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.SubmitJobResponse.SerializeToString,
+            ),
+            'PlanJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanJob,
+                    request_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.PlanJobRequest.FromString,
+                    response_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.PlanJobResponse.SerializeToString,
             ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
@@ -209,6 +226,33 @@ class JobService(object):
             '/gridlease.scheduler.v1.JobService/SubmitJob',
             gridlease_dot_scheduler_dot_v1_dot_job__pb2.SubmitJobRequest.SerializeToString,
             gridlease_dot_scheduler_dot_v1_dot_job__pb2.SubmitJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.scheduler.v1.JobService/PlanJob',
+            gridlease_dot_scheduler_dot_v1_dot_job__pb2.PlanJobRequest.SerializeToString,
+            gridlease_dot_scheduler_dot_v1_dot_job__pb2.PlanJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

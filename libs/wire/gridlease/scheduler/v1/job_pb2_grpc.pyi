@@ -27,6 +27,12 @@ class JobServiceStub:
     ]
     """Accepts a job durably. Idempotent by (project, request_id)."""
 
+    PlanJob: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.job_pb2.PlanJobRequest,
+        gridlease.scheduler.v1.job_pb2.PlanJobResponse,
+    ]
+    """What would become of a job if it were submitted now; nothing is kept."""
+
     GetJob: grpc.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.job_pb2.GetJobRequest,
         gridlease.scheduler.v1.job_pb2.GetJobResponse,
@@ -77,6 +83,12 @@ class JobServiceAsyncStub:
         gridlease.scheduler.v1.job_pb2.SubmitJobResponse,
     ]
     """Accepts a job durably. Idempotent by (project, request_id)."""
+
+    PlanJob: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.job_pb2.PlanJobRequest,
+        gridlease.scheduler.v1.job_pb2.PlanJobResponse,
+    ]
+    """What would become of a job if it were submitted now; nothing is kept."""
 
     GetJob: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.job_pb2.GetJobRequest,
@@ -130,6 +142,14 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.scheduler.v1.job_pb2.SubmitJobResponse, collections.abc.Awaitable[gridlease.scheduler.v1.job_pb2.SubmitJobResponse]]:
         """Accepts a job durably. Idempotent by (project, request_id)."""
+
+    @abc.abstractmethod
+    def PlanJob(
+        self,
+        request: gridlease.scheduler.v1.job_pb2.PlanJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.job_pb2.PlanJobResponse, collections.abc.Awaitable[gridlease.scheduler.v1.job_pb2.PlanJobResponse]]:
+        """What would become of a job if it were submitted now; nothing is kept."""
 
     @abc.abstractmethod
     def GetJob(

@@ -23,17 +23,33 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gridlease.type.v1 import fleet_pb2 as gridlease_dot_type_dot_v1_dot_fleet__pb2
+from gridlease.type.v1 import job_pb2 as gridlease_dot_type_dot_v1_dot_job__pb2
 from gridlease.type.v1 import resources_pb2 as gridlease_dot_type_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!gridlease/scheduler/v1/sync.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dgridlease/type/v1/fleet.proto\x1a!gridlease/type/v1/resources.proto\"y\n\x08TaskExit\x12\x11\n\texit_code\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06ran_ns\x18\x04 \x01(\x03\x12\x19\n\x11memory_peak_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06\x63pu_ns\x18\x06 \x01(\x03\"\xae\x01\n\x10LeaseObservation\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x31\n\x05phase\x18\x02 \x01(\x0e\x32\".gridlease.scheduler.v1.LeasePhase\x12\x0f\n\x07running\x18\x03 \x01(\x08\x12.\n\x04\x65xit\x18\x04 \x01(\x0b\x32 .gridlease.scheduler.v1.TaskExit\x12\x0c\n\x04gone\x18\x05 \x01(\x08\"`\n\x11\x44\x65viceObservation\x12\x1c\n\tdevice_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.gridlease.type.v1.DeviceState\"\xea\x01\n\x0fSyncNodeRequest\x12\x1b\n\x08spool_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\x07\x62oot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12\x43\n\x06leases\x18\x04 \x03(\x0b\x32(.gridlease.scheduler.v1.LeaseObservationB\t\xbaH\x06\x92\x01\x03\x10\x80 \x12\x45\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32).gridlease.scheduler.v1.DeviceObservationB\t\xbaH\x06\x92\x01\x03\x10\x80 \"\x8a\x03\n\tLeaseSpec\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x39\n\nallocation\x18\x05 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12\x10\n\x08\x63ommands\x18\x06 \x03(\t\x12\x37\n\x03\x65nv\x18\x07 \x03(\x0b\x32*.gridlease.scheduler.v1.LeaseSpec.EnvEntry\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12\x0f\n\x07outputs\x18\t \x03(\t\x12\x0f\n\x07runtime\x18\n \x01(\t\x12\x17\n\x0fmax_duration_ms\x18\x0b \x01(\x03\x12\x11\n\tnotice_ms\x18\x0c \x01(\x03\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x13\n\x0bstart_by_ms\x18\x0e \x01(\x03\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\tLeaseStop\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x11\n\tnotice_ms\x18\x02 \x01(\x03\"\x87\x01\n\x10SyncNodeResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12.\n\x03run\x18\x02 \x03(\x0b\x32!.gridlease.scheduler.v1.LeaseSpec\x12/\n\x04stop\x18\x03 \x03(\x0b\x32!.gridlease.scheduler.v1.LeaseStop\"U\n\x16ReportInventoryRequest\x12;\n\tinventory\x18\x01 \x01(\x0b\x32 .gridlease.type.v1.NodeInventoryB\x06\xbaH\x03\xc8\x01\x01\"\'\n\x17ReportInventoryResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\"\x18\n\x16RenewCredentialRequest\"G\n\x17RenewCredentialResponse\x12\x16\n\x0e\x63redential_jwt\x18\x01 \x01(\t\x12\x14\n\x0cvalid_for_ms\x18\x02 \x01(\x03\"\x1e\n\x08NodeHint\x12\x12\n\ngeneration\x18\x01 \x01(\x03*\x89\x01\n\nLeasePhase\x12\x1b\n\x17LEASE_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11LEASE_PHASE_KNOWN\x10\x01\x12\x18\n\x14LEASE_PHASE_STARTING\x10\x02\x12\x16\n\x12LEASE_PHASE_EXITED\x10\x03\x12\x15\n\x11LEASE_PHASE_CLEAN\x10\x04\x32\xd4\x02\n\x0bSyncService\x12]\n\x08SyncNode\x12\'.gridlease.scheduler.v1.SyncNodeRequest\x1a(.gridlease.scheduler.v1.SyncNodeResponse\x12r\n\x0fReportInventory\x12..gridlease.scheduler.v1.ReportInventoryRequest\x1a/.gridlease.scheduler.v1.ReportInventoryResponse\x12r\n\x0fRenewCredential\x12..gridlease.scheduler.v1.RenewCredentialRequest\x1a/.gridlease.scheduler.v1.RenewCredentialResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!gridlease/scheduler/v1/sync.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgridlease/type/v1/fleet.proto\x1a\x1bgridlease/type/v1/job.proto\x1a!gridlease/type/v1/resources.proto\"y\n\x08TaskExit\x12\x11\n\texit_code\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06ran_ns\x18\x04 \x01(\x03\x12\x19\n\x11memory_peak_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06\x63pu_ns\x18\x06 \x01(\x03\"\xed\x01\n\x0cTaskProgress\x12\x16\n\x05steps\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x18\n\x07step_ns\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\nbatch_size\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12&\n\x0cgradient_sqr\x18\x04 \x01(\x01\x42\x10\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12&\n\x0cgradient_var\x18\x05 \x01(\x01\x42\x10\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x1c\n\x0bsteps_total\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12 \n\x0fin_flight_milli\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\x99\x02\n\x10LeaseObservation\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x31\n\x05phase\x18\x02 \x01(\x0e\x32\".gridlease.scheduler.v1.LeasePhase\x12\x0f\n\x07running\x18\x03 \x01(\x08\x12.\n\x04\x65xit\x18\x04 \x01(\x0b\x32 .gridlease.scheduler.v1.TaskExit\x12\x0c\n\x04gone\x18\x05 \x01(\x08\x12\x31\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x1d.gridlease.type.v1.Checkpoint\x12\x36\n\x08progress\x18\x07 \x01(\x0b\x32$.gridlease.scheduler.v1.TaskProgress\"`\n\x11\x44\x65viceObservation\x12\x1c\n\tdevice_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.gridlease.type.v1.DeviceState\"\xea\x01\n\x0fSyncNodeRequest\x12\x1b\n\x08spool_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\x07\x62oot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12\x43\n\x06leases\x18\x04 \x03(\x0b\x32(.gridlease.scheduler.v1.LeaseObservationB\t\xbaH\x06\x92\x01\x03\x10\x80 \x12\x45\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32).gridlease.scheduler.v1.DeviceObservationB\t\xbaH\x06\x92\x01\x03\x10\x80 \"9\n\x08GangPeer\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\"\x81\x01\n\x0cNetworkGrant\x12\x17\n\x0fguaranteed_mbps\x18\x01 \x01(\x03\x12\x36\n\rnetwork_class\x18\x02 \x01(\x0e\x32\x1f.gridlease.type.v1.NetworkClass\x12\x12\n\nlatency_us\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\"\xe6\x04\n\tLeaseSpec\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x39\n\nallocation\x18\x05 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12\x10\n\x08\x63ommands\x18\x06 \x03(\t\x12\x37\n\x03\x65nv\x18\x07 \x03(\x0b\x32*.gridlease.scheduler.v1.LeaseSpec.EnvEntry\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12\x0f\n\x07outputs\x18\t \x03(\t\x12\x0f\n\x07runtime\x18\n \x01(\t\x12\x17\n\x0fmax_duration_ms\x18\x0b \x01(\x03\x12\x11\n\tnotice_ms\x18\x0c \x01(\x03\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x13\n\x0bstart_by_ms\x18\x0e \x01(\x03\x12\x11\n\tgang_size\x18\x0f \x01(\x05\x12\x12\n\ngang_index\x18\x10 \x01(\x05\x12/\n\x05peers\x18\x11 \x03(\x0b\x32 .gridlease.scheduler.v1.GangPeer\x12\x12\n\ncheckpoint\x18\x12 \x01(\t\x12\x37\n\x13promised_until_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x07network\x18\x14 \x01(\x0b\x32$.gridlease.scheduler.v1.NetworkGrant\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x01\n\tLeaseStop\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x11\n\tnotice_ms\x18\x02 \x01(\x03\x12)\n\x06reason\x18\x03 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x01\n\x10SyncNodeResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12.\n\x03run\x18\x02 \x03(\x0b\x32!.gridlease.scheduler.v1.LeaseSpec\x12/\n\x04stop\x18\x03 \x03(\x0b\x32!.gridlease.scheduler.v1.LeaseStop\"U\n\x16ReportInventoryRequest\x12;\n\tinventory\x18\x01 \x01(\x0b\x32 .gridlease.type.v1.NodeInventoryB\x06\xbaH\x03\xc8\x01\x01\"\'\n\x17ReportInventoryResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\"\x18\n\x16RenewCredentialRequest\"G\n\x17RenewCredentialResponse\x12\x16\n\x0e\x63redential_jwt\x18\x01 \x01(\t\x12\x14\n\x0cvalid_for_ms\x18\x02 \x01(\x03\"\x1e\n\x08NodeHint\x12\x12\n\ngeneration\x18\x01 \x01(\x03*\x89\x01\n\nLeasePhase\x12\x1b\n\x17LEASE_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11LEASE_PHASE_KNOWN\x10\x01\x12\x18\n\x14LEASE_PHASE_STARTING\x10\x02\x12\x16\n\x12LEASE_PHASE_EXITED\x10\x03\x12\x15\n\x11LEASE_PHASE_CLEAN\x10\x04\x32\xd4\x02\n\x0bSyncService\x12]\n\x08SyncNode\x12\'.gridlease.scheduler.v1.SyncNodeRequest\x1a(.gridlease.scheduler.v1.SyncNodeResponse\x12r\n\x0fReportInventory\x12..gridlease.scheduler.v1.ReportInventoryRequest\x1a/.gridlease.scheduler.v1.ReportInventoryResponse\x12r\n\x0fRenewCredential\x12..gridlease.scheduler.v1.RenewCredentialRequest\x1a/.gridlease.scheduler.v1.RenewCredentialResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlease.scheduler.v1.sync_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['steps']._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['steps']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_TASKPROGRESS'].fields_by_name['step_ns']._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['step_ns']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_TASKPROGRESS'].fields_by_name['batch_size']._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['batch_size']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_TASKPROGRESS'].fields_by_name['gradient_sqr']._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['gradient_sqr']._serialized_options = b'\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
+  _globals['_TASKPROGRESS'].fields_by_name['gradient_var']._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['gradient_var']._serialized_options = b'\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
+  _globals['_TASKPROGRESS'].fields_by_name['steps_total']._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['steps_total']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_TASKPROGRESS'].fields_by_name['in_flight_milli']._loaded_options = None
+  _globals['_TASKPROGRESS'].fields_by_name['in_flight_milli']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_LEASEOBSERVATION'].fields_by_name['lease']._loaded_options = None
   _globals['_LEASEOBSERVATION'].fields_by_name['lease']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_DEVICEOBSERVATION'].fields_by_name['device_id']._loaded_options = None
@@ -50,34 +66,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASESPEC_ENVENTRY']._serialized_options = b'8\001'
   _globals['_REPORTINVENTORYREQUEST'].fields_by_name['inventory']._loaded_options = None
   _globals['_REPORTINVENTORYREQUEST'].fields_by_name['inventory']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_LEASEPHASE']._serialized_start=1633
-  _globals['_LEASEPHASE']._serialized_end=1770
-  _globals['_TASKEXIT']._serialized_start=156
-  _globals['_TASKEXIT']._serialized_end=277
-  _globals['_LEASEOBSERVATION']._serialized_start=280
-  _globals['_LEASEOBSERVATION']._serialized_end=454
-  _globals['_DEVICEOBSERVATION']._serialized_start=456
-  _globals['_DEVICEOBSERVATION']._serialized_end=552
-  _globals['_SYNCNODEREQUEST']._serialized_start=555
-  _globals['_SYNCNODEREQUEST']._serialized_end=789
-  _globals['_LEASESPEC']._serialized_start=792
-  _globals['_LEASESPEC']._serialized_end=1186
-  _globals['_LEASESPEC_ENVENTRY']._serialized_start=1144
-  _globals['_LEASESPEC_ENVENTRY']._serialized_end=1186
-  _globals['_LEASESTOP']._serialized_start=1188
-  _globals['_LEASESTOP']._serialized_end=1233
-  _globals['_SYNCNODERESPONSE']._serialized_start=1236
-  _globals['_SYNCNODERESPONSE']._serialized_end=1371
-  _globals['_REPORTINVENTORYREQUEST']._serialized_start=1373
-  _globals['_REPORTINVENTORYREQUEST']._serialized_end=1458
-  _globals['_REPORTINVENTORYRESPONSE']._serialized_start=1460
-  _globals['_REPORTINVENTORYRESPONSE']._serialized_end=1499
-  _globals['_RENEWCREDENTIALREQUEST']._serialized_start=1501
-  _globals['_RENEWCREDENTIALREQUEST']._serialized_end=1525
-  _globals['_RENEWCREDENTIALRESPONSE']._serialized_start=1527
-  _globals['_RENEWCREDENTIALRESPONSE']._serialized_end=1598
-  _globals['_NODEHINT']._serialized_start=1600
-  _globals['_NODEHINT']._serialized_end=1630
-  _globals['_SYNCSERVICE']._serialized_start=1773
-  _globals['_SYNCSERVICE']._serialized_end=2113
+  _globals['_LEASEPHASE']._serialized_start=2543
+  _globals['_LEASEPHASE']._serialized_end=2680
+  _globals['_TASKEXIT']._serialized_start=218
+  _globals['_TASKEXIT']._serialized_end=339
+  _globals['_TASKPROGRESS']._serialized_start=342
+  _globals['_TASKPROGRESS']._serialized_end=579
+  _globals['_LEASEOBSERVATION']._serialized_start=582
+  _globals['_LEASEOBSERVATION']._serialized_end=863
+  _globals['_DEVICEOBSERVATION']._serialized_start=865
+  _globals['_DEVICEOBSERVATION']._serialized_end=961
+  _globals['_SYNCNODEREQUEST']._serialized_start=964
+  _globals['_SYNCNODEREQUEST']._serialized_end=1198
+  _globals['_GANGPEER']._serialized_start=1200
+  _globals['_GANGPEER']._serialized_end=1257
+  _globals['_NETWORKGRANT']._serialized_start=1260
+  _globals['_NETWORKGRANT']._serialized_end=1389
+  _globals['_LEASESPEC']._serialized_start=1392
+  _globals['_LEASESPEC']._serialized_end=2006
+  _globals['_LEASESPEC_ENVENTRY']._serialized_start=1964
+  _globals['_LEASESPEC_ENVENTRY']._serialized_end=2006
+  _globals['_LEASESTOP']._serialized_start=2009
+  _globals['_LEASESTOP']._serialized_end=2143
+  _globals['_SYNCNODERESPONSE']._serialized_start=2146
+  _globals['_SYNCNODERESPONSE']._serialized_end=2281
+  _globals['_REPORTINVENTORYREQUEST']._serialized_start=2283
+  _globals['_REPORTINVENTORYREQUEST']._serialized_end=2368
+  _globals['_REPORTINVENTORYRESPONSE']._serialized_start=2370
+  _globals['_REPORTINVENTORYRESPONSE']._serialized_end=2409
+  _globals['_RENEWCREDENTIALREQUEST']._serialized_start=2411
+  _globals['_RENEWCREDENTIALREQUEST']._serialized_end=2435
+  _globals['_RENEWCREDENTIALRESPONSE']._serialized_start=2437
+  _globals['_RENEWCREDENTIALRESPONSE']._serialized_end=2508
+  _globals['_NODEHINT']._serialized_start=2510
+  _globals['_NODEHINT']._serialized_end=2540
+  _globals['_SYNCSERVICE']._serialized_start=2683
+  _globals['_SYNCSERVICE']._serialized_end=3023
 # @@protoc_insertion_point(module_scope)

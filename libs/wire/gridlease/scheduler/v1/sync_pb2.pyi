@@ -9,7 +9,9 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import gridlease.type.v1.fleet_pb2
+import gridlease.type.v1.job_pb2
 import gridlease.type.v1.resources_pb2
 import sys
 import typing
@@ -92,6 +94,48 @@ class TaskExit(google.protobuf.message.Message):
 global___TaskExit = TaskExit
 
 @typing.final
+class TaskProgress(google.protobuf.message.Message):
+    """How an elastic job's training goes, as its task last reported."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: builtins.int
+    STEP_NS_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    GRADIENT_SQR_FIELD_NUMBER: builtins.int
+    GRADIENT_VAR_FIELD_NUMBER: builtins.int
+    STEPS_TOTAL_FIELD_NUMBER: builtins.int
+    IN_FLIGHT_MILLI_FIELD_NUMBER: builtins.int
+    steps: builtins.int
+    """Steps done since the job began."""
+    step_ns: builtins.int
+    """Time of one step, in nanoseconds."""
+    batch_size: builtins.int
+    """Global batch size of these steps, in samples."""
+    gradient_sqr: builtins.float
+    """Squared norm of the gradient."""
+    gradient_var: builtins.float
+    """Variance of the gradient, of one sample."""
+    steps_total: builtins.int
+    """Steps that the job has in all; 0 = not known."""
+    in_flight_milli: builtins.int
+    """Requests in flight at a service's replica, in thousandths, averaged since the last report."""
+    def __init__(
+        self,
+        *,
+        steps: builtins.int = ...,
+        step_ns: builtins.int = ...,
+        batch_size: builtins.int = ...,
+        gradient_sqr: builtins.float = ...,
+        gradient_var: builtins.float = ...,
+        steps_total: builtins.int = ...,
+        in_flight_milli: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "gradient_sqr", b"gradient_sqr", "gradient_var", b"gradient_var", "in_flight_milli", b"in_flight_milli", "step_ns", b"step_ns", "steps", b"steps", "steps_total", b"steps_total"]) -> None: ...
+
+global___TaskProgress = TaskProgress
+
+@typing.final
 class LeaseObservation(google.protobuf.message.Message):
     """What the node sees of one lease."""
 
@@ -102,6 +146,8 @@ class LeaseObservation(google.protobuf.message.Message):
     RUNNING_FIELD_NUMBER: builtins.int
     EXIT_FIELD_NUMBER: builtins.int
     GONE_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     phase: global___LeasePhase.ValueType
@@ -114,6 +160,14 @@ class LeaseObservation(google.protobuf.message.Message):
     def exit(self) -> global___TaskExit:
         """How it ended; from EXITED on."""
 
+    @property
+    def checkpoint(self) -> gridlease.type.v1.job_pb2.Checkpoint:
+        """The newest checkpoint that its task has told of."""
+
+    @property
+    def progress(self) -> global___TaskProgress:
+        """How its training or its service goes; unset = it tells nothing."""
+
     def __init__(
         self,
         *,
@@ -122,9 +176,11 @@ class LeaseObservation(google.protobuf.message.Message):
         running: builtins.bool = ...,
         exit: global___TaskExit | None = ...,
         gone: builtins.bool = ...,
+        checkpoint: gridlease.type.v1.job_pb2.Checkpoint | None = ...,
+        progress: global___TaskProgress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["exit", b"exit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["exit", b"exit", "gone", b"gone", "lease", b"lease", "phase", b"phase", "running", b"running"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "exit", b"exit", "progress", b"progress"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "exit", b"exit", "gone", b"gone", "lease", b"lease", "phase", b"phase", "progress", b"progress", "running", b"running"]) -> None: ...
 
 global___LeaseObservation = LeaseObservation
 
@@ -189,6 +245,62 @@ class SyncNodeRequest(google.protobuf.message.Message):
 global___SyncNodeRequest = SyncNodeRequest
 
 @typing.final
+class GangPeer(google.protobuf.message.Message):
+    """Another member of the same gang."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    HOSTNAME_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Which member, from 0."""
+    node: builtins.str
+    """The node it runs on."""
+    hostname: builtins.str
+    """That node's host name."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        node: builtins.str = ...,
+        hostname: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hostname", b"hostname", "index", b"index", "node", b"node"]) -> None: ...
+
+global___GangPeer = GangPeer
+
+@typing.final
+class NetworkGrant(google.protobuf.message.Message):
+    """What the traffic of a lease is promised, for its node to enforce."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GUARANTEED_MBPS_FIELD_NUMBER: builtins.int
+    NETWORK_CLASS_FIELD_NUMBER: builtins.int
+    LATENCY_US_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    guaranteed_mbps: builtins.int
+    """Never less than this, in Mbit/s; 0 = no promise."""
+    network_class: gridlease.type.v1.job_pb2.NetworkClass.ValueType
+    """Whose packets go first."""
+    latency_us: builtins.int
+    """The longest one-way time that was asked for, in microseconds; 0 = the class's own."""
+    path: builtins.str
+    """The path that was chosen, such as "uplink" or "rail-2"; empty = the node's only one."""
+    def __init__(
+        self,
+        *,
+        guaranteed_mbps: builtins.int = ...,
+        network_class: gridlease.type.v1.job_pb2.NetworkClass.ValueType = ...,
+        latency_us: builtins.int = ...,
+        path: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["guaranteed_mbps", b"guaranteed_mbps", "latency_us", b"latency_us", "network_class", b"network_class", "path", b"path"]) -> None: ...
+
+global___NetworkGrant = NetworkGrant
+
+@typing.final
 class LeaseSpec(google.protobuf.message.Message):
     """What a task is made of; all that the node needs to run it but the right to."""
 
@@ -224,6 +336,12 @@ class LeaseSpec(google.protobuf.message.Message):
     NOTICE_MS_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     START_BY_MS_FIELD_NUMBER: builtins.int
+    GANG_SIZE_FIELD_NUMBER: builtins.int
+    GANG_INDEX_FIELD_NUMBER: builtins.int
+    PEERS_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    PROMISED_UNTIL_TIME_FIELD_NUMBER: builtins.int
+    NETWORK_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     attempt: builtins.int
@@ -244,6 +362,12 @@ class LeaseSpec(google.protobuf.message.Message):
     """W3C trace context of the submit."""
     start_by_ms: builtins.int
     """Give up preparing after this long, in milliseconds."""
+    gang_size: builtins.int
+    """How many tasks the gang has; 0 and 1 = alone."""
+    gang_index: builtins.int
+    """Which of them this is, from 0."""
+    checkpoint: builtins.str
+    """The checkpoint to go on from; empty = from the beginning."""
     @property
     def allocation(self) -> gridlease.type.v1.resources_pb2.ResourceAllocation:
         """What it holds: limits and devices."""
@@ -259,6 +383,18 @@ class LeaseSpec(google.protobuf.message.Message):
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Paths kept as artefacts."""
+
+    @property
+    def peers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GangPeer]:
+        """All members, this one too, by index."""
+
+    @property
+    def promised_until_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The capacity is promised until then (the end of a reservation); unset = no end is known. A hint: nothing stops at it."""
+
+    @property
+    def network(self) -> global___NetworkGrant:
+        """What its traffic is promised."""
 
     def __init__(
         self,
@@ -277,9 +413,15 @@ class LeaseSpec(google.protobuf.message.Message):
         notice_ms: builtins.int = ...,
         traceparent: builtins.str = ...,
         start_by_ms: builtins.int = ...,
+        gang_size: builtins.int = ...,
+        gang_index: builtins.int = ...,
+        peers: collections.abc.Iterable[global___GangPeer] | None = ...,
+        checkpoint: builtins.str = ...,
+        promised_until_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        network: global___NetworkGrant | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["allocation", b"allocation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "bundle_digest", b"bundle_digest", "commands", b"commands", "env", b"env", "lease", b"lease", "max_duration_ms", b"max_duration_ms", "notice_ms", b"notice_ms", "outputs", b"outputs", "runtime", b"runtime", "start_by_ms", b"start_by_ms", "task", b"task", "tenant", b"tenant", "traceparent", b"traceparent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["allocation", b"allocation", "network", b"network", "promised_until_time", b"promised_until_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "bundle_digest", b"bundle_digest", "checkpoint", b"checkpoint", "commands", b"commands", "env", b"env", "gang_index", b"gang_index", "gang_size", b"gang_size", "lease", b"lease", "max_duration_ms", b"max_duration_ms", "network", b"network", "notice_ms", b"notice_ms", "outputs", b"outputs", "peers", b"peers", "promised_until_time", b"promised_until_time", "runtime", b"runtime", "start_by_ms", b"start_by_ms", "task", b"task", "tenant", b"tenant", "traceparent", b"traceparent"]) -> None: ...
 
 global___LeaseSpec = LeaseSpec
 
@@ -291,17 +433,30 @@ class LeaseStop(google.protobuf.message.Message):
 
     LEASE_FIELD_NUMBER: builtins.int
     NOTICE_MS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    DEADLINE_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     notice_ms: builtins.int
     """Warning that the task gets, in milliseconds."""
+    @property
+    def reason(self) -> gridlease.type.v1.job_pb2.Reason:
+        """Why it should end: the task is told. Codes: STOPPED, PREEMPTED, DRAINED, RESIZED, GANG_ENDED, NODE_LOST."""
+
+    @property
+    def deadline(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the warning is over, by the scheduler's clock: for people and for the task; the span above decides."""
+
     def __init__(
         self,
         *,
         lease: builtins.str = ...,
         notice_ms: builtins.int = ...,
+        reason: gridlease.type.v1.job_pb2.Reason | None = ...,
+        deadline: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["lease", b"lease", "notice_ms", b"notice_ms"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["deadline", b"deadline", "reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deadline", b"deadline", "lease", b"lease", "notice_ms", b"notice_ms", "reason", b"reason"]) -> None: ...
 
 global___LeaseStop = LeaseStop
 

@@ -38,6 +38,10 @@ class _NodeStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """Silent for three slow ticks; takes no new work."""
     NODE_STATE_CORDONED: _NodeState.ValueType  # 4
     """Takes no new work, by an operator's word."""
+    NODE_STATE_DRAINING: _NodeState.ValueType  # 5
+    """Takes no new work, and what runs there is being moved away."""
+    NODE_STATE_LOST: _NodeState.ValueType  # 6
+    """Silent for so long that its leases were given up."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node takes work."""
@@ -52,6 +56,10 @@ NODE_STATE_DISCONNECTED: NodeState.ValueType  # 3
 """Silent for three slow ticks; takes no new work."""
 NODE_STATE_CORDONED: NodeState.ValueType  # 4
 """Takes no new work, by an operator's word."""
+NODE_STATE_DRAINING: NodeState.ValueType  # 5
+"""Takes no new work, and what runs there is being moved away."""
+NODE_STATE_LOST: NodeState.ValueType  # 6
+"""Silent for so long that its leases were given up."""
 global___NodeState = NodeState
 
 class _DeviceState:
@@ -91,6 +99,7 @@ class Device(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     EMULATED_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
+    ISLAND_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Its id on the node, such as "gpu-0"."""
     chip: builtins.str
@@ -105,6 +114,8 @@ class Device(google.protobuf.message.Message):
     """Not real: made up by an emulated node."""
     lease: builtins.str
     """The lease that holds it; empty = free."""
+    island: builtins.str
+    """Devices of one fast interconnect, such as NVLink, share this; empty = none."""
     def __init__(
         self,
         *,
@@ -115,8 +126,9 @@ class Device(google.protobuf.message.Message):
         state: global___DeviceState.ValueType = ...,
         emulated: builtins.bool = ...,
         lease: builtins.str = ...,
+        island: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "emulated", b"emulated", "id", b"id", "lease", b"lease", "memory_bytes", b"memory_bytes", "state", b"state", "vendor", b"vendor"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "emulated", b"emulated", "id", b"id", "island", b"island", "lease", b"lease", "memory_bytes", b"memory_bytes", "state", b"state", "vendor", b"vendor"]) -> None: ...
 
 global___Device = Device
 
@@ -125,6 +137,22 @@ class NodeInventory(google.protobuf.message.Message):
     """What a node has, as its agent found it."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class DriversEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     CPU_CHIP_FIELD_NUMBER: builtins.int
     CPU_MODEL_FIELD_NUMBER: builtins.int
@@ -140,6 +168,11 @@ class NodeInventory(google.protobuf.message.Message):
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     ARCHITECTURE_FIELD_NUMBER: builtins.int
     KERNEL_FIELD_NUMBER: builtins.int
+    RACK_FIELD_NUMBER: builtins.int
+    RAIL_FIELD_NUMBER: builtins.int
+    DRIVERS_FIELD_NUMBER: builtins.int
+    RDMA_FIELD_NUMBER: builtins.int
+    UPLINK_MBPS_FIELD_NUMBER: builtins.int
     cpu_chip: builtins.str
     """CPU's chip name, such as "cpu-x86-64"."""
     cpu_model: builtins.str
@@ -162,6 +195,14 @@ class NodeInventory(google.protobuf.message.Message):
     """The host's architecture, such as "x86_64"."""
     kernel: builtins.str
     """Kernel release."""
+    rack: builtins.str
+    """The rack it stands in; empty = not known to the node."""
+    rail: builtins.str
+    """The network rail it hangs on; empty = not known to the node."""
+    rdma: builtins.str
+    """"roce", "infiniband" or empty."""
+    uplink_mbps: builtins.int
+    """Its uplink, in Mbit/s; 0 = unknown."""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Device]:
         """Accelerators."""
@@ -173,6 +214,10 @@ class NodeInventory(google.protobuf.message.Message):
     @property
     def unenforced(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Limits that this sandbox does not enforce, in words; empty = all are."""
+
+    @property
+    def drivers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Versions of what drives its devices, by toolkit: "cuda": "550.54", "jetpack": "6.0", "rocm": "6.2"."""
 
     def __init__(
         self,
@@ -191,8 +236,13 @@ class NodeInventory(google.protobuf.message.Message):
         agent_version: builtins.str = ...,
         architecture: builtins.str = ...,
         kernel: builtins.str = ...,
+        rack: builtins.str = ...,
+        rail: builtins.str = ...,
+        drivers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        rdma: builtins.str = ...,
+        uplink_mbps: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "emulated", b"emulated", "hostname", b"hostname", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "unenforced", b"unenforced"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "drivers", b"drivers", "emulated", b"emulated", "hostname", b"hostname", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "rack", b"rack", "rail", b"rail", "rdma", b"rdma", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "unenforced", b"unenforced", "uplink_mbps", b"uplink_mbps"]) -> None: ...
 
 global___NodeInventory = NodeInventory
 
@@ -210,6 +260,9 @@ class Node(google.protobuf.message.Message):
     SEEN_TIME_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
+    RACK_FIELD_NUMBER: builtins.int
+    RAIL_FIELD_NUMBER: builtins.int
+    PROMISED_MBPS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"nodes/{node}"."""
     site: builtins.str
@@ -218,6 +271,12 @@ class Node(google.protobuf.message.Message):
     """Whether it takes work."""
     generation: builtins.int
     """Its desired set's generation."""
+    rack: builtins.str
+    """The rack that counts: an operator's word before the node's own."""
+    rail: builtins.str
+    """The network rail that counts: an operator's word before the node's own."""
+    promised_mbps: builtins.int
+    """Of its uplink, promised to its leases, in Mbit/s."""
     @property
     def inventory(self) -> global___NodeInventory:
         """What it has."""
@@ -245,9 +304,12 @@ class Node(google.protobuf.message.Message):
         seen_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         generation: builtins.int = ...,
+        rack: builtins.str = ...,
+        rail: builtins.str = ...,
+        promised_mbps: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["allocated", b"allocated", "create_time", b"create_time", "inventory", b"inventory", "seen_time", b"seen_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "create_time", b"create_time", "generation", b"generation", "inventory", b"inventory", "name", b"name", "seen_time", b"seen_time", "site", b"site", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "create_time", b"create_time", "generation", b"generation", "inventory", b"inventory", "name", b"name", "promised_mbps", b"promised_mbps", "rack", b"rack", "rail", b"rail", "seen_time", b"seen_time", "site", b"site", "state", b"state"]) -> None: ...
 
 global___Node = Node
 

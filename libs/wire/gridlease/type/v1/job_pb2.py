@@ -27,13 +27,37 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from gridlease.type.v1 import resources_pb2 as gridlease_dot_type_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgridlease/type/v1/job.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!gridlease/type/v1/resources.proto\"\xa0\x07\n\x07JobSpec\x12\x32\n\x04type\x18\x01 \x01(\x0e\x32\x1a.gridlease.type.v1.JobTypeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12>\n\x0c\x64isplay_name\x18\x02 \x01(\tB(\xbaH%r#\x18(2\x1f^([a-z]([a-z0-9-]*[a-z0-9])?)?$\x12&\n\x08\x63ommands\x18\x03 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\x64\"\x08r\x06\x10\x01\x18\x80\x80\x04\x12=\n\tresources\x18\x04 \x01(\x0b\x32\".gridlease.type.v1.ResourceRequestB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x05nodes\x18\x05 \x01(\x0b\x32\x1d.gridlease.type.v1.Int64Range\x12\x1b\n\x08priority\x18\x06 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12/\n\x04tier\x18\x07 \x01(\x0e\x32\x17.gridlease.type.v1.TierB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x07purpose\x18\x08 \x01(\x0e\x32\x1a.gridlease.type.v1.PurposeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12&\n\x0fmax_duration_ms\x18\t \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\xd8\xc4\xbdu(\x00\x12\x1c\n\x0b\x62udget_nano\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12(\n\x17max_price_nano_per_hour\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x64\n\x03\x65nv\x18\x0c \x03(\x0b\x32#.gridlease.type.v1.JobSpec.EnvEntryB2\xbaH/\x9a\x01,\x10\xc8\x01\"\x1fr\x1d\x18\x80\x01\x32\x18^[A-Za-z_][A-Za-z0-9_]*$*\x06r\x04\x18\x80\x80\x02\x12\x36\n\rbundle_digest\x18\r \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^(sha256:[0-9a-f]{64})?$\x12\x38\n\x07outputs\x18\x0e \x03(\tB\'\xbaH$\x92\x01!\x10\x64\"\x1dr\x1b\x10\x01\x18\x80\x08\x32\x14^[^/\\x00]([^\\x00]*)$\x12,\n\x07runtime\x18\x0f \x01(\tB\x1b\xbaH\x18r\x16\x18P2\x12^[A-Za-z0-9._:-]*$\x12$\n\rlost_after_ms\x18\x10 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x88\xb2\xa0\x02(\x00\x12\x1f\n\x0cmax_attempts\x18\x11 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1e\n\tnotice_ms\x18\x12 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\xcf$(\x00\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa1\x01\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x39\n\x08\x65vidence\x18\x04 \x03(\x0b\x32\'.gridlease.type.v1.Reason.EvidenceEntry\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x02\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.gridlease.type.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05lease\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x39\n\nallocation\x18\x07 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12\x11\n\texit_code\x18\x08 \x01(\x05\x12\x0e\n\x06ran_ns\x18\t \x01(\x03\x12)\n\x06reason\x18\n \x01(\x0b\x32\x19.gridlease.type.v1.Reason\"\x8d\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04spec\x18\x02 \x01(\x0b\x32\x1a.gridlease.type.v1.JobSpec\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.gridlease.type.v1.JobState\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12&\n\x05tasks\x18\x05 \x03(\x0b\x32\x17.gridlease.type.v1.Task\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nplace_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\n \x01(\x03*j\n\x07JobType\x12\x18\n\x14JOB_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rJOB_TYPE_TASK\x10\x01\x12\x14\n\x10JOB_TYPE_SERVICE\x10\x02\x12\x1c\n\x18JOB_TYPE_DEV_ENVIRONMENT\x10\x03*R\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x11\n\rTIER_RESERVED\x10\x01\x12\x12\n\x0eTIER_ON_DEMAND\x10\x02\x12\r\n\tTIER_SPOT\x10\x03*b\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PURPOSE_TRAINING\x10\x01\x12\x15\n\x11PURPOSE_INFERENCE\x10\x02\x12\x11\n\rPURPOSE_BATCH\x10\x03*\xb3\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x16\n\x12JOB_STATE_STOPPING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgridlease/type/v1/job.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!gridlease/type/v1/resources.proto\"\xb7\x02\n\x08Software\x12\x30\n\x07toolkit\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x18\x10\x32\x16^(cuda|rocm|jetpack)?$\x12\x35\n\x07version\x18\x02 \x01(\tB$\xbaH!r\x1f\x18 2\x1b^([0-9]+([.][0-9]+){0,3})?$\x12/\n\x07targets\x18\x03 \x03(\tB\x1e\xbaH\x1b\x92\x01\x18\x10 \"\x14r\x12\x10\x01\x18 2\x0c^[a-z0-9_]+$\x12\x16\n\x0e\x63\x61rries_compat\x18\x04 \x01(\x08:y\xbaHv\x1at\n\x10software.version\x12\x32\x61 toolkit needs a version, and a version a toolkit\x1a,(this.toolkit == \'\') == (this.version == \'\')\"\x9b\x01\n\x0eNetworkRequest\x12%\n\x0fguaranteed_mbps\x18\x01 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xad\xe2\x04(\x00\x12@\n\rnetwork_class\x18\x02 \x01(\x0e\x32\x1f.gridlease.type.v1.NetworkClassB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12 \n\nlatency_us\x18\x03 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\x8e\xce\x1c(\x00\"\x87\x02\n\tAutoscale\x12 \n\x0cmin_replicas\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x00\x12 \n\x0cmax_replicas\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x01\x12%\n\x10target_in_flight\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x01\x12#\n\ridle_after_ms\x18\x04 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00:j\xbaHg\x1a\x65\n\x0f\x61utoscale.order\x12*max_replicas must be at least min_replicas\x1a&this.max_replicas >= this.min_replicas\"\xf6\r\n\x07JobSpec\x12\x32\n\x04type\x18\x01 \x01(\x0e\x32\x1a.gridlease.type.v1.JobTypeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12>\n\x0c\x64isplay_name\x18\x02 \x01(\tB(\xbaH%r#\x18(2\x1f^([a-z]([a-z0-9-]*[a-z0-9])?)?$\x12&\n\x08\x63ommands\x18\x03 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\x64\"\x08r\x06\x10\x01\x18\x80\x80\x04\x12=\n\tresources\x18\x04 \x01(\x0b\x32\".gridlease.type.v1.ResourceRequestB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x05nodes\x18\x05 \x01(\x0b\x32\x1d.gridlease.type.v1.Int64Range\x12\x1b\n\x08priority\x18\x06 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12/\n\x04tier\x18\x07 \x01(\x0e\x32\x17.gridlease.type.v1.TierB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x07purpose\x18\x08 \x01(\x0e\x32\x1a.gridlease.type.v1.PurposeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12&\n\x0fmax_duration_ms\x18\t \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\xd8\xc4\xbdu(\x00\x12\x1c\n\x0b\x62udget_nano\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12(\n\x17max_price_nano_per_hour\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x64\n\x03\x65nv\x18\x0c \x03(\x0b\x32#.gridlease.type.v1.JobSpec.EnvEntryB2\xbaH/\x9a\x01,\x10\xc8\x01\"\x1fr\x1d\x18\x80\x01\x32\x18^[A-Za-z_][A-Za-z0-9_]*$*\x06r\x04\x18\x80\x80\x02\x12\x36\n\rbundle_digest\x18\r \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^(sha256:[0-9a-f]{64})?$\x12\x38\n\x07outputs\x18\x0e \x03(\tB\'\xbaH$\x92\x01!\x10\x64\"\x1dr\x1b\x10\x01\x18\x80\x08\x32\x14^[^/\\x00]([^\\x00]*)$\x12,\n\x07runtime\x18\x0f \x01(\tB\x1b\xbaH\x18r\x16\x18P2\x12^[A-Za-z0-9._:-]*$\x12$\n\rlost_after_ms\x18\x10 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x88\xb2\xa0\x02(\x00\x12\x1f\n\x0cmax_attempts\x18\x11 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1e\n\tnotice_ms\x18\x12 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\xcf$(\x00\x12/\n\x04span\x18\x13 \x01(\x0e\x32\x17.gridlease.type.v1.SpanB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\x11latency_target_us\x18\x14 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\xc8\xce\xb4\r(\x00\x12-\n\x08software\x18\x15 \x01(\x0b\x32\x1b.gridlease.type.v1.Software\x12\x32\n\x07network\x18\x16 \x01(\x0b\x32!.gridlease.type.v1.NetworkRequest\x12\x12\n\nlow_carbon\x18\x17 \x01(\x08\x12$\n\rdeferrable_ms\x18\x18 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x90\xfb\xd3\t(\x00\x12\x31\n\nbatch_size\x18\x19 \x01(\x0b\x32\x1d.gridlease.type.v1.Int64Range\x12/\n\tautoscale\x18\x1a \x01(\x0b\x32\x1c.gridlease.type.v1.Autoscale\x12J\n\x0breservation\x18\x1b \x01(\tB5\xbaH2r0\x18P2,^(reservations/[a-z]([a-z0-9-]*[a-z0-9])?)?$\x12$\n\x0emin_runtime_ms\x18\x1c \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00\x12H\n\x11preemption_policy\x18\x1d \x01(\x0e\x32#.gridlease.type.v1.PreemptionPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12+\n\x14\x65xpected_duration_ms\x18\x1e \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\xd8\xc4\xbdu(\x00\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:\x8e\x02\xbaH\x8a\x02\x1av\n\tjob.nodes\x12!nodes must lie between 1 and 1024\x1a\x46!has(this.nodes) || (this.nodes.min <= 1024 && this.nodes.max <= 1024)\x1a\x8f\x01\n\rjob.autoscale\x12@only a service follows its load, and then nodes must be left out\x1a<!has(this.autoscale) || (this.type == 2 && !has(this.nodes))\"U\n\nCheckpoint\x12\x16\n\x02id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x01\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x39\n\x08\x65vidence\x18\x04 \x03(\x0b\x32\'.gridlease.type.v1.Reason.EvidenceEntry\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb9\x02\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.gridlease.type.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05lease\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x39\n\nallocation\x18\x07 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12\x11\n\texit_code\x18\x08 \x01(\x05\x12\x0e\n\x06ran_ns\x18\t \x01(\x03\x12)\n\x06reason\x18\n \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12\x31\n\ncheckpoint\x18\x0b \x01(\x0b\x32\x1d.gridlease.type.v1.Checkpoint\"\xa0\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04spec\x18\x02 \x01(\x0b\x32\x1a.gridlease.type.v1.JobSpec\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.gridlease.type.v1.JobState\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12&\n\x05tasks\x18\x05 \x03(\x0b\x32\x17.gridlease.type.v1.Task\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nplace_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\n \x01(\x03\x12\x11\n\tevictions\x18\x0b \x01(\x05*j\n\x07JobType\x12\x18\n\x14JOB_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rJOB_TYPE_TASK\x10\x01\x12\x14\n\x10JOB_TYPE_SERVICE\x10\x02\x12\x1c\n\x18JOB_TYPE_DEV_ENVIRONMENT\x10\x03*R\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x11\n\rTIER_RESERVED\x10\x01\x12\x12\n\x0eTIER_ON_DEMAND\x10\x02\x12\r\n\tTIER_SPOT\x10\x03*b\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PURPOSE_TRAINING\x10\x01\x12\x15\n\x11PURPOSE_INFERENCE\x10\x02\x12\x11\n\rPURPOSE_BATCH\x10\x03*\xb3\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x16\n\x12JOB_STATE_STOPPING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*f\n\x04Span\x12\x14\n\x10SPAN_UNSPECIFIED\x10\x00\x12\x0c\n\x08SPAN_ANY\x10\x01\x12\r\n\tSPAN_HOST\x10\x02\x12\r\n\tSPAN_RAIL\x10\x03\x12\r\n\tSPAN_RACK\x10\x04\x12\r\n\tSPAN_SITE\x10\x05*}\n\x0cNetworkClass\x12\x1d\n\x19NETWORK_CLASS_UNSPECIFIED\x10\x00\x12\x1a\n\x16NETWORK_CLASS_STANDARD\x10\x01\x12\x1a\n\x16NETWORK_CLASS_CRITICAL\x10\x02\x12\x16\n\x12NETWORK_CLASS_BULK\x10\x03*p\n\x10PreemptionPolicy\x12!\n\x1dPREEMPTION_POLICY_UNSPECIFIED\x10\x00\x12\x1d\n\x19PREEMPTION_POLICY_REQUEUE\x10\x01\x12\x1a\n\x16PREEMPTION_POLICY_FAIL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlease.type.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SOFTWARE'].fields_by_name['toolkit']._loaded_options = None
+  _globals['_SOFTWARE'].fields_by_name['toolkit']._serialized_options = b'\272H\034r\032\030\0202\026^(cuda|rocm|jetpack)?$'
+  _globals['_SOFTWARE'].fields_by_name['version']._loaded_options = None
+  _globals['_SOFTWARE'].fields_by_name['version']._serialized_options = b'\272H!r\037\030 2\033^([0-9]+([.][0-9]+){0,3})?$'
+  _globals['_SOFTWARE'].fields_by_name['targets']._loaded_options = None
+  _globals['_SOFTWARE'].fields_by_name['targets']._serialized_options = b'\272H\033\222\001\030\020 \"\024r\022\020\001\030 2\014^[a-z0-9_]+$'
+  _globals['_SOFTWARE']._loaded_options = None
+  _globals['_SOFTWARE']._serialized_options = b'\272Hv\032t\n\020software.version\0222a toolkit needs a version, and a version a toolkit\032,(this.toolkit == \'\') == (this.version == \'\')'
+  _globals['_NETWORKREQUEST'].fields_by_name['guaranteed_mbps']._loaded_options = None
+  _globals['_NETWORKREQUEST'].fields_by_name['guaranteed_mbps']._serialized_options = b'\272H\t\"\007\030\200\255\342\004(\000'
+  _globals['_NETWORKREQUEST'].fields_by_name['network_class']._loaded_options = None
+  _globals['_NETWORKREQUEST'].fields_by_name['network_class']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_NETWORKREQUEST'].fields_by_name['latency_us']._loaded_options = None
+  _globals['_NETWORKREQUEST'].fields_by_name['latency_us']._serialized_options = b'\272H\t\"\007\030\200\216\316\034(\000'
+  _globals['_AUTOSCALE'].fields_by_name['min_replicas']._loaded_options = None
+  _globals['_AUTOSCALE'].fields_by_name['min_replicas']._serialized_options = b'\272H\007\032\005\030\200\010(\000'
+  _globals['_AUTOSCALE'].fields_by_name['max_replicas']._loaded_options = None
+  _globals['_AUTOSCALE'].fields_by_name['max_replicas']._serialized_options = b'\272H\007\032\005\030\200\010(\001'
+  _globals['_AUTOSCALE'].fields_by_name['target_in_flight']._loaded_options = None
+  _globals['_AUTOSCALE'].fields_by_name['target_in_flight']._serialized_options = b'\272H\010\032\006\030\240\215\006(\001'
+  _globals['_AUTOSCALE'].fields_by_name['idle_after_ms']._loaded_options = None
+  _globals['_AUTOSCALE'].fields_by_name['idle_after_ms']._serialized_options = b'\272H\t\"\007\030\200\270\231)(\000'
+  _globals['_AUTOSCALE']._loaded_options = None
+  _globals['_AUTOSCALE']._serialized_options = b'\272Hg\032e\n\017autoscale.order\022*max_replicas must be at least min_replicas\032&this.max_replicas >= this.min_replicas'
   _globals['_JOBSPEC_ENVENTRY']._loaded_options = None
   _globals['_JOBSPEC_ENVENTRY']._serialized_options = b'8\001'
   _globals['_JOBSPEC'].fields_by_name['type']._loaded_options = None
@@ -70,26 +94,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSPEC'].fields_by_name['max_attempts']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_JOBSPEC'].fields_by_name['notice_ms']._loaded_options = None
   _globals['_JOBSPEC'].fields_by_name['notice_ms']._serialized_options = b'\272H\010\"\006\030\300\317$(\000'
+  _globals['_JOBSPEC'].fields_by_name['span']._loaded_options = None
+  _globals['_JOBSPEC'].fields_by_name['span']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_JOBSPEC'].fields_by_name['latency_target_us']._loaded_options = None
+  _globals['_JOBSPEC'].fields_by_name['latency_target_us']._serialized_options = b'\272H\n\"\010\030\200\310\316\264\r(\000'
+  _globals['_JOBSPEC'].fields_by_name['deferrable_ms']._loaded_options = None
+  _globals['_JOBSPEC'].fields_by_name['deferrable_ms']._serialized_options = b'\272H\n\"\010\030\200\220\373\323\t(\000'
+  _globals['_JOBSPEC'].fields_by_name['reservation']._loaded_options = None
+  _globals['_JOBSPEC'].fields_by_name['reservation']._serialized_options = b'\272H2r0\030P2,^(reservations/[a-z]([a-z0-9-]*[a-z0-9])?)?$'
+  _globals['_JOBSPEC'].fields_by_name['min_runtime_ms']._loaded_options = None
+  _globals['_JOBSPEC'].fields_by_name['min_runtime_ms']._serialized_options = b'\272H\t\"\007\030\200\270\231)(\000'
+  _globals['_JOBSPEC'].fields_by_name['preemption_policy']._loaded_options = None
+  _globals['_JOBSPEC'].fields_by_name['preemption_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_JOBSPEC'].fields_by_name['expected_duration_ms']._loaded_options = None
+  _globals['_JOBSPEC'].fields_by_name['expected_duration_ms']._serialized_options = b'\272H\n\"\010\030\200\330\304\275u(\000'
+  _globals['_JOBSPEC']._loaded_options = None
+  _globals['_JOBSPEC']._serialized_options = b'\272H\212\002\032v\n\tjob.nodes\022!nodes must lie between 1 and 1024\032F!has(this.nodes) || (this.nodes.min <= 1024 && this.nodes.max <= 1024)\032\217\001\n\rjob.autoscale\022@only a service follows its load, and then nodes must be left out\032<!has(this.autoscale) || (this.type == 2 && !has(this.nodes))'
+  _globals['_CHECKPOINT'].fields_by_name['id']._loaded_options = None
+  _globals['_CHECKPOINT'].fields_by_name['id']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_REASON_EVIDENCEENTRY']._loaded_options = None
   _globals['_REASON_EVIDENCEENTRY']._serialized_options = b'8\001'
-  _globals['_JOBTYPE']._serialized_start=1907
-  _globals['_JOBTYPE']._serialized_end=2013
-  _globals['_TIER']._serialized_start=2015
-  _globals['_TIER']._serialized_end=2097
-  _globals['_PURPOSE']._serialized_start=2099
-  _globals['_PURPOSE']._serialized_end=2197
-  _globals['_JOBSTATE']._serialized_start=2200
-  _globals['_JOBSTATE']._serialized_end=2379
-  _globals['_JOBSPEC']._serialized_start=148
-  _globals['_JOBSPEC']._serialized_end=1076
-  _globals['_JOBSPEC_ENVENTRY']._serialized_start=1034
-  _globals['_JOBSPEC_ENVENTRY']._serialized_end=1076
-  _globals['_REASON']._serialized_start=1079
-  _globals['_REASON']._serialized_end=1240
-  _globals['_REASON_EVIDENCEENTRY']._serialized_start=1193
-  _globals['_REASON_EVIDENCEENTRY']._serialized_end=1240
-  _globals['_TASK']._serialized_start=1243
-  _globals['_TASK']._serialized_end=1505
-  _globals['_JOB']._serialized_start=1508
-  _globals['_JOB']._serialized_end=1905
+  _globals['_JOBTYPE']._serialized_start=3656
+  _globals['_JOBTYPE']._serialized_end=3762
+  _globals['_TIER']._serialized_start=3764
+  _globals['_TIER']._serialized_end=3846
+  _globals['_PURPOSE']._serialized_start=3848
+  _globals['_PURPOSE']._serialized_end=3946
+  _globals['_JOBSTATE']._serialized_start=3949
+  _globals['_JOBSTATE']._serialized_end=4128
+  _globals['_SPAN']._serialized_start=4130
+  _globals['_SPAN']._serialized_end=4232
+  _globals['_NETWORKCLASS']._serialized_start=4234
+  _globals['_NETWORKCLASS']._serialized_end=4359
+  _globals['_PREEMPTIONPOLICY']._serialized_start=4361
+  _globals['_PREEMPTIONPOLICY']._serialized_end=4473
+  _globals['_SOFTWARE']._serialized_start=148
+  _globals['_SOFTWARE']._serialized_end=459
+  _globals['_NETWORKREQUEST']._serialized_start=462
+  _globals['_NETWORKREQUEST']._serialized_end=617
+  _globals['_AUTOSCALE']._serialized_start=620
+  _globals['_AUTOSCALE']._serialized_end=883
+  _globals['_JOBSPEC']._serialized_start=886
+  _globals['_JOBSPEC']._serialized_end=2668
+  _globals['_JOBSPEC_ENVENTRY']._serialized_start=2353
+  _globals['_JOBSPEC_ENVENTRY']._serialized_end=2395
+  _globals['_CHECKPOINT']._serialized_start=2670
+  _globals['_CHECKPOINT']._serialized_end=2755
+  _globals['_REASON']._serialized_start=2758
+  _globals['_REASON']._serialized_end=2919
+  _globals['_REASON_EVIDENCEENTRY']._serialized_start=2872
+  _globals['_REASON_EVIDENCEENTRY']._serialized_end=2919
+  _globals['_TASK']._serialized_start=2922
+  _globals['_TASK']._serialized_end=3235
+  _globals['_JOB']._serialized_start=3238
+  _globals['_JOB']._serialized_end=3654
 # @@protoc_insertion_point(module_scope)

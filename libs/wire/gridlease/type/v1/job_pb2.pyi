@@ -145,6 +145,182 @@ JOB_STATE_CANCELLED: JobState.ValueType  # 6
 """Stopped by its tenant."""
 global___JobState = JobState
 
+class _Span:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SpanEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Span.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SPAN_UNSPECIFIED: _Span.ValueType  # 0
+    """Not said; taken as any."""
+    SPAN_ANY: _Span.ValueType  # 1
+    """Anywhere, each on its own."""
+    SPAN_HOST: _Span.ValueType  # 2
+    """All on one node."""
+    SPAN_RAIL: _Span.ValueType  # 3
+    """All on one network rail."""
+    SPAN_RACK: _Span.ValueType  # 4
+    """All in one rack."""
+    SPAN_SITE: _Span.ValueType  # 5
+    """All at one site."""
+
+class Span(_Span, metaclass=_SpanEnumTypeWrapper):
+    """How near to each other the tasks of a job must be."""
+
+SPAN_UNSPECIFIED: Span.ValueType  # 0
+"""Not said; taken as any."""
+SPAN_ANY: Span.ValueType  # 1
+"""Anywhere, each on its own."""
+SPAN_HOST: Span.ValueType  # 2
+"""All on one node."""
+SPAN_RAIL: Span.ValueType  # 3
+"""All on one network rail."""
+SPAN_RACK: Span.ValueType  # 4
+"""All in one rack."""
+SPAN_SITE: Span.ValueType  # 5
+"""All at one site."""
+global___Span = Span
+
+class _NetworkClass:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _NetworkClassEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_NetworkClass.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    NETWORK_CLASS_UNSPECIFIED: _NetworkClass.ValueType  # 0
+    """Not said; taken as standard."""
+    NETWORK_CLASS_STANDARD: _NetworkClass.ValueType  # 1
+    """What is left after the guarantees, shared fairly."""
+    NETWORK_CLASS_CRITICAL: _NetworkClass.ValueType  # 2
+    """First, on the path that can carry it."""
+    NETWORK_CLASS_BULK: _NetworkClass.ValueType  # 3
+    """Last: large transfers that can wait."""
+
+class NetworkClass(_NetworkClass, metaclass=_NetworkClassEnumTypeWrapper):
+    """Whose packets go first."""
+
+NETWORK_CLASS_UNSPECIFIED: NetworkClass.ValueType  # 0
+"""Not said; taken as standard."""
+NETWORK_CLASS_STANDARD: NetworkClass.ValueType  # 1
+"""What is left after the guarantees, shared fairly."""
+NETWORK_CLASS_CRITICAL: NetworkClass.ValueType  # 2
+"""First, on the path that can carry it."""
+NETWORK_CLASS_BULK: NetworkClass.ValueType  # 3
+"""Last: large transfers that can wait."""
+global___NetworkClass = NetworkClass
+
+class _PreemptionPolicy:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PreemptionPolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PreemptionPolicy.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PREEMPTION_POLICY_UNSPECIFIED: _PreemptionPolicy.ValueType  # 0
+    """Not said; taken as requeue."""
+    PREEMPTION_POLICY_REQUEUE: _PreemptionPolicy.ValueType  # 1
+    """It waits for a new place and goes on from its newest checkpoint."""
+    PREEMPTION_POLICY_FAIL: _PreemptionPolicy.ValueType  # 2
+    """It has failed."""
+
+class PreemptionPolicy(_PreemptionPolicy, metaclass=_PreemptionPolicyEnumTypeWrapper):
+    """What becomes of a job whose place another job takes."""
+
+PREEMPTION_POLICY_UNSPECIFIED: PreemptionPolicy.ValueType  # 0
+"""Not said; taken as requeue."""
+PREEMPTION_POLICY_REQUEUE: PreemptionPolicy.ValueType  # 1
+"""It waits for a new place and goes on from its newest checkpoint."""
+PREEMPTION_POLICY_FAIL: PreemptionPolicy.ValueType  # 2
+"""It has failed."""
+global___PreemptionPolicy = PreemptionPolicy
+
+@typing.final
+class Software(google.protobuf.message.Message):
+    """What the programs of a job need of a node's driver."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOOLKIT_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    TARGETS_FIELD_NUMBER: builtins.int
+    CARRIES_COMPAT_FIELD_NUMBER: builtins.int
+    toolkit: builtins.str
+    """"cuda", "rocm", "jetpack" or empty."""
+    version: builtins.str
+    """The toolkit's version, such as "12.4"."""
+    carries_compat: builtins.bool
+    """It brings the toolkit's own forward-compatibility package."""
+    @property
+    def targets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Devices that it carries machine code for, such as "sm_80" or "gfx942"; empty = not said."""
+
+    def __init__(
+        self,
+        *,
+        toolkit: builtins.str = ...,
+        version: builtins.str = ...,
+        targets: collections.abc.Iterable[builtins.str] | None = ...,
+        carries_compat: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["carries_compat", b"carries_compat", "targets", b"targets", "toolkit", b"toolkit", "version", b"version"]) -> None: ...
+
+global___Software = Software
+
+@typing.final
+class NetworkRequest(google.protobuf.message.Message):
+    """What the traffic of each task is promised."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GUARANTEED_MBPS_FIELD_NUMBER: builtins.int
+    NETWORK_CLASS_FIELD_NUMBER: builtins.int
+    LATENCY_US_FIELD_NUMBER: builtins.int
+    guaranteed_mbps: builtins.int
+    """Never less than this, in Mbit/s; 0 = no promise."""
+    network_class: global___NetworkClass.ValueType
+    """Whose packets go first."""
+    latency_us: builtins.int
+    """The longest one-way time that will do, in microseconds; 0 = the class's own."""
+    def __init__(
+        self,
+        *,
+        guaranteed_mbps: builtins.int = ...,
+        network_class: global___NetworkClass.ValueType = ...,
+        latency_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["guaranteed_mbps", b"guaranteed_mbps", "latency_us", b"latency_us", "network_class", b"network_class"]) -> None: ...
+
+global___NetworkRequest = NetworkRequest
+
+@typing.final
+class Autoscale(google.protobuf.message.Message):
+    """How a service follows its load."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MIN_REPLICAS_FIELD_NUMBER: builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: builtins.int
+    TARGET_IN_FLIGHT_FIELD_NUMBER: builtins.int
+    IDLE_AFTER_MS_FIELD_NUMBER: builtins.int
+    min_replicas: builtins.int
+    """The fewest replicas; 0 = none while nobody asks."""
+    max_replicas: builtins.int
+    """The most replicas."""
+    target_in_flight: builtins.int
+    """Requests in flight that one replica should have."""
+    idle_after_ms: builtins.int
+    """Idle for this long, it shrinks to the fewest, in milliseconds; 0 = five minutes."""
+    def __init__(
+        self,
+        *,
+        min_replicas: builtins.int = ...,
+        max_replicas: builtins.int = ...,
+        target_in_flight: builtins.int = ...,
+        idle_after_ms: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["idle_after_ms", b"idle_after_ms", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "target_in_flight", b"target_in_flight"]) -> None: ...
+
+global___Autoscale = Autoscale
+
 @typing.final
 class JobSpec(google.protobuf.message.Message):
     """What a tenant submits."""
@@ -185,6 +361,18 @@ class JobSpec(google.protobuf.message.Message):
     LOST_AFTER_MS_FIELD_NUMBER: builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
     NOTICE_MS_FIELD_NUMBER: builtins.int
+    SPAN_FIELD_NUMBER: builtins.int
+    LATENCY_TARGET_US_FIELD_NUMBER: builtins.int
+    SOFTWARE_FIELD_NUMBER: builtins.int
+    NETWORK_FIELD_NUMBER: builtins.int
+    LOW_CARBON_FIELD_NUMBER: builtins.int
+    DEFERRABLE_MS_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    AUTOSCALE_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    MIN_RUNTIME_MS_FIELD_NUMBER: builtins.int
+    PREEMPTION_POLICY_FIELD_NUMBER: builtins.int
+    EXPECTED_DURATION_MS_FIELD_NUMBER: builtins.int
     type: global___JobType.ValueType
     """The job's kind."""
     display_name: builtins.str
@@ -211,6 +399,22 @@ class JobSpec(google.protobuf.message.Message):
     """How many times a task whose node was lost is placed again; a failed exit is never re-run."""
     notice_ms: builtins.int
     """Warning before a stop, in milliseconds; 0 = the platform's default."""
+    span: global___Span.ValueType
+    """How near to each other its tasks must be."""
+    latency_target_us: builtins.int
+    """The time in which one answer is wanted, in microseconds; 0 = none. Inference goes to the chip of least power that meets it."""
+    low_carbon: builtins.bool
+    """Grams of CO2 count as much as money."""
+    deferrable_ms: builtins.int
+    """How long it may wait for a cheap or clean hour, in milliseconds; 0 = it may not."""
+    reservation: builtins.str
+    """"reservations/{reservation}" of the project whose capacity it uses; empty = none."""
+    min_runtime_ms: builtins.int
+    """Its place is not taken before it has had it for so long, in milliseconds; 0 = the platform's default."""
+    preemption_policy: global___PreemptionPolicy.ValueType
+    """What becomes of it when another job takes its place."""
+    expected_duration_ms: builtins.int
+    """How long it is thought to run, in milliseconds; 0 = not said. A hint: it is never stopped for it."""
     @property
     def commands(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Shell commands, run one after another in the sandbox until one fails."""
@@ -221,7 +425,7 @@ class JobSpec(google.protobuf.message.Message):
 
     @property
     def nodes(self) -> gridlease.type.v1.resources_pb2.Int64Range:
-        """How many tasks; more than one is not placed yet."""
+        """How many tasks, placed all or none. With max above min the job is elastic: it runs on as many as pay."""
 
     @property
     def env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -230,6 +434,22 @@ class JobSpec(google.protobuf.message.Message):
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Paths, relative to the working folder, that are kept as artefacts."""
+
+    @property
+    def software(self) -> global___Software:
+        """What its programs need of a node's driver."""
+
+    @property
+    def network(self) -> global___NetworkRequest:
+        """What its traffic is promised."""
+
+    @property
+    def batch_size(self) -> gridlease.type.v1.resources_pb2.Int64Range:
+        """Global batch sizes at which it may train, in samples; for elastic jobs."""
+
+    @property
+    def autoscale(self) -> global___Autoscale:
+        """How a service follows its load."""
 
     def __init__(
         self,
@@ -252,11 +472,48 @@ class JobSpec(google.protobuf.message.Message):
         lost_after_ms: builtins.int = ...,
         max_attempts: builtins.int = ...,
         notice_ms: builtins.int = ...,
+        span: global___Span.ValueType = ...,
+        latency_target_us: builtins.int = ...,
+        software: global___Software | None = ...,
+        network: global___NetworkRequest | None = ...,
+        low_carbon: builtins.bool = ...,
+        deferrable_ms: builtins.int = ...,
+        batch_size: gridlease.type.v1.resources_pb2.Int64Range | None = ...,
+        autoscale: global___Autoscale | None = ...,
+        reservation: builtins.str = ...,
+        min_runtime_ms: builtins.int = ...,
+        preemption_policy: global___PreemptionPolicy.ValueType = ...,
+        expected_duration_ms: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["nodes", b"nodes", "resources", b"resources"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["budget_nano", b"budget_nano", "bundle_digest", b"bundle_digest", "commands", b"commands", "display_name", b"display_name", "env", b"env", "lost_after_ms", b"lost_after_ms", "max_attempts", b"max_attempts", "max_duration_ms", b"max_duration_ms", "max_price_nano_per_hour", b"max_price_nano_per_hour", "nodes", b"nodes", "notice_ms", b"notice_ms", "outputs", b"outputs", "priority", b"priority", "purpose", b"purpose", "resources", b"resources", "runtime", b"runtime", "tier", b"tier", "type", b"type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["autoscale", b"autoscale", "batch_size", b"batch_size", "network", b"network", "nodes", b"nodes", "resources", b"resources", "software", b"software"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["autoscale", b"autoscale", "batch_size", b"batch_size", "budget_nano", b"budget_nano", "bundle_digest", b"bundle_digest", "commands", b"commands", "deferrable_ms", b"deferrable_ms", "display_name", b"display_name", "env", b"env", "expected_duration_ms", b"expected_duration_ms", "latency_target_us", b"latency_target_us", "lost_after_ms", b"lost_after_ms", "low_carbon", b"low_carbon", "max_attempts", b"max_attempts", "max_duration_ms", b"max_duration_ms", "max_price_nano_per_hour", b"max_price_nano_per_hour", "min_runtime_ms", b"min_runtime_ms", "network", b"network", "nodes", b"nodes", "notice_ms", b"notice_ms", "outputs", b"outputs", "preemption_policy", b"preemption_policy", "priority", b"priority", "purpose", b"purpose", "reservation", b"reservation", "resources", b"resources", "runtime", b"runtime", "software", b"software", "span", b"span", "tier", b"tier", "type", b"type"]) -> None: ...
 
 global___JobSpec = JobSpec
+
+@typing.final
+class Checkpoint(google.protobuf.message.Message):
+    """A state that a task has saved, from which another attempt can go on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The task's own name for it: what the next attempt is told."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the node saw it."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "id", b"id"]) -> None: ...
+
+global___Checkpoint = Checkpoint
 
 @typing.final
 class Reason(google.protobuf.message.Message):
@@ -322,6 +579,7 @@ class Task(google.protobuf.message.Message):
     EXIT_CODE_FIELD_NUMBER: builtins.int
     RAN_NS_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"projects/{project}/jobs/{job}/tasks/{index}"."""
     index: builtins.int
@@ -346,6 +604,10 @@ class Task(google.protobuf.message.Message):
     def reason(self) -> global___Reason:
         """Why it was placed where it was, or how it ended."""
 
+    @property
+    def checkpoint(self) -> global___Checkpoint:
+        """Its newest checkpoint; the next attempt is told of it."""
+
     def __init__(
         self,
         *,
@@ -359,9 +621,10 @@ class Task(google.protobuf.message.Message):
         exit_code: builtins.int = ...,
         ran_ns: builtins.int = ...,
         reason: global___Reason | None = ...,
+        checkpoint: global___Checkpoint | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["allocation", b"allocation", "reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "exit_code", b"exit_code", "index", b"index", "lease", b"lease", "name", b"name", "node", b"node", "ran_ns", b"ran_ns", "reason", b"reason", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["allocation", b"allocation", "checkpoint", b"checkpoint", "reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "checkpoint", b"checkpoint", "exit_code", b"exit_code", "index", b"index", "lease", b"lease", "name", b"name", "node", b"node", "ran_ns", b"ran_ns", "reason", b"reason", "state", b"state"]) -> None: ...
 
 global___Task = Task
 
@@ -381,12 +644,15 @@ class Job(google.protobuf.message.Message):
     READY_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    EVICTIONS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"projects/{project}/jobs/{job}"."""
     state: global___JobState.ValueType
     """Where it stands."""
     revision: builtins.int
     """How many changes it has seen; grows with each."""
+    evictions: builtins.int
+    """How often its place was taken or it was resized."""
     @property
     def spec(self) -> global___JobSpec:
         """What was asked for."""
@@ -428,8 +694,9 @@ class Job(google.protobuf.message.Message):
         ready_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         revision: builtins.int = ...,
+        evictions: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "place_time", b"place_time", "ready_time", b"ready_time", "reason", b"reason", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "name", b"name", "place_time", b"place_time", "ready_time", b"ready_time", "reason", b"reason", "revision", b"revision", "spec", b"spec", "state", b"state", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "evictions", b"evictions", "name", b"name", "place_time", b"place_time", "ready_time", b"ready_time", "reason", b"reason", "revision", b"revision", "spec", b"spec", "state", b"state", "tasks", b"tasks"]) -> None: ...
 
 global___Job = Job

@@ -81,6 +81,10 @@ class ResourceRequest(google.protobuf.message.Message):
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
     DISK_BYTES_FIELD_NUMBER: builtins.int
     ACCELERATOR_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_ORDERED_FIELD_NUMBER: builtins.int
+    alternatives_ordered: builtins.bool
+    """The first, then the alternatives, in this order; false = all alike, the job's purpose chooses."""
     @property
     def cpu_milli(self) -> global___Int64Range:
         """Thousandths of a CPU core: 250 = a quarter of a core."""
@@ -97,6 +101,10 @@ class ResourceRequest(google.protobuf.message.Message):
     def accelerator(self) -> global___AcceleratorRequest:
         """Accelerators; absent = a job for CPUs alone."""
 
+    @property
+    def alternatives(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AcceleratorRequest]:
+        """Other accelerators that would do as well as the first."""
+
     def __init__(
         self,
         *,
@@ -104,9 +112,11 @@ class ResourceRequest(google.protobuf.message.Message):
         memory_bytes: global___Int64Range | None = ...,
         disk_bytes: global___Int64Range | None = ...,
         accelerator: global___AcceleratorRequest | None = ...,
+        alternatives: collections.abc.Iterable[global___AcceleratorRequest] | None = ...,
+        alternatives_ordered: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["accelerator", b"accelerator", "cpu_milli", b"cpu_milli", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accelerator", b"accelerator", "cpu_milli", b"cpu_milli", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accelerator", b"accelerator", "alternatives", b"alternatives", "alternatives_ordered", b"alternatives_ordered", "cpu_milli", b"cpu_milli", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes"]) -> None: ...
 
 global___ResourceRequest = ResourceRequest
 
