@@ -167,7 +167,9 @@ class PostgresNodes:
 
     async def cordon(self, node_id: str, *, cordoned: bool) -> None:
         await self._connection.execute(
-            "UPDATE node SET cordoned = $2 WHERE id = $1", node_id, cordoned
+            "UPDATE node SET cordoned = $2, draining = draining AND $2 WHERE id = $1",
+            node_id,
+            cordoned,
         )
 
     async def revoke(self, node_id: str) -> None:
