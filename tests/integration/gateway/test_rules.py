@@ -114,6 +114,8 @@ def is_map(field):
 
 
 def bad_values(field):
+    if is_map(field) and field.message_type.fields_by_name["value"].cpp_type in INTS:
+        return [{"ok": -1}, {"": 1}]
     if is_map(field):
         return [{"ok": TOO_LONG}, {"not a name": "x"}]
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:

@@ -28,7 +28,7 @@ from gridlease.type.v1 import job_pb2 as gridlease_dot_type_dot_v1_dot_job__pb2
 from gridlease.type.v1 import resources_pb2 as gridlease_dot_type_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/type/v1/capacity.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgridlease/type/v1/job.proto\x1a!gridlease/type/v1/resources.proto\"\xc8\x03\n\x05Quota\x12K\n\x07project\x18\x01 \x01(\tB:\xbaH7r5\x10\x01\x18P2/^(projects|folders)/[a-z]([a-z0-9-]*[a-z0-9])?$\x12@\n\x06parent\x18\x02 \x01(\tB0\xbaH-r+\x18P2\'^(folders/[a-z]([a-z0-9-]*[a-z0-9])?)?$\x12\x37\n\x04\x63hip\x18\x03 \x01(\tB)\xbaH&r$\x18@2 ^([A-Za-z0-9][A-Za-z0-9._+-]*)?$\x12(\n\x10guaranteed_milli\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12#\n\x0blimit_milli\x18\x05 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12\x12\n\nused_milli\x18\x06 \x01(\x03:\x93\x01\xbaH\x8f\x01\x1a\x8c\x01\n\x0bquota.order\x12\x39limit_milli must be 0 (none) or at least guaranteed_milli\x1a\x42this.limit_milli == 0 || this.limit_milli >= this.guaranteed_milli\"\x81\x01\n\x05Share\x12?\n\x06tenant\x18\x01 \x01(\tB/\xbaH,r*\x10\x01\x18P2$^tenants/[a-z]([a-z0-9-]*[a-z0-9])?$\x12\x1a\n\x06weight\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12\x1b\n\x13recent_device_hours\x18\x03 \x01(\x01\"\xd9\x04\n\x04Site\x12>\n\x04name\x18\x01 \x01(\tB0\xbaH-r+\x10\x01\x18\x46\x32%^sites/[a-z0-9]([a-z0-9-]*[a-z0-9])?$\x12\x1d\n\tpue_milli\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x88\'(\x00\x12 \n\tcap_watts\x18\x03 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12Z\n\x0erack_cap_watts\x18\x04 \x03(\x0b\x32).gridlease.type.v1.Site.RackCapWattsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x90N\"\x06r\x04\x10\x01\x18@*\x04\"\x02(\x00\x12*\n\x12price_nano_per_kwh\x18\x05 \x03(\x03\x42\x0e\xbaH\x0b\x92\x01\x08\x10\x18\"\x04\"\x02(\x00\x12)\n\x11\x63\x61rbon_mg_per_kwh\x18\x06 \x03(\x03\x42\x0e\xbaH\x0b\x92\x01\x08\x10\x18\"\x04\"\x02(\x00\x12\x12\n\nnode_count\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x33\n\x11RackCapWattsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01:\xa2\x01\xbaH\x9e\x01\x1a\x9b\x01\n\nsite.hours\x12\x32lists by the hour have 24 entries, or one, or none\x1aYsize(this.price_nano_per_kwh) in [0, 1, 24] && size(this.carbon_mg_per_kwh) in [0, 1, 24]\"\xa5\x03\n\x0bReservation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\x07project\x18\x02 \x01(\tB0\xbaH-r+\x10\x01\x18P2%^projects/[a-z]([a-z0-9-]*[a-z0-9])?$\x12\x36\n\x04\x63hip\x18\x03 \x01(\tB(\xbaH%r#\x10\x01\x18@2\x1d^[A-Za-z0-9][A-Za-z0-9._+-]*$\x12\x15\n\x04site\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x46\x12&\n\x0equantity_milli\x18\x05 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d \x00\x12\x36\n\nbegin_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x02\n\nChipOption\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12\x11\n\tplaceable\x18\x02 \x01(\x08\x12)\n\x06reason\x18\x03 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12\x1a\n\x12rate_nano_per_hour\x18\x04 \x01(\x03\x12\x13\n\x0b\x61mount_nano\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x07 \x01(\x03\x12!\n\x19relative_throughput_milli\x18\x08 \x01(\x03\x12\x37\n\x13\x65\x61rliest_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tasked_for\x18\n \x01(\x08\"\x9c\x01\n\tPlacement\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x39\n\nallocation\x18\x04 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12)\n\x06reason\x18\x05 \x01(\x0b\x32\x19.gridlease.type.v1.Reasonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/type/v1/capacity.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgridlease/type/v1/job.proto\x1a!gridlease/type/v1/resources.proto\"\xd1\x03\n\x05Quota\x12K\n\x07project\x18\x01 \x01(\tB:\xbaH7r5\x10\x01\x18P2/^(projects|folders)/[a-z]([a-z0-9-]*[a-z0-9])?$\x12@\n\x06parent\x18\x02 \x01(\tB0\xbaH-r+\x18P2\'^(folders/[a-z]([a-z0-9-]*[a-z0-9])?)?$\x12\x37\n\x04\x63hip\x18\x03 \x01(\tB)\xbaH&r$\x18@2 ^([A-Za-z0-9][A-Za-z0-9._+-]*)?$\x12(\n\x10guaranteed_milli\x18\x04 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12#\n\x0blimit_milli\x18\x05 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12\x1b\n\nused_milli\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00:\x93\x01\xbaH\x8f\x01\x1a\x8c\x01\n\x0bquota.order\x12\x39limit_milli must be 0 (none) or at least guaranteed_milli\x1a\x42this.limit_milli == 0 || this.limit_milli >= this.guaranteed_milli\"\x93\x01\n\x05Share\x12?\n\x06tenant\x18\x01 \x01(\tB/\xbaH,r*\x10\x01\x18P2$^tenants/[a-z]([a-z0-9-]*[a-z0-9])?$\x12\x1a\n\x06weight\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12-\n\x13recent_device_hours\x18\x03 \x01(\x01\x42\x10\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\"\xe2\x04\n\x04Site\x12>\n\x04name\x18\x01 \x01(\tB0\xbaH-r+\x10\x01\x18\x46\x32%^sites/[a-z0-9]([a-z0-9-]*[a-z0-9])?$\x12\x1d\n\tpue_milli\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x88\'(\x00\x12 \n\tcap_watts\x18\x03 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12Z\n\x0erack_cap_watts\x18\x04 \x03(\x0b\x32).gridlease.type.v1.Site.RackCapWattsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x90N\"\x06r\x04\x10\x01\x18@*\x04\"\x02(\x00\x12*\n\x12price_nano_per_kwh\x18\x05 \x03(\x03\x42\x0e\xbaH\x0b\x92\x01\x08\x10\x18\"\x04\"\x02(\x00\x12)\n\x11\x63\x61rbon_mg_per_kwh\x18\x06 \x03(\x03\x42\x0e\xbaH\x0b\x92\x01\x08\x10\x18\"\x04\"\x02(\x00\x12\x1b\n\nnode_count\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x33\n\x11RackCapWattsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01:\xa2\x01\xbaH\x9e\x01\x1a\x9b\x01\n\nsite.hours\x12\x32lists by the hour have 24 entries, or one, or none\x1aYsize(this.price_nano_per_kwh) in [0, 1, 24] && size(this.carbon_mg_per_kwh) in [0, 1, 24]\"\xae\x03\n\x0bReservation\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x41\n\x07project\x18\x02 \x01(\tB0\xbaH-r+\x10\x01\x18P2%^projects/[a-z]([a-z0-9-]*[a-z0-9])?$\x12\x36\n\x04\x63hip\x18\x03 \x01(\tB(\xbaH%r#\x10\x01\x18@2\x1d^[A-Za-z0-9][A-Za-z0-9._+-]*$\x12\x15\n\x04site\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x46\x12&\n\x0equantity_milli\x18\x05 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d \x00\x12\x36\n\nbegin_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x02\n\nChipOption\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12\x11\n\tplaceable\x18\x02 \x01(\x08\x12)\n\x06reason\x18\x03 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12\x1a\n\x12rate_nano_per_hour\x18\x04 \x01(\x03\x12\x13\n\x0b\x61mount_nano\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x07 \x01(\x03\x12!\n\x19relative_throughput_milli\x18\x08 \x01(\x03\x12\x37\n\x13\x65\x61rliest_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tasked_for\x18\n \x01(\x08\"\x9c\x01\n\tPlacement\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x39\n\nallocation\x18\x04 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12)\n\x06reason\x18\x05 \x01(\x0b\x32\x19.gridlease.type.v1.Reasonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTA'].fields_by_name['guaranteed_milli']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\000'
   _globals['_QUOTA'].fields_by_name['limit_milli']._loaded_options = None
   _globals['_QUOTA'].fields_by_name['limit_milli']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\000'
+  _globals['_QUOTA'].fields_by_name['used_milli']._loaded_options = None
+  _globals['_QUOTA'].fields_by_name['used_milli']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_QUOTA']._loaded_options = None
   _globals['_QUOTA']._serialized_options = b'\272H\217\001\032\214\001\n\013quota.order\0229limit_milli must be 0 (none) or at least guaranteed_milli\032Bthis.limit_milli == 0 || this.limit_milli >= this.guaranteed_milli'
   _globals['_SHARE'].fields_by_name['tenant']._loaded_options = None
   _globals['_SHARE'].fields_by_name['tenant']._serialized_options = b'\272H,r*\020\001\030P2$^tenants/[a-z]([a-z0-9-]*[a-z0-9])?$'
   _globals['_SHARE'].fields_by_name['weight']._loaded_options = None
   _globals['_SHARE'].fields_by_name['weight']._serialized_options = b'\272H\007\032\005\030\350\007(\001'
+  _globals['_SHARE'].fields_by_name['recent_device_hours']._loaded_options = None
+  _globals['_SHARE'].fields_by_name['recent_device_hours']._serialized_options = b'\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
   _globals['_SITE_RACKCAPWATTSENTRY']._loaded_options = None
   _globals['_SITE_RACKCAPWATTSENTRY']._serialized_options = b'8\001'
   _globals['_SITE'].fields_by_name['name']._loaded_options = None
@@ -65,8 +69,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SITE'].fields_by_name['price_nano_per_kwh']._serialized_options = b'\272H\013\222\001\010\020\030\"\004\"\002(\000'
   _globals['_SITE'].fields_by_name['carbon_mg_per_kwh']._loaded_options = None
   _globals['_SITE'].fields_by_name['carbon_mg_per_kwh']._serialized_options = b'\272H\013\222\001\010\020\030\"\004\"\002(\000'
+  _globals['_SITE'].fields_by_name['node_count']._loaded_options = None
+  _globals['_SITE'].fields_by_name['node_count']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_SITE']._loaded_options = None
   _globals['_SITE']._serialized_options = b'\272H\236\001\032\233\001\n\nsite.hours\0222lists by the hour have 24 entries, or one, or none\032Ysize(this.price_nano_per_kwh) in [0, 1, 24] && size(this.carbon_mg_per_kwh) in [0, 1, 24]'
+  _globals['_RESERVATION'].fields_by_name['name']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['name']._serialized_options = b'\272H\004r\002\030P'
   _globals['_RESERVATION'].fields_by_name['project']._loaded_options = None
   _globals['_RESERVATION'].fields_by_name['project']._serialized_options = b'\272H-r+\020\001\030P2%^projects/[a-z]([a-z0-9-]*[a-z0-9])?$'
   _globals['_RESERVATION'].fields_by_name['chip']._loaded_options = None
@@ -80,17 +88,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESERVATION'].fields_by_name['end_time']._loaded_options = None
   _globals['_RESERVATION'].fields_by_name['end_time']._serialized_options = b'\272H\003\310\001\001'
   _globals['_QUOTA']._serialized_start=182
-  _globals['_QUOTA']._serialized_end=638
-  _globals['_SHARE']._serialized_start=641
-  _globals['_SHARE']._serialized_end=770
-  _globals['_SITE']._serialized_start=773
-  _globals['_SITE']._serialized_end=1374
-  _globals['_SITE_RACKCAPWATTSENTRY']._serialized_start=1158
-  _globals['_SITE_RACKCAPWATTSENTRY']._serialized_end=1209
-  _globals['_RESERVATION']._serialized_start=1377
-  _globals['_RESERVATION']._serialized_end=1798
-  _globals['_CHIPOPTION']._serialized_start=1801
-  _globals['_CHIPOPTION']._serialized_end=2088
-  _globals['_PLACEMENT']._serialized_start=2091
-  _globals['_PLACEMENT']._serialized_end=2247
+  _globals['_QUOTA']._serialized_end=647
+  _globals['_SHARE']._serialized_start=650
+  _globals['_SHARE']._serialized_end=797
+  _globals['_SITE']._serialized_start=800
+  _globals['_SITE']._serialized_end=1410
+  _globals['_SITE_RACKCAPWATTSENTRY']._serialized_start=1194
+  _globals['_SITE_RACKCAPWATTSENTRY']._serialized_end=1245
+  _globals['_RESERVATION']._serialized_start=1413
+  _globals['_RESERVATION']._serialized_end=1843
+  _globals['_CHIPOPTION']._serialized_start=1846
+  _globals['_CHIPOPTION']._serialized_end=2133
+  _globals['_PLACEMENT']._serialized_start=2136
+  _globals['_PLACEMENT']._serialized_end=2292
 # @@protoc_insertion_point(module_scope)
