@@ -5,6 +5,10 @@ import sys
 
 # Name -> (module with ``main(arguments) -> int``, what it measures).
 BENCHES = {
+    "elastic": (
+        "tests.bench.elastic",
+        "completion of elastic training jobs beside FIFO and a Sia-like optimiser; adapter",
+    ),
     "mesh": (
         "tests.bench.mesh",
         "calls and streams over the mesh, gRPC, plain NATS and HTTP+JSON, in one run",
