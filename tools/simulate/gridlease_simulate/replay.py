@@ -1,0 +1,382 @@
+"""A trace replayed: arrivals, decisions and ends on a virtual clock, in whole milliseconds.
+
+Between two instants nothing happens. At each: leases end, jobs arrive, then the policy decides
+once about all that waits. No chance, no wall clock: the same input gives the same run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from gridlease_kernel.money import amount_nano, rate_nano_per_hour
+from gridlease_scheduler.domain.job import Allocation, Reason, Tier
+from gridlease_scheduler.domain.node import Node, has_room, with_held
+from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
+
+from gridlease_simulate.cluster import Cluster
+from gridlease_simulate.outcome import JobRecord, Moment, Outcome
+from gridlease_simulate.policies import Member, Policy
+from gridlease_simulate.power import Meter
+from gridlease_simulate.spot import SpotPrices
+from gridlease_simulate.workload import Arrival, Scaling, Trace
+
+WHOLE: Final = 1_000_000_000  # all of a job's work, in parts
+_NEVER: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a run is played. Spans in milliseconds; 0 = none.
+
+    ``checkpoint_ms``: work kept at an eviction is what was done up to the last multiple of it.
+    ``restart_ms``: what each start after the first loses. ``until_ms``: the run stops there.
+    """
+
+    checkpoint_ms: int = 900_000
+    restart_ms: int = 30_000
+    notice_ms: int = 30_000
+    until_ms: int = 0
+    reference: str = ""
+    spot: SpotPrices | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    now_ms: int
+    ended: int
+    total: int
+
+
+@dataclass(slots=True)
+class _Job:
+    """A job while the run lasts."""
+
+    arrival: Arrival
+    number: int
+    attempt: int = 1
+    left: int = WHOLE
+    since_ms: int = 0  # it waits, or runs, since then
+    started_ms: int = _NEVER
+    ended_ms: int = _NEVER
+    waited_ms: int = 0
+    span_ms: int = 0  # what all of it takes where it runs
+    lost_ms: int = 0  # of the present attempt, before work begins
+    held: tuple[Member, ...] = ()
+    evictions: int = 0
+    closing: bool = False
+    cost_nano: int = 0
+    device_milli_ms: int = 0
+    reason: Reason = field(default_factory=Reason)
+    rejected: bool = False
+
+
+class Replay:
+    """One run of one trace on one cluster under one policy."""
+
+    def __init__(self, cluster: Cluster, trace: Trace, policy: Policy, rules: Rules) -> None:
+        self._cluster, self._policy, self._rules = cluster, policy, rules
+        self._nodes: dict[str, Node] = {node.node_id: node for node in cluster.nodes()}
+        self._empty = tuple(self._nodes.values())
+        groups = ((node, group) for group in cluster.groups for node in range(group.count))
+        names = (node.node_id for node in self._empty)
+        self._group = {name: group for name, (_, group) in zip(names, groups, strict=True)}
+        self._scaling = Scaling(cluster.catalogue, rules.reference)
+        self._offers = cluster.offers()
+        self._meter = Meter(cluster)
+        self._jobs = [_Job(arrival, at) for at, arrival in enumerate(trace.arrivals)]
+        self._by_name = {job.arrival.name: job for job in self._jobs}
+        assert len(self._by_name) == len(self._jobs), "names of a trace are unique"
+        self._trace = trace
+        self._waiting: dict[str, Pending] = {}
+        self._running: dict[str, _Job] = {}
+        self._ends: list[tuple[int, int, int]] = []  # (instant, number, attempt)
+        self._never: dict[tuple[object, int], Reason] = {}
+        self._busy_milli: dict[str, int] = defaultdict(int)
+        self._busy_milli_ms: dict[str, int] = defaultdict(int)
+        self._moments: list[Moment] = []
+        self._now_ms = 0
+        self._ended = 0
+        self._plans = 0
+
+    def run(self, progress: Callable[[Progress], None] | None = None) -> Outcome:
+        """Play it to the end (or to ``until_ms``), and say what came of every job."""
+        next_job = 0
+        while self._ends or next_job < len(self._jobs):
+            now_ms = self._next_instant(next_job)
+            if self._rules.until_ms and now_ms > self._rules.until_ms:
+                self._advance(self._rules.until_ms)
+                break
+            self._advance(now_ms)
+            changed = self._finish()
+            while next_job < len(self._jobs) and self._at(next_job) == now_ms:
+                changed |= self._arrive(self._jobs[next_job])
+                next_job += 1
+            if changed and self._waiting:
+                self._decide()
+            self._moments.append(self._moment())
+            if progress is not None and len(self._moments) % 64 == 0:
+                progress(Progress(now_ms, self._ended, len(self._jobs)))
+        return self._outcome(next_job)
+
+    def _at(self, index: int) -> int:
+        return self._jobs[index].arrival.submit_ms
+
+    def _next_instant(self, next_job: int) -> int:
+        ends = [self._ends[0][0]] if self._ends else []
+        arrives = [self._at(next_job)] if next_job < len(self._jobs) else []
+        return min(ends + arrives)
+
+    def _advance(self, now_ms: int) -> None:
+        span_ms = now_ms - self._now_ms
+        assert span_ms >= 0, (self._now_ms, now_ms)
+        self._meter.advance(now_ms)
+        for chip, milli in self._busy_milli.items():
+            self._busy_milli_ms[chip] += milli * span_ms
+        self._now_ms = now_ms
+
+    def _finish(self) -> bool:
+        """End the leases that are due; did any?"""
+        ended = False
+        while self._ends and self._ends[0][0] <= self._now_ms:
+            _, number, attempt = heapq.heappop(self._ends)
+            job = self._jobs[number]
+            if job.attempt != attempt or not job.held:
+                continue  # it was evicted before
+            ended = True
+            evicted = job.closing
+            self._release(job)
+            if evicted:
+                self._requeue(job)
+            else:
+                job.left, job.ended_ms = 0, self._now_ms
+                self._ended += 1
+        return ended
+
+    def _arrive(self, job: _Job) -> bool:
+        """Admit it, unless not even the empty cluster could run it; is there more to decide?"""
+        needs, tasks = job.arrival.needs, job.arrival.tasks
+        job.since_ms = self._now_ms
+        pending = self._pending(job)
+        key = (needs, tasks)
+        if key not in self._never:
+            alone = replace(pending, priority=100)
+            verdict = self._policy(self._snapshot(self._empty, (alone,), ()))
+            self._never[key] = verdict.reasons.get(alone.job, Reason())
+        job.reason = self._never[key]
+        if job.reason.code:
+            job.rejected = True
+            self._ended += 1
+            return False
+        self._waiting[pending.job] = pending
+        return True
+
+    def _decide(self) -> None:
+        """Ask the policy, and do as it says."""
+        self._plans += 1
+        running = tuple(self._leases())
+        waiting = tuple(self._waiting.values())
+        verdict = self._policy(self._snapshot(tuple(self._nodes.values()), waiting, running))
+        for name, reason in verdict.reasons.items():
+            self._by_name[name].reason = reason
+        for name in verdict.evicted:
+            self._evict(self._running[name])
+        for name, members in verdict.placed.items():
+            self._start(self._by_name[name], members)
+
+    def _snapshot(
+        self, nodes: tuple[Node, ...], pending: tuple[Pending, ...], running: tuple[Running, ...]
+    ) -> Snapshot:
+        return Snapshot(
+            nodes=nodes,
+            pending=pending,
+            catalogue=self._cluster.catalogue,
+            running=running,
+            sites=self._cluster.sites,
+            offers=self._offers,
+            now_ms=self._now_ms,
+        )
+
+    def _pending(self, job: _Job) -> Pending:
+        arrival = job.arrival
+        return Pending(
+            job=arrival.name,
+            tenant=arrival.tenant,
+            project=arrival.project,
+            attempt=job.attempt,
+            priority=arrival.priority,
+            number=job.number,
+            notice_ms=self._rules.notice_ms,
+            lost_after_ms=600_000,
+            needs=arrival.needs,
+            tasks=arrival.tasks,
+            tasks_max=arrival.tasks,
+            submitted_ms=arrival.submit_ms,
+        )
+
+    def _leases(self) -> Iterable[Running]:
+        for job in self._running.values():
+            arrival = job.arrival
+            worked_ms = self._now_ms - job.since_ms
+            for index, (node_id, held) in enumerate(job.held):
+                yield Running(
+                    lease_id=f"{arrival.name}/{job.attempt}/{index}",
+                    job=arrival.name,
+                    index=index,
+                    tenant=arrival.tenant,
+                    project=arrival.project,
+                    node_id=node_id,
+                    priority=arrival.priority,
+                    tier=arrival.needs.tier,
+                    allocation=held,
+                    started_ms=job.since_ms,
+                    worked_ms=worked_ms,
+                    saved_ms=self._saved_ms(worked_ms),
+                    notice_ms=self._rules.notice_ms,
+                    evictions=job.evictions,
+                    tasks_min=arrival.tasks,
+                    closing=job.closing,
+                )
+
+    def _saved_ms(self, worked_ms: int) -> int:
+        every_ms = self._rules.checkpoint_ms
+        return worked_ms - worked_ms % every_ms if every_ms else 0
+
+    def _start(self, job: _Job, members: tuple[Member, ...]) -> None:
+        """Its leases begin now; its end is known from here on."""
+        arrival = job.arrival
+        assert len(members) == arrival.tasks, (arrival.name, len(members))
+        for node_id, held in members:
+            self._hold(node_id, held)
+        del self._waiting[arrival.name]
+        self._running[arrival.name] = job
+        job.held, job.reason = members, Reason()
+        job.waited_ms += self._now_ms - job.since_ms
+        job.since_ms = self._now_ms
+        job.lost_ms = self._rules.restart_ms if job.started_ms != _NEVER else 0
+        if job.started_ms == _NEVER:
+            job.started_ms = self._now_ms
+        nodes = len({node_id for node_id, _ in members})
+        chips = {held.chip for _, held in members}
+        job.span_ms = max(self._scaling.duration_ms(arrival, chip, nodes) for chip in chips)
+        work_ms = -(-job.span_ms * job.left // WHOLE)
+        end_ms = self._now_ms + job.lost_ms + max(1, work_ms)
+        heapq.heappush(self._ends, (end_ms, job.number, job.attempt))
+
+    def _hold(self, node_id: str, held: Allocation) -> None:
+        node = self._nodes[node_id]
+        assert has_room(node, held), (node_id, held)
+        self._nodes[node_id] = with_held(node, held)
+        self._count(node, held, 1)
+
+    def _count(self, node: Node, held: Allocation, sign: int) -> None:
+        cpu_chip = node.cpu_chip
+        self._busy_milli[cpu_chip] += sign * held.cpu_milli
+        if held.device_ids:
+            self._busy_milli[held.chip] += (
+                sign * 1_000 * len(held.device_ids) // self._cluster.slices
+            )
+        self._meter.hold(node.site, cpu_chip, held, sign)
+
+    def _evict(self, job: _Job) -> None:
+        """It is told to end: its devices come free when its notice is over."""
+        if job.closing:
+            return
+        job.closing = True
+        job.evictions += 1
+        end_ms = self._now_ms + self._rules.notice_ms
+        heapq.heappush(self._ends, (end_ms, job.number, job.attempt))
+
+    def _requeue(self, job: _Job) -> None:
+        """What its checkpoints keep is not done again."""
+        worked_ms = max(0, self._now_ms - job.since_ms - job.lost_ms)
+        done = self._saved_ms(worked_ms) * WHOLE // job.span_ms
+        job.left = max(1, job.left - done)
+        job.attempt += 1
+        job.closing, job.since_ms = False, self._now_ms
+        self._waiting[job.arrival.name] = self._pending(job)
+
+    def _release(self, job: _Job) -> None:
+        """Close its leases: charge them, and give back what they held."""
+        self._charge(job)
+        for node_id, held in job.held:
+            node = self._nodes[node_id]
+            self._nodes[node_id] = replace(
+                node,
+                used_cpu_milli=node.used_cpu_milli - held.cpu_milli,
+                used_memory_bytes=node.used_memory_bytes - held.memory_bytes,
+                used_disk_bytes=node.used_disk_bytes - held.disk_bytes,
+                held=node.held.difference(held.device_ids),
+            )
+            self._count(node, held, -1)
+        del self._running[job.arrival.name]
+        job.held = ()
+
+    def _charge(self, job: _Job) -> None:
+        """What its leases cost from their start until now."""
+        span_ms = self._now_ms - job.since_ms
+        tier = job.arrival.needs.tier
+        slices = self._cluster.slices
+        for node_id, held in job.held:
+            milli = held.cpu_milli
+            if held.device_ids:
+                milli = 1_000 * len(held.device_ids) // slices
+                job.device_milli_ms += milli * span_ms
+            cost_nano = None
+            if tier is Tier.SPOT and self._rules.spot is not None:
+                spot = self._rules.spot
+                cost_nano = spot.cost_nano(held.chip, milli, job.since_ms, self._now_ms)
+            if cost_nano is None:
+                group = self._group[node_id]
+                price = self._cluster.group_price_nano(group, held.chip, tier)
+                cost_nano = amount_nano(rate_nano_per_hour(price, milli), span_ms * 1_000_000)
+            job.cost_nano += cost_nano
+
+    def _moment(self) -> Moment:
+        return Moment(self._now_ms, tuple(self._busy_milli.items()), len(self._waiting))
+
+    def _outcome(self, arrived: int) -> Outcome:
+        for job in self._running.values():
+            self._charge(job)
+        for name in self._waiting:
+            job = self._by_name[name]
+            job.waited_ms += self._now_ms - job.since_ms
+        return Outcome(
+            cluster=self._cluster,
+            trace=self._trace,
+            jobs=tuple(self._record(job) for job in self._jobs[:arrived]),
+            unsent=len(self._jobs) - arrived,
+            span_ms=self._now_ms,
+            busy_milli_ms=dict(self._busy_milli_ms),
+            energy=self._meter.used(),
+            moments=tuple(self._moments),
+            plans=self._plans,
+        )
+
+    def _record(self, job: _Job) -> JobRecord:
+        arrival = job.arrival
+        state = "waiting"
+        if job.rejected:
+            state = "rejected"
+        elif job.ended_ms != _NEVER:
+            state = "finished"
+        elif job.held:
+            state = "running"
+        return JobRecord(
+            name=arrival.name,
+            state=state,
+            tier=arrival.needs.tier,
+            submit_ms=arrival.submit_ms,
+            started_ms=job.started_ms,
+            ended_ms=job.ended_ms,
+            waited_ms=job.waited_ms,
+            evictions=job.evictions,
+            cost_nano=job.cost_nano,
+            device_milli_ms=job.device_milli_ms,
+            reason=job.reason,
+        )
