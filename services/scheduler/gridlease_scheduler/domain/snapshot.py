@@ -37,6 +37,7 @@ class Pending:
     submitted_ms: int = 0
     longest_ms: int = 0  # its max_duration; 0 = unknown, never backfilled past a shadow start
     reservation: str = ""
+    queued_ms: int = 0  # when it last came back to the queue, as after an eviction; 0 = never did
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Running:
     tasks_min: int = 1
     closing: bool = False
     reservation: str = ""
+    number: int = 0  # its job's place in the order of submission; 0 = unknown, counts as old
 
 
 @dataclass(frozen=True, slots=True)
