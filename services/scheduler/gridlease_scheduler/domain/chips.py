@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -188,4 +189,4 @@ def roofline(tflops: int, memory_gbytes_per_s: int) -> int:
     100
     """
     ratio = tflops * memory_gbytes_per_s / (312 * 2_039)
-    return max(1, round(100 * ratio**0.5))
+    return max(1, round(100 * math.sqrt(ratio)))
