@@ -54,6 +54,11 @@ def show_rows(
     if options.format != "table":
         emit(options, values)
         return
+    show_cells(heads, rows)
+
+
+def show_cells(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people."""
     cells = [[clean(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         table = Table(box=None, header_style="bold", pad_edge=False)
