@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gridlease_kernel.faults import Conflict, Unreachable
 from gridlease_kernel.ids import Ids
@@ -120,7 +120,7 @@ class Cycle:
             job = order.placed.task.job
             match answer:
                 case Authorized(rate):
-                    leases.append(NewLease(order.lease_id, _priced(order.placed, rate), rate))
+                    leases.append(NewLease(order.lease_id, order.placed, rate))
                     self._pauses.last_ms.pop(job, None)
                     continue
                 case Refused(code, hint):
@@ -212,12 +212,6 @@ def _unwritten(lease_id: str, placed: Placed) -> Lease:
         state=State.CLOSING,
         cause=Cause.DRAINED,
     )
-
-
-def _priced(placed: Placed, rate_nano_per_hour: int) -> Placed:
-    """The placement with its price among the figures."""
-    evidence = placed.reason.evidence | {"rate_nano_per_hour": str(rate_nano_per_hour)}
-    return replace(placed, reason=replace(placed.reason, evidence=evidence))
 
 
 def _placed(new: NewLease) -> Event:

@@ -30,7 +30,7 @@ def why(nodes, need):
 @pytest.mark.parametrize(
     ("purpose", "chip"),
     [
-        (Purpose.TRAINING, "H100-80GB"),
+        (Purpose.TRAINING, "RTX-3090-24GB"),  # the most work for the price, of GPUs
         (Purpose.INFERENCE, "L4-24GB"),
         (Purpose.BATCH, "RTX-3090-24GB"),
     ],
@@ -43,7 +43,8 @@ def test_each_purpose_has_its_chip(purpose, chip):
 
 
 def test_the_tightest_node_is_taken():
-    nodes = [node("wide", *["A100-80GB"] * 8), node("tight", "A100-80GB")]
+    wide = node("wide", *["A100-80GB"] * 8, cpu_milli=256_000)
+    nodes = [wide, node("tight", "A100-80GB", cpu_milli=32_000)]
     assert where(nodes, needs("A100")).node_id == "tight"
 
 

@@ -6,11 +6,12 @@ one node lacks the chip and another only has it busy, the task waits because the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from .chips import Catalogue
-from .feasible import Fit, Obstacle
-from .job import Needs, Reason
+from .feasible import Obstacle, fits, may_be_emulated
+from .job import Allocation, Needs, Reason, Span
 from .node import Node
 from .score import words
 
@@ -28,53 +29,132 @@ def code_of(obstacle: Obstacle) -> str:
     return _CODES.get(obstacle, obstacle.name)
 
 
-def ruled_out(obstacles: Mapping[str, Obstacle]) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How nodes stand to a request. ``sights``: a node, how many are like it, what rules it out
+    (None: it would hold a member)."""
+
+    sights: tuple[tuple[Node, int, Obstacle | None], ...]
+
+    @property
+    def nodes(self) -> int:
+        """How many were looked at."""
+        return sum(count for _, count, _ in self.sights)
+
+    @property
+    def holds(self) -> bool:
+        """Would some node hold a member?"""
+        return any(obstacle is None for _, _, obstacle in self.sights)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a placement was chosen from. ``cpu_milli_left``: on its first node, afterwards."""
+
+    catalogue: Catalogue
+    nodes: int
+    emulated: bool
+    cpu_milli_left: int
+
+
+def look(
+    needs: Needs,
+    samples: Sequence[tuple[Node, int]],
+    catalogue: Catalogue,
+    real: Collection[str],
+) -> Look:
+    """Hold a request against nodes, each standing for so many that are like it.
+
+    Args:
+        real: Chips that real nodes have.
+    """
+    emulated_ok = may_be_emulated(needs, real, catalogue)
+    sights: list[tuple[Node, int, Obstacle | None]] = []
+    for node, count in samples:
+        answer = fits(needs, node, catalogue, emulated_ok=emulated_ok)
+        sights.append((node, count, answer if isinstance(answer, Obstacle) else None))
+    return Look(tuple(sights))
+
+
+def ruled_out(found: Look) -> dict[str, int]:
     """How many nodes each code rules out."""
     counts: dict[str, int] = {}
-    for obstacle in obstacles.values():
-        counts[code_of(obstacle)] = counts.get(code_of(obstacle), 0) + 1
+    for _, count, obstacle in found.sights:
+        if obstacle is not None:
+            code = code_of(obstacle)
+            counts[code] = counts.get(code, 0) + count
     return counts
 
 
-def waiting(needs: Needs, nodes: tuple[Node, ...], obstacles: Mapping[str, Obstacle]) -> Reason:
+def waiting(needs: Needs, found: Look) -> Reason:
     """The dominant reason for which a task that fits nowhere waits."""
-    if not nodes:
+    obstacles = [obstacle for _, _, obstacle in found.sights if obstacle is not None]
+    if not obstacles:
         return Reason(
             "NO_NODES",
             "No node has joined yet.",
             "Add a node: `gridlease nodes add` prints the line to run on it.",
             {"nodes": "0"},
         )
-    nearest = max(obstacles.values(), key=lambda x: x.value)
-    near = tuple(node for node in nodes if obstacles[node.node_id] is nearest)
+    nearest = max(obstacles, key=lambda x: x.value)
+    near = tuple(node for node, _, obstacle in found.sights if obstacle is nearest)
     message, hint = _words(nearest, needs, near)
-    evidence = {"nodes": str(len(nodes)), "nodes_nearest": str(len(near))}
+    count = sum(count for _, count, obstacle in found.sights if obstacle is nearest)
+    evidence = {"nodes": str(found.nodes), "nodes_nearest": str(count)}
     evidence |= _figures(nearest, needs, near)
     return Reason(code_of(nearest), message, hint, evidence)
 
 
-def placed(needs: Needs, fit: Fit, catalogue: Catalogue, nodes: int, ways: int) -> Reason:
-    """Why the task went where it went."""
-    node, allocation = fit.node, fit.allocation
-    chip = catalogue.find(allocation.chip)
+_NEAR = {
+    Span.ANY: "",
+    Span.HOST: " on any one node",
+    Span.RAIL: " on any one rail",
+    Span.RACK: " in any one rack",
+    Span.SITE: " at any one site",
+}
+
+
+def too_few(needs: Needs, tasks: int, room: int) -> Reason:
+    """Why a gang waits where single members of it would fit."""
+    wider = "" if needs.span is Span.ANY else ", or let it span more than one " + needs.span.lower()
+    return Reason(
+        "GANG_DOES_NOT_FIT",
+        f"There is room for {room} of its {tasks} tasks{_NEAR[needs.span]} now; "
+        "they start together or not at all.",
+        f"It is placed when other jobs end; or ask for fewer tasks{wider}.",
+        {"tasks": str(tasks), "room": str(room), "span": needs.span.value},
+    )
+
+
+def placed(needs: Needs, held: Sequence[tuple[str, Allocation]], choice: Choice) -> Reason:
+    """Why a job went where it went. ``held``: its members' nodes and allocations."""
+    node_id, allocation = held[0]
     what = f"{len(allocation.device_ids)} x {allocation.chip}"
     if not allocation.device_ids:
         what = f"{allocation.cpu_milli / 1_000:g} cores of {allocation.chip}"
+    where = node_id
+    if len(held) > 1:
+        names = sorted({node for node, _ in held})
+        what = f"{len(held)} tasks with {what} each"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        where = ", ".join(names[:3]) + more
     message = (
-        f"{what} on {node.node_id}: {words(needs.purpose)} for {needs.purpose.lower()} among "
-        f"{ways} way(s) on {nodes} node(s), then the tightest fit"
+        f"{what} on {where}: {words(needs.purpose)} for {needs.purpose.lower()} among "
+        f"{choice.nodes} node(s), then the place that strands the least"
     )
-    if node.emulated:
+    if choice.emulated:
         message += f"; {EMULATED}"
     evidence = {
-        "node": node.node_id,
+        "node": node_id,
         "chip": allocation.chip,
         "purpose": needs.purpose.value,
-        "nodes": str(nodes),
-        "ways": str(ways),
-        "cpu_milli_left": str(node.free_cpu_milli - allocation.cpu_milli),
-        "emulated": str(node.emulated).lower(),
+        "nodes": str(choice.nodes),
+        "cpu_milli_left": str(choice.cpu_milli_left),
+        "emulated": str(choice.emulated).lower(),
     }
+    if len(held) > 1:
+        evidence |= {"tasks": str(len(held)), "hosts": str(len({node for node, _ in held}))}
+    chip = choice.catalogue.find(allocation.chip)
     if chip is not None:
         evidence |= {
             "relative_cost": str(chip.cost),
@@ -123,6 +203,10 @@ _WORDS = {
     Obstacle.DEVICE_DIRTY: (
         "The free devices for {wanted} are being cleaned after their last use.",
         "It is placed when they are clean; if this lasts, look at the node's agent.",
+    ),
+    Obstacle.NETWORK_BUSY: (
+        "The nodes that would do have too little of their network left to promise.",
+        "It is placed when other jobs end; or ask for less guaranteed bandwidth.",
     ),
     Obstacle.CHIP_BUSY: (
         "All {wanted} are held by other jobs.",

@@ -1,94 +1,232 @@
 """The whole decision of one cycle: who is placed where, and why the others wait.
 
-``Snapshot -> tuple[Placed | Waiting, ...]``, in the order of priority and then of age. A task that
-does not fit does not hold up those after it. Within one plan nodes only fill up, so tasks with
+``Snapshot -> tuple[Placed | Waiting, ...]``, in the order of priority and then of age. A job that
+does not fit does not hold up those after it. Within one plan nodes only fill up, so jobs with
 equal needs share one answer once the first of them had to wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from . import explain
 from .chips import Catalogue
-from .feasible import Fit, Obstacle, fits
-from .job import Allocation, Needs, Reason
+from .fragmentation import WHOLE, Request
+from .gang import Seat, room, seat
+from .index import CPU, MIB, Index
+from .job import Allocation, Needs, Reason, Tier
 from .node import Node, has_room, with_held
-from .score import score
+from .score import ways
+from .shelf import Shelf
 from .snapshot import Pending, Snapshot
+
+_FRESH_MS = 1_000  # so long the words for a refusal stand before they are made anew
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One task of a job, and what it is given of which node."""
+
+    index: int
+    node_id: str
+    allocation: Allocation
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
+    """All members of a job have places."""
+
     task: Pending
-    node_id: str
-    allocation: Allocation
-    reason: Reason
+    members: tuple[Member, ...]
+    choice: explain.Choice
+
+    @property
+    def node_id(self) -> str:
+        """Of its first member."""
+        return self.members[0].node_id
+
+    @property
+    def allocation(self) -> Allocation:
+        """Of its first member."""
+        return self.members[0].allocation
+
+    @property
+    def reason(self) -> Reason:
+        """Why it went where it went."""
+        held = [(x.node_id, x.allocation) for x in self.members]
+        return explain.placed(self.task.needs, held, self.choice)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
+    """It waits. ``ruled_out``: how many nodes each code rules out."""
+
     task: Pending
     reason: Reason
-    ruled_out: dict[str, int]
+    ruled_out: Mapping[str, int]
 
 
 Decision: TypeAlias = Placed | Waiting
 
-__all__ = ["Decision", "Pending", "Placed", "Snapshot", "Waiting", "decide", "plan", "still_valid"]
+__all__ = [
+    "Decision", "Member", "Pending", "Placed", "Planner", "Snapshot", "Waiting", "decide", "plan",
+    "still_valid",
+]  # fmt: skip
 
 
-def plan(snapshot: Snapshot) -> tuple[Decision, ...]:
-    """One decision for each waiting task."""
-    nodes = {node.node_id: node for node in snapshot.nodes}
-    refused: dict[Needs, tuple[Reason, dict[str, int]]] = {}
-    decisions: list[Decision] = []
-    for task in sorted(snapshot.pending, key=lambda x: (-x.priority, x.number)):
-        if task.needs in refused:
-            decisions.append(Waiting(task, *refused[task.needs]))
-            continue
-        decision = decide(task, nodes.values(), snapshot.catalogue)
-        decisions.append(decision)
-        match decision:
-            case Placed(_, node_id, allocation, _):
-                nodes[node_id] = with_held(nodes[node_id], allocation)
-            case Waiting(_, reason, ruled_out):
-                refused[task.needs] = (reason, ruled_out)
-    return tuple(decisions)
+@dataclass(slots=True)
+class _Refusal:
+    """Why jobs of one kind wait, as long as nothing that they could use comes free."""
+
+    stamp: tuple[int, ...]
+    reason: Reason
+    ruled_out: Mapping[str, int]
+    made_ms: int
+
+
+@dataclass(slots=True)
+class _Ask:
+    """What one set of needs means on this index. ``version``: of the index, when it was made."""
+
+    needs: Needs
+    version: int
+    ways: tuple[tuple[str, Shelf], ...]
+    request: Request
+    refused: dict[int, _Refusal] = field(default_factory=dict)  # by number of members
+
+
+@dataclass(slots=True)
+class Planner:
+    """Decides on an index that may outlive a plan; what it remembers, it could find out again."""
+
+    index: Index
+    prices: Mapping[tuple[str, Tier], int] = field(default_factory=dict)
+    _asks: dict[Needs, _Ask] = field(default_factory=dict)
+    _by_id: dict[int, _Ask] = field(default_factory=dict)
+
+    def decide(self, task: Pending, now_ms: int = 0) -> Decision:
+        """Where one job goes, given what is free now; what it gets is taken."""
+        ask = self._by_id.get(id(task.needs))
+        if ask is None or ask.version != self.index.version or ask.needs is not task.needs:
+            ask = self._ask(task.needs)
+        if ask.refused:
+            known = ask.refused.get(task.tasks)
+            if known is not None and known.stamp == self._stamp(ask):
+                return Waiting(task, known.reason, known.ruled_out)
+        index, needs = self.index, task.needs
+        for chip, way in ask.ways:
+            seats = seat(index, way, task.tasks, needs.span)
+            if seats is not None:
+                return _placed(task, seats, chip, way, index)
+        return self._refused(task, ask, now_ms)
+
+    def arrive(self, task: Pending) -> None:
+        """The packing policy learns what is asked for, placed or not."""
+        request = self._ask(task.needs).request
+        for _ in range(task.tasks):
+            self.index.arrive(request)
+
+    def set_prices(self, prices: Mapping[tuple[str, Tier], int]) -> None:
+        """What billing asks for chips now."""
+        if prices != self.prices:
+            self.prices = prices
+            self.index.version += 1
+
+    def _ask(self, needs: Needs) -> _Ask:
+        ask = self._asks.get(needs)
+        if ask is None or ask.version != self.index.version:
+            found = ways(self.index, needs, self.prices)
+            kept = ask.refused if ask is not None else {}
+            version = self.index.version
+            ask = _Ask(needs, version, found, _request(needs, found), kept)
+            self._asks[needs] = ask
+        if ask.needs is needs:
+            self._by_id[id(needs)] = ask
+        return ask
+
+    def _stamp(self, ask: _Ask) -> tuple[int, ...]:
+        """Changes when something comes free that the ask could use."""
+        pools = self.index.pools
+        if not ask.ways:
+            return (ask.version, pools[CPU].freed)
+        return (ask.version, *(way.pool.freed for _, way in ask.ways))
+
+    def _refused(self, task: Pending, ask: _Ask, now_ms: int) -> Waiting:
+        known = ask.refused.get(task.tasks)
+        stamp = self._stamp(ask)
+        if known is not None and now_ms - known.made_ms < _FRESH_MS and now_ms:
+            known.stamp = stamp
+        else:
+            reason, ruled_out = self._why(task, ask)
+            known = ask.refused[task.tasks] = _Refusal(stamp, reason, ruled_out, now_ms)
+        return Waiting(task, known.reason, known.ruled_out)
+
+    def _why(self, task: Pending, ask: _Ask) -> tuple[Reason, dict[str, int]]:
+        samples = [(self.index.first(x).view(), x.count) for x in self.index.living()]
+        real = {chip for chip, count in self.index.real.items() if count > 0}
+        found = explain.look(task.needs, samples, self.index.catalogue, real)
+        if not found.holds:
+            return explain.waiting(task.needs, found), explain.ruled_out(found)
+        most = max((room(way, task.needs.span) for _, way in ask.ways), default=0)
+        return explain.too_few(task.needs, task.tasks, most), explain.ruled_out(found)
+
+
+def plan(snapshot: Snapshot, planner: Planner | None = None) -> tuple[Decision, ...]:
+    """One decision for each waiting job.
+
+    Args:
+        planner: Kept from earlier plans: its index already is what ``snapshot.nodes`` says, and
+            afterwards it holds what was placed.
+    """
+    if planner is None:
+        planner = Planner(Index(snapshot.nodes, snapshot.catalogue))
+    planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in snapshot.offers})
+    waiting = sorted(snapshot.pending, key=_order)
+    decide_one, now_ms = planner.decide, snapshot.now_ms
+    return tuple([decide_one(task, now_ms) for task in waiting])
 
 
 def decide(task: Pending, nodes: Iterable[Node], catalogue: Catalogue) -> Decision:
-    """Where one task goes, given what is free now."""
-    candidates = tuple(nodes)
-    emulated_ok = may_be_emulated(task.needs, candidates, catalogue)
-    found: list[Fit] = []
-    obstacles: dict[str, Obstacle] = {}
-    for node in candidates:
-        answer = fits(task.needs, node, catalogue, emulated_ok=emulated_ok)
-        if isinstance(answer, Obstacle):
-            obstacles[node.node_id] = answer
-        else:
-            found.extend(answer)
-    if not found:
-        reason = explain.waiting(task.needs, candidates, obstacles)
-        return Waiting(task, reason, explain.ruled_out(obstacles))
-    best = min(found, key=lambda fit: score(task.needs, fit, catalogue))
-    reason = explain.placed(task.needs, best, catalogue, len(candidates), len(found))
-    return Placed(task, best.node.node_id, best.allocation, reason)
+    """Where one job goes, given what is free now."""
+    return Planner(Index(nodes, catalogue)).decide(task)
 
 
-def may_be_emulated(needs: Needs, nodes: Iterable[Node], catalogue: Catalogue) -> bool:
-    """May the task go where nothing really runs? Only if it says so, or if it names a chip that no
-    real node has."""
-    if needs.allow_emulated:
-        return True
-    if needs.accelerator is None or not needs.accelerator.chips:
-        return False
-    real = (node for node in nodes if not node.emulated)
-    wanted = {chip.name for chip in catalogue.matching(needs.accelerator)}
-    return not any(device.chip in wanted for node in real for device in node.devices)
+def _order(task: Pending) -> tuple[int, int]:
+    return (-task.priority, task.number)
+
+
+def _request(needs: Needs, found: tuple[tuple[str, Shelf], ...]) -> Request:
+    """One member as the packing policy counts it."""
+    count = needs.accelerator.count if needs.accelerator is not None else 0
+    named = needs.accelerator is not None and bool(needs.accelerator.chips)
+    chips = frozenset(chip for chip, _ in found) if named else frozenset()
+    memory_mib = needs.memory_bytes // MIB
+    return Request(needs.cpu_milli, memory_mib, count, WHOLE if count else 0, chips)
+
+
+def _placed(task: Pending, seats: tuple[Seat, ...], chip: str, way: Shelf, index: Index) -> Placed:
+    needs, shape = task.needs, way.shape
+    members = tuple(
+        [
+            Member(
+                task.index + at,
+                each.host.node.node_id,
+                Allocation(
+                    needs.cpu_milli, needs.memory_bytes, needs.disk_bytes, each.devices,
+                    chip or each.host.node.cpu_chip,
+                    WHOLE * shape.devices if shape.devices else needs.cpu_milli,
+                ),
+            )
+            for at, each in enumerate(seats)
+        ]
+    )  # fmt: skip
+    first = seats[0].host
+    choice = explain.Choice(
+        index.catalogue, len(index.hosts), first.node.emulated, first.state.cpu_milli
+    )
+    return Placed(task, members, choice)
 
 
 def still_valid(
@@ -103,13 +241,23 @@ def still_valid(
     nodes = dict(nodes)
     valid: list[Placed] = []
     for placement in placements:
-        node = nodes.get(placement.node_id)
-        if node is None or node.cordoned or not node.connected:
-            continue
         if pending.get(placement.task.job) != placement.task.attempt:
             continue
-        if not has_room(node, placement.allocation):
-            continue
-        nodes[node.node_id] = with_held(node, placement.allocation)
-        valid.append(placement)
+        after = _seated(placement, nodes)
+        if after is not None:
+            nodes.update(after)
+            valid.append(placement)
     return tuple(valid)
+
+
+def _seated(placement: Placed, nodes: Mapping[str, Node]) -> dict[str, Node] | None:
+    """The nodes with all members on them; None where one has lost its place."""
+    after: dict[str, Node] = {}
+    for member in placement.members:
+        node = after.get(member.node_id) or nodes.get(member.node_id)
+        if node is None or node.cordoned or not node.connected:
+            return None
+        if not has_room(node, member.allocation):
+            return None
+        after[member.node_id] = with_held(node, member.allocation)
+    return after

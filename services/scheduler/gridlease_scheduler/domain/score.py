@@ -1,75 +1,87 @@
-"""Of all the ways to place a task, which is the best? Lower is better; ties go to the node's name.
+"""Of all the ways to place a task, which is tried first? Lower is better; ties go by chip's name.
 
-Training wants the most throughput, inference the least power, batch the lowest cost. Then: the
-tightest fit, so that large jobs still find whole nodes; and a task for CPUs alone stays off the
-nodes whose CPUs feed accelerators. Where that leaves a choice, idle devices are stranded the least
-(``fragmentation.strain``). Real nodes come before emulated ones, always.
+Real nodes come before emulated ones, always. Then the purpose's own order of chips
+(``preference``); a task for CPUs alone stays off nodes whose CPUs feed accelerators. Which node it
+is among those of one chip, the price of its state decides (``packing``): idle devices are stranded
+the least.
 """
 
 from __future__ import annotations
 
-from .chips import Catalogue, Chip
-from .feasible import Fit
-from .fragmentation import Weights, strain
-from .job import Needs, Purpose
+from collections.abc import Mapping
+from typing import TypeAlias
 
-_WEIGHTS = Weights()
+from . import preference
+from .chips import AcceleratorNeed, Catalogue
+from .feasible import barred, chips_of, may_be_emulated, wanted
+from .index import CPU, Index, Kind
+from .job import Needs, Purpose, Tier
+from .shelf import Shelf, shelf
 
-Score = tuple[int, int, int, int, int, int, str, str]
+Rank: TypeAlias = tuple[int, ...]
+Prices: TypeAlias = Mapping[tuple[str, Tier], int]  # nano-units an hour
 
 
-def score(needs: Needs, fit: Fit, catalogue: Catalogue) -> Score:
-    """A key to sort by; each part is an integer of one meaning, the weightiest first."""
-    node, allocation = fit.node, fit.allocation
-    chip = catalogue.find(allocation.chip)
-    left = len(node.free_devices(allocation.chip)) - len(allocation.device_ids)
-    return (
-        int(node.emulated),
-        preference(needs.purpose, chip),
-        0 if allocation.device_ids else len(node.devices),
-        left if allocation.device_ids else 0,
-        _stranded_milli(fit),
-        _left_permille(fit),
-        allocation.chip,
-        node.node_id,
+def ways(index: Index, needs: Needs, prices: Prices) -> tuple[tuple[str, Shelf], ...]:
+    """Chips and where members may go on each, the best first."""
+    catalogue = index.catalogue
+    emulated_ok = may_be_emulated(
+        needs, {chip for chip, count in index.real.items() if count > 0}, catalogue
     )
+    groups: dict[tuple[Rank, str, int], set[int]] = {}
+    for place, need in enumerate(wanted(needs)):
+        for kind in index.kinds.values():
+            if kind.like.emulated and not emulated_ok:
+                continue
+            for chip in chips_of(need, kind.like, catalogue):
+                if barred(needs, kind.like) is None:
+                    rank = _rank(needs, need, kind, chip, place, catalogue, prices)
+                    count = need.count if need is not None else 0
+                    groups.setdefault((rank, chip, count), set()).add(kind.serial)
+    return tuple(
+        (
+            chip,
+            shelf(
+                index, chip if count else CPU, frozenset(kinds), count, needs.cpu_milli,
+                needs.memory_bytes, needs.disk_bytes, needs.network.guaranteed_mbps,
+            ),
+        )
+        for (_, chip, count), kinds in sorted(groups.items(), key=lambda x: x[0])
+    )  # fmt: skip
 
 
-def preference(purpose: Purpose, chip: Chip | None) -> int:
-    """How little a purpose likes a chip; a chip without an entry comes last."""
-    if chip is None:
-        return 1_000_000
-    match purpose:
-        case Purpose.TRAINING:
-            return -chip.throughput
-        case Purpose.INFERENCE:
-            return chip.peak_watts
-        case Purpose.BATCH:
-            return chip.cost
+def _rank(
+    needs: Needs,
+    need: AcceleratorNeed | None,
+    kind: Kind,
+    chip: str,
+    place: int,
+    catalogue: Catalogue,
+    prices: Prices,
+) -> Rank:
+    wish = preference.Wish(
+        needs.purpose,
+        latency_target_us=needs.latency_us,
+        ordered=needs.alternatives_ordered,
+    )
+    candidate = preference.Candidate(
+        chip,
+        catalogue.find(chip),
+        count=need.count if need is not None else 1,
+        price_nano_per_hour=prices.get((chip, needs.tier)),
+        alternative=place,
+    )
+    like = kind.like
+    crowd = 0 if need is not None else len(like.devices)
+    return (int(like.emulated), crowd, *preference.key(wish, candidate))
 
 
 def words(purpose: Purpose) -> str:
     """What was looked for, in words."""
     match purpose:
         case Purpose.TRAINING:
-            return "the most throughput"
+            return "the most work for the price"
         case Purpose.INFERENCE:
             return "the least power"
         case Purpose.BATCH:
             return "the lowest cost"
-
-
-def _stranded_milli(fit: Fit) -> int:
-    """What the placement adds to the price of the node's idle devices, in thousandths of one."""
-    node, allocation = fit.node, fit.allocation
-    idle = sum(device.clean and device.device_id not in node.held for device in node.devices)
-    left = idle - len(allocation.device_ids)
-    cpu_left = node.free_cpu_milli - allocation.cpu_milli
-    before = strain(idle, node.free_cpu_milli, 0.0, _WEIGHTS)
-    return round(1_000 * (strain(left, cpu_left, 0.0, _WEIGHTS) - before))
-
-
-def _left_permille(fit: Fit) -> int:
-    """How much of the node's CPUs would stay free, in thousandths: the tightest fit is best."""
-    capacity = max(1, fit.node.cpu_milli)
-    return (fit.node.free_cpu_milli - fit.allocation.cpu_milli) * 1_000 // capacity
