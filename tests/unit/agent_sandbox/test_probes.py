@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gridlease_agent.probes import cpu, disk, emulated, host, memory, nvidia, table
+from gridlease_agent.probes import cpu, disk, emulated, host, memory, table
 
 GIB = 1 << 30
 
@@ -67,18 +67,6 @@ def test_host_and_disk(tmp_path):
     assert (facts.hostname, facts.boot_id, facts.arch) == ("h1", "b", "aarch64")
     assert (facts.cgroup_mode, facts.system) == ("v2", "Debian 13")
     assert disk.probe(tmp_path).total_bytes >= disk.probe(tmp_path).free_bytes > 0
-
-
-def test_nvidia_from_the_tool_and_from_the_driver(tmp_path):
-    assert nvidia.probe(tmp_path, lambda: "0, x, y, 1, 2, 3") == ()
-    information = "Model: \t\t NVIDIA H100\nGPU UUID: \t GPU-9\nDevice Minor: \t 3\n"
-    _tree(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": information})
-    row = "0, GPU-1, NVIDIA A100-SXM4-80GB, 81920, 550.1, 00000000:01:00.0\n"
-    (gpu,) = nvidia.probe(tmp_path, lambda: row)
-    assert (gpu.id, gpu.chip, gpu.memory_bytes) == ("GPU-1", "NVIDIA A100-SXM4-80GB", 80 * GIB)
-    assert gpu.nodes[0] == "/dev/nvidia0"
-    (gpu,) = nvidia.probe(tmp_path, lambda: "")
-    assert (gpu.id, gpu.index, gpu.memory_bytes) == ("GPU-9", 3, 0)
 
 
 def test_emulated_nodes_say_so():

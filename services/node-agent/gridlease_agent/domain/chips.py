@@ -6,6 +6,8 @@
 'RTX-4090-24GB'
 >>> chip_name("NVIDIA Jetson AGX Orin 64GB", 64 << 30)
 'jetson-agx-orin'
+>>> chip_name("Intel Data Center GPU Max 1550", 128 << 30)
+'Max-1550-128GB'
 >>> chip_name("TPU v5e", 16 << 30)
 'tpu-v5e'
 >>> chip_name("AMD Alveo U250", 64 << 30)
@@ -20,7 +22,7 @@ import re
 _SIZES_GB = (16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 256, 288)
 _DROPPED = re.compile(
     r"\b(nvidia|amd|intel|google|geforce|tesla|quadro|instinct|graphics|generation|ada|device|"
-    r"sxm\d*|pcie|nvl|hbm\d\w*|oam|\d+\s*gi?b)\b",
+    r"data\s+center\s+gpu|developer\s+kit|sxm\d*|pcie|nvl|hbm\d\w*|oam|\d+\s*gi?b)\b",
     re.IGNORECASE,
 )
 _BOARD = re.compile(r"\b(jetson|tpu|alveo|gaudi)", re.IGNORECASE)

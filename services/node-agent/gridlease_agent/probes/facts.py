@@ -54,6 +54,7 @@ class DeviceFacts:
     bus: str = ""
     nodes: tuple[str, ...] = ()
     emulated: bool = False
+    kind: str = ""  # CDI's "vendor/class"
 
 
 @dataclass(frozen=True, slots=True)

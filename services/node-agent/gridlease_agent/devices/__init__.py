@@ -1,0 +1,1 @@
+"""Accelerators by one path: a family is a data file, found by files, handed over by CDI."""

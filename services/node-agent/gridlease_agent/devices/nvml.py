@@ -1,0 +1,167 @@
+"""NVIDIA's management library by its standard name, asked through ctypes.
+
+Only what is needed, each answer optional: an old driver lacks functions, a broken one fails them.
+A value that was not had is None, never 0.
+
+Source: NVML API reference, nvml.h; constants by their names there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+LIBRARY = "libnvidia-ml.so.1"
+_UUID_BYTES = 96
+_NAME_BYTES = 96
+_VERSION_BYTES = 80
+_GPU = 0  # NVML_TEMPERATURE_GPU
+_UNCORRECTED, _AGGREGATE = 1, 1  # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_AGGREGATE_ECC
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (
+        ("total", ctypes.c_ulonglong),
+        ("free", ctypes.c_ulonglong),
+        ("used", ctypes.c_ulonglong),
+    )
+
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+class _Pci(ctypes.Structure):
+    _fields_ = (
+        ("bus_id_legacy", ctypes.c_char * 16),
+        ("domain", ctypes.c_uint),
+        ("bus", ctypes.c_uint),
+        ("device", ctypes.c_uint),
+        ("pci_device_id", ctypes.c_uint),
+        ("pci_subsystem_id", ctypes.c_uint),
+        ("bus_id", ctypes.c_char * 32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What one GPU is."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+    minor: int
+    bus: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one GPU says of itself now; None = it did not say."""
+
+    utilisation_percent: int | None
+    memory_used_bytes: int | None
+    power_mw: int | None
+    energy_mj: int | None
+    temperature_c: int | None
+    ecc_uncorrected: int | None
+
+
+class Nvml:
+    """One open library. ``close`` ends it."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    @classmethod
+    def open(cls, name: str = LIBRARY) -> Nvml | None:
+        """The library, or None where it is absent or finds no driver."""
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            return None
+        nvml = cls(library)
+        return nvml if nvml._call("nvmlInit_v2") else None
+
+    def close(self) -> None:
+        """Let it go."""
+        self._call("nvmlShutdown")
+
+    def driver(self) -> str:
+        """The driver's version; "" where it does not say."""
+        return self._text("nvmlSystemGetDriverVersion", _VERSION_BYTES)
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every GPU that answers."""
+        count = ctypes.c_uint()
+        if not self._call("nvmlDeviceGetCount_v2", ctypes.byref(count)):
+            return ()
+        found = (self._gpu(index) for index in range(count.value))
+        return tuple(gpu for gpu in found if gpu is not None)
+
+    def sample(self, index: int) -> Sample:
+        """One GPU's values now."""
+        handle = self._handle(index)
+        if handle is None:
+            return Sample(None, None, None, None, None, None)
+        use, memory = _Utilization(), _Memory()
+        busy = self._call("nvmlDeviceGetUtilizationRates", handle, ctypes.byref(use))
+        held = self._call("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
+        return Sample(
+            utilisation_percent=use.gpu if busy else None,
+            memory_used_bytes=memory.used if held else None,
+            power_mw=self._number("nvmlDeviceGetPowerUsage", ctypes.c_uint, handle),
+            energy_mj=self._number(
+                "nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong, handle
+            ),
+            temperature_c=self._number("nvmlDeviceGetTemperature", ctypes.c_uint, handle, _GPU),
+            ecc_uncorrected=self._number(
+                "nvmlDeviceGetTotalEccErrors", ctypes.c_ulonglong, handle, _UNCORRECTED, _AGGREGATE
+            ),
+        )
+
+    def _gpu(self, index: int) -> Gpu | None:
+        handle = self._handle(index)
+        if handle is None:
+            return None
+        memory, pci = _Memory(), _Pci()
+        sized = self._call("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
+        placed = self._call("nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(pci))
+        minor = self._number("nvmlDeviceGetMinorNumber", ctypes.c_uint, handle)
+        return Gpu(
+            index=index,
+            uuid=self._text("nvmlDeviceGetUUID", _UUID_BYTES, handle),
+            name=self._text("nvmlDeviceGetName", _NAME_BYTES, handle),
+            memory_bytes=memory.total if sized else 0,
+            minor=index if minor is None else minor,
+            bus=pci.bus_id.decode("ascii", "replace") if placed else "",
+        )
+
+    def _handle(self, index: int) -> ctypes.c_void_p | None:
+        handle = ctypes.c_void_p()
+        found = self._call(
+            "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle)
+        )
+        return handle if found else None
+
+    def _text(self, name: str, size: int, *head: object) -> str:
+        buffer = ctypes.create_string_buffer(size)
+        found = self._call(name, *head, buffer, ctypes.c_uint(size))
+        return buffer.value.decode("utf-8", "replace") if found else ""
+
+    def _number(
+        self, name: str, kind: Callable[[], Any], handle: ctypes.c_void_p, *words: int
+    ) -> int | None:
+        answer = kind()
+        found = self._call(name, handle, *map(ctypes.c_uint, words), ctypes.byref(answer))
+        return int(answer.value) if found else None
+
+    def _call(self, name: str, *arguments: object) -> bool:
+        """Did it answer? An absent function is a driver too old to know it."""
+        try:
+            function = getattr(self._library, name)
+        except AttributeError:
+            return False
+        return int(function(*arguments)) == 0
