@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from gridlease_scheduler.domain.feasible import Fit, fits
+from gridlease_scheduler.domain.chips import Catalogue
+from gridlease_scheduler.domain.feasible import fits
+from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Allocation, Reason
 from gridlease_scheduler.domain.node import Node, with_held
-from gridlease_scheduler.domain.plan import Placed, Waiting, plan
+from gridlease_scheduler.domain.plan import Placed, Planner, Waiting, plan
 from gridlease_scheduler.domain.snapshot import Pending, Snapshot
 
 Member: TypeAlias = tuple[str, Allocation]  # the node's id, and what is held of it
@@ -24,62 +26,105 @@ class Verdict:
     evicted: tuple[str, ...] = ()
 
 
-Policy: TypeAlias = Callable[[Snapshot], Verdict]
+class Policy(Protocol):
+    """Decides about snapshots, and may remember what it placed."""
+
+    def arrived(self, task: Pending) -> None:
+        """This job has come in."""
+
+    def decide(self, snapshot: Snapshot) -> Verdict:
+        """What to do now; what is placed is held from here on."""
+
+    def released(self, node_id: str, held: Allocation) -> None:
+        """A lease has ended."""
 
 
-def production(snapshot: Snapshot) -> Verdict:
-    """What the scheduler's own ``plan`` says; a gang goes when all of its members have a place."""
-    members = tuple(
-        replace(task, index=index, tasks=1)
-        for task in snapshot.pending
-        for index in range(task.tasks)
-    )
-    placed: dict[str, list[Member]] = {}
-    reasons: dict[str, Reason] = {}
-    for decision in plan(replace(snapshot, pending=members)):
-        job = decision.task.job
-        match decision:
-            case Placed():
-                placed.setdefault(job, []).append((decision.node_id, decision.allocation))
-            case Waiting():
-                reasons[job] = decision.reason
-    whole = {job: tuple(found) for job, found in placed.items() if job not in reasons}
-    return Verdict(whole, reasons)
+class Production:
+    """The scheduler's own ``plan``, on an index that it keeps as its leader does."""
+
+    def __init__(self, nodes: tuple[Node, ...], catalogue: Catalogue) -> None:
+        self._planner = Planner(Index(nodes, catalogue))
+
+    def arrived(self, task: Pending) -> None:
+        self._planner.arrive(task)
+
+    def decide(self, snapshot: Snapshot) -> Verdict:
+        placed: dict[str, tuple[Member, ...]] = {}
+        reasons: dict[str, Reason] = {}
+        for decision in plan(snapshot, self._planner):
+            job = decision.task.job
+            match decision:
+                case Placed():
+                    placed[job] = tuple((x.node_id, x.allocation) for x in decision.members)
+                case Waiting():
+                    reasons[job] = decision.reason
+        return Verdict(placed, reasons)
+
+    def released(self, node_id: str, held: Allocation) -> None:
+        self._planner.index.release(node_id, held)
 
 
-def fifo(snapshot: Snapshot) -> Verdict:
+_QUEUED = Reason("QUEUED", "The first of the queue has no room yet; all wait for it.")
+
+
+class Fifo:
     """Strictly in the order of arrival, each on the first nodes with room; the head blocks all."""
-    nodes = list(snapshot.nodes)
-    placed: dict[str, tuple[Member, ...]] = {}
-    for task in sorted(snapshot.pending, key=lambda each: each.number):
-        members = _first_fit(task, nodes, snapshot)
-        if members is None:
-            reason = Reason("QUEUED", "The first of the queue has no room yet; all wait for it.")
-            left = (each.job for each in snapshot.pending if each.job not in placed)
-            return Verdict(placed, dict.fromkeys(left, reason))
-        placed[task.job] = members
-    return Verdict(placed)
+
+    def __init__(self, nodes: tuple[Node, ...], catalogue: Catalogue) -> None:
+        self._nodes = {node.node_id: node for node in nodes}
+        self._catalogue = catalogue
+        self._full = False  # the head has been tried since the last lease ended
+
+    def arrived(self, task: Pending) -> None:
+        """Nothing is learnt from it."""
+
+    def decide(self, snapshot: Snapshot) -> Verdict:
+        placed: dict[str, tuple[Member, ...]] = {}
+        queue = sorted(snapshot.pending, key=lambda each: each.number)
+        for task in [] if self._full else queue:
+            members = self._first_fit(task)
+            if members is None:
+                self._full = True
+                break
+            placed[task.job] = members
+        left = (each.job for each in queue if each.job not in placed)
+        return Verdict(placed, dict.fromkeys(left, _QUEUED))
+
+    def released(self, node_id: str, held: Allocation) -> None:
+        node = self._nodes[node_id]
+        self._nodes[node_id] = without(node, held)
+        self._full = False
+
+    def _first_fit(self, task: Pending) -> tuple[Member, ...] | None:
+        """Places for all tasks of a job, held from here on; None changes nothing."""
+        members: list[Member] = []
+        after: dict[str, Node] = {}
+        for node in self._nodes.values():
+            now = node
+            while len(members) < task.tasks:
+                answer = fits(task.needs, now, self._catalogue, emulated_ok=False)
+                if not isinstance(answer, tuple):
+                    break
+                members.append((now.node_id, answer[0].allocation))
+                now = after[now.node_id] = with_held(now, answer[0].allocation)
+            if len(members) == task.tasks:
+                self._nodes |= after
+                return tuple(members)
+        return None
 
 
-def _first_fit(task: Pending, nodes: list[Node], snapshot: Snapshot) -> tuple[Member, ...] | None:
-    """Places for all tasks of a job, which are then held in ``nodes``; None leaves them as is."""
-    members: list[Member] = []
-    before: dict[int, Node] = {}
-    for at, node in enumerate(nodes):
-        while len(members) < task.tasks and (fit := _fit(task, nodes[at], snapshot)) is not None:
-            before.setdefault(at, node)
-            members.append((node.node_id, fit.allocation))
-            nodes[at] = with_held(nodes[at], fit.allocation)
-        if len(members) == task.tasks:
-            return tuple(members)
-    for at, node in before.items():
-        nodes[at] = node
-    return None
+def without(node: Node, held: Allocation) -> Node:
+    """The node once a lease holds this of it no more."""
+    return replace(
+        node,
+        used_cpu_milli=node.used_cpu_milli - held.cpu_milli,
+        used_memory_bytes=node.used_memory_bytes - held.memory_bytes,
+        used_disk_bytes=node.used_disk_bytes - held.disk_bytes,
+        held=node.held.difference(held.device_ids),
+    )
 
 
-def _fit(task: Pending, node: Node, snapshot: Snapshot) -> Fit | None:
-    answer = fits(task.needs, node, snapshot.catalogue, emulated_ok=False)
-    return answer[0] if isinstance(answer, tuple) else None
-
-
-POLICIES: Mapping[str, Policy] = {"gridlease": production, "fifo": fifo}
+POLICIES: Mapping[str, Callable[[tuple[Node, ...], Catalogue], Policy]] = {
+    "gridlease": Production,
+    "fifo": Fifo,
+}

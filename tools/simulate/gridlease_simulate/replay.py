@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from gridlease_kernel.money import amount_nano, rate_nano_per_hour
@@ -19,7 +19,7 @@ from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
 
 from gridlease_simulate.cluster import Cluster
 from gridlease_simulate.outcome import JobRecord, Moment, Outcome
-from gridlease_simulate.policies import Member, Policy
+from gridlease_simulate.policies import POLICIES, Member, without
 from gridlease_simulate.power import Meter
 from gridlease_simulate.spot import SpotPrices
 from gridlease_simulate.workload import Arrival, Scaling, Trace
@@ -79,10 +79,12 @@ class _Job:
 class Replay:
     """One run of one trace on one cluster under one policy."""
 
-    def __init__(self, cluster: Cluster, trace: Trace, policy: Policy, rules: Rules) -> None:
-        self._cluster, self._policy, self._rules = cluster, policy, rules
-        self._nodes: dict[str, Node] = {node.node_id: node for node in cluster.nodes()}
-        self._empty = tuple(self._nodes.values())
+    def __init__(self, cluster: Cluster, trace: Trace, policy: str, rules: Rules) -> None:
+        self._cluster, self._rules = cluster, rules
+        self._empty = cluster.nodes()
+        self._nodes: dict[str, Node] = {node.node_id: node for node in self._empty}
+        self._policy = POLICIES[policy](self._empty, cluster.catalogue)
+        self._alone = POLICIES[policy](self._empty, cluster.catalogue)  # asked about one job each
         groups = ((node, group) for group in cluster.groups for node in range(group.count))
         names = (node.node_id for node in self._empty)
         self._group = {name: group for name, (_, group) in zip(names, groups, strict=True)}
@@ -163,25 +165,31 @@ class Replay:
         needs, tasks = job.arrival.needs, job.arrival.tasks
         job.since_ms = self._now_ms
         pending = self._pending(job)
-        key = (needs, tasks)
-        if key not in self._never:
-            alone = replace(pending, priority=100)
-            verdict = self._policy(self._snapshot(self._empty, (alone,), ()))
-            self._never[key] = verdict.reasons.get(alone.job, Reason())
-        job.reason = self._never[key]
+        if (needs, tasks) not in self._never:
+            self._never[needs, tasks] = self._would_never_fit(pending)
+        job.reason = self._never[needs, tasks]
         if job.reason.code:
             job.rejected = True
             self._ended += 1
             return False
+        self._policy.arrived(pending)
         self._waiting[pending.job] = pending
         return True
+
+    def _would_never_fit(self, pending: Pending) -> Reason:
+        """Why not even the empty cluster has room for it; no code = it has."""
+        verdict = self._alone.decide(self._snapshot(self._empty, (pending,), ()))
+        for node_id, held in verdict.placed.get(pending.job, ()):
+            self._alone.released(node_id, held)
+        return verdict.reasons.get(pending.job, Reason())
 
     def _decide(self) -> None:
         """Ask the policy, and do as it says."""
         self._plans += 1
         running = tuple(self._leases())
         waiting = tuple(self._waiting.values())
-        verdict = self._policy(self._snapshot(tuple(self._nodes.values()), waiting, running))
+        nodes = tuple(self._nodes.values())
+        verdict = self._policy.decide(self._snapshot(nodes, waiting, running))
         for name, reason in verdict.reasons.items():
             self._by_name[name].reason = reason
         for name in verdict.evicted:
@@ -306,13 +314,8 @@ class Replay:
         self._charge(job)
         for node_id, held in job.held:
             node = self._nodes[node_id]
-            self._nodes[node_id] = replace(
-                node,
-                used_cpu_milli=node.used_cpu_milli - held.cpu_milli,
-                used_memory_bytes=node.used_memory_bytes - held.memory_bytes,
-                used_disk_bytes=node.used_disk_bytes - held.disk_bytes,
-                held=node.held.difference(held.device_ids),
-            )
+            self._nodes[node_id] = without(node, held)
+            self._policy.released(node_id, held)
             self._count(node, held, -1)
         del self._running[job.arrival.name]
         job.held = ()
