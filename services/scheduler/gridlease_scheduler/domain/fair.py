@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from .chips import AcceleratorNeed, Catalogue
 from .job import Tier
@@ -29,6 +30,7 @@ from .snapshot import Pending, Running, Share
 
 LEVELS = {Tier.SPOT: 0, Tier.ON_DEMAND: 1_000, Tier.RESERVED: 2_000}
 _TAG_BITS = 120
+_CPUS = ("",)
 _ONE = 1 << 32
 _FRACTION_BITS = 16
 
@@ -65,7 +67,7 @@ def order(
     Args:
         possible: Could the job ever run? Asked only of those that might be overdue.
     """
-    queue = sorted(pending, key=lambda x: (x.number, x.index))
+    queue = sorted(pending, key=attrgetter("number", "index"))
     if not queue:
         return []
     held = tuple(running)
@@ -73,22 +75,20 @@ def order(
     speeds = Speeds(catalogue)
     weights = {x.tenant: max(1, x.weight) for x in shares}
     used = _used(held, shares, speeds, rules)
-    ahead: dict[tuple[int, str, AcceleratorNeed | None], int] = {}
-    keyed: list[tuple[int, Pending]] = []
+    first = {id(x) for x in elders}
+    ahead: dict[tuple[int, str, tuple[str, ...]], int] = {}
+    keys: list[int] = []
     for task in queue:
-        needs, tenant = task.needs, task.tenant
-        rank = LEVELS[needs.tier] + task.priority
-        group = (rank, tenant, needs.accelerator)
+        need, tenant = task.needs.accelerator, task.tenant
+        rank = LEVELS[task.needs.tier] + task.priority
+        group = (rank, tenant, need.chips if need is not None else _CPUS)
         before = ahead.get(group, 0)
         ahead[group] = before + task.tasks * speeds.of_need(task) * rules.horizon_ms
         tag = ((used.get(tenant, 0) + before) << 10) // weights.get(tenant, 1)
-        keyed.append((((3_000 - rank) << _TAG_BITS) + tag, task))
-    keyed.sort(key=_first)  # stable: equal keys stay in the order of age
-    rest = [task for _, task in keyed]
-    if not elders:
-        return rest
-    first = {id(x) for x in elders}
-    return [*elders, *(x for x in rest if id(x) not in first)]
+        keys.append(((3_000 - rank) << _TAG_BITS) + tag)
+    # Equal keys stay in the order of age.
+    rest = [queue[at] for at in sorted(range(len(queue)), key=keys.__getitem__)]
+    return [*elders, *(x for x in rest if id(x) not in first)] if first else rest
 
 
 def overdue(
@@ -148,12 +148,12 @@ def decayed(used: int, span_ms: int, half_life_ms: int = RULES.half_life_ms) -> 
 class Speeds:
     """Throughput by chip, and of what a job asks for; looked up once each."""
 
-    __slots__ = ("_by_need", "_catalogue", "_chips")
+    __slots__ = ("_catalogue", "_chips", "_fastest")
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._chips = {chip.name: chip.throughput for chip in catalogue.chips}
-        self._by_need: dict[AcceleratorNeed, int] = {}
+        self._fastest: dict[tuple[tuple[str, ...], str], int] = {}
 
     def of_chip(self, chip: str) -> int:
         """Relative; 100 = A100-80GB, and what the catalogue does not know counts as that."""
@@ -164,11 +164,13 @@ class Speeds:
         need = task.needs.accelerator
         if need is None:
             return task.needs.cpu_milli // 100 + 1
-        found = self._by_need.get(need)
-        if found is None:
-            fastest = max((x.throughput for x in self._catalogue.matching(need)), default=100)
-            found = self._by_need[need] = effective(1_000 * need.count, 1, fastest)
-        return found
+        key = (need.chips, need.vendor)  # far cheaper to look up than the whole need
+        fastest = self._fastest.get(key)
+        if fastest is None:
+            chips = self._catalogue.matching(AcceleratorNeed(need.chips, need.vendor))
+            fastest = max((x.throughput for x in chips), default=100)
+            self._fastest[key] = fastest
+        return 10 * need.count * fastest
 
 
 def _late(task: Pending, served_ms: int, now_ms: int, rules: FairRules) -> bool:
@@ -186,10 +188,6 @@ def _used(
         more = effective(holds.quantity_milli, rules.horizon_ms, speeds.of_chip(holds.chip))
         used[lease.tenant] = used.get(lease.tenant, 0) + more
     return used
-
-
-def _first(pair: tuple[int, Pending]) -> int:
-    return pair[0]
 
 
 def _factors() -> tuple[tuple[int, int], ...]:

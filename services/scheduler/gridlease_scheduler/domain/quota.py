@@ -67,6 +67,11 @@ class Book:
             for lease in running:
                 self.hold(lease.project, lease.allocation.chip, lease.allocation.quantity_milli)
 
+    @property
+    def rules(self) -> bool:
+        """Are there any quotas at all?"""
+        return bool(self._rows)
+
     def hold(self, project: str, chip: str, milli: int) -> None:
         """Counts a holding (or, below zero, its end) in the project and all its ancestors."""
         if not self._rows:

@@ -1,0 +1,313 @@
+"""Whom does a job that cannot start put out, if anybody, and where will it go then?
+
+A victim is a whole job: all leases of its gang end. It must be of a strictly lower class, or of
+equal class and lower priority; or it borrows what is the job's own by quota. It must have worked
+for a while and not have been put out too often, and reserved work is never touched. The victims
+let the whole gang start, or there are none; without any one of them it could not start.
+
+Of all sets that would do, those are looked at first that hurt the lowest standing (spot before
+on-demand; within each, borrowers before owners of a guarantee), and among these the one that loses
+the least effective work since the last checkpoints is taken: then the fewest devices, then the
+lowest priorities.
+
+    choose(...) -> Eviction | Coming | Spared      for a job that found no place
+    reclaim(...) -> Eviction | Coming | Spared     for a job whose quota others have borrowed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .chips import Catalogue
+from .fair import level
+from .job import Reason, Tier
+from .node import Node
+from .quota import Book, QuotaFull, borrowed, reclaimable
+from .snapshot import Pending, Running
+from .vacancy import Slack, Way, members, place, slack, ways
+from .victims import Victim, cheapest
+
+EVICTION_WINDOW_MS = 24 * 3_600_000  # ``Running.evictions`` counts within it
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionRules:
+    """``min_runtime_ms``: nothing is put out sooner. ``evictions_max``: nor more often than this
+    within ``EVICTION_WINDOW_MS``."""
+
+    min_runtime_ms: int = 10 * 60_000
+    evictions_max: int = 3
+
+
+RULES = EvictionRules()
+_GROUPS = 4  # racks (or hosts, rails, sites) that are looked at closely
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """Who is told to end, with how much notice, and the node of each member afterwards (empty
+    where only quota was short). ``lost``: effective device-milliseconds of work."""
+
+    task: Pending
+    victims: tuple[Victim, ...]
+    notice_ms: int
+    chip: str
+    places: tuple[tuple[str, int], ...]
+    lost: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """Nobody: what was told to end already, or is being cleaned, is enough."""
+
+    task: Pending
+    chip: str
+    places: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Nobody: ``reason`` says what protects those who hold the places."""
+
+    task: Pending
+    reason: Reason
+
+
+Answer: TypeAlias = Eviction | Coming | Spared
+
+
+def choose(
+    task: Pending,
+    nodes: Iterable[Node],
+    running: Iterable[Running],
+    catalogue: Catalogue,
+    book: Book | None = None,
+    *,
+    rules: EvictionRules = RULES,
+    taken: Collection[str] = (),
+) -> Answer:
+    """Who gives way to a job that fits nowhere as things are.
+
+    Bounded work: one look at each lease; then only nodes whose kind could hold a member, and of
+    these the cheapest few for each number of members.
+
+    Args:
+        taken: Nodes promised to others.
+    """
+    by_id = {x.node_id: x for x in nodes if x.node_id not in taken}
+    could = ways(task.needs, by_id.values(), catalogue)
+    leases = tuple(running)
+    free = {name: slack(by_id[name]) for name in could}
+    for lease in leases:
+        if lease.closing and lease.node_id in free:
+            free[lease.node_id] = free[lease.node_id].plus(lease.allocation)
+    groups = _groups(task, by_id, could)
+    for (way, _), names in groups.items():
+        found = _seated(task.tasks, way, {name: free[name] for name in names})
+        if found:
+            return Coming(task, way.chip, found)
+    chips = {way.chip for way, _ in groups}
+    jobs = _victims(task, leases, chips, catalogue, book, rules)
+    best: tuple[int, str, tuple[Victim, ...], tuple[tuple[str, int], ...]] | None = None
+    for pool in _pools(jobs):
+        for way, names in _promising(task, groups, free, pool):
+            rooms = {name: free[name] for name in names}
+            found_here = cheapest(task.tasks, way, rooms, pool)
+            if found_here is None:
+                continue
+            key = (found_here.cost, way.chip, found_here.victims, found_here.places)
+            if best is None or key[:2] < best[:2]:
+                best = key
+        if best is not None:
+            return _eviction(task, best[2], best[1], best[3])
+    return Spared(task, _why(task, leases, jobs, could))
+
+
+def reclaim(
+    task: Pending,
+    full: QuotaFull,
+    chip: str,
+    running: Iterable[Running],
+    catalogue: Catalogue,
+    book: Book,
+    rules: EvictionRules = RULES,
+) -> Answer:
+    """Who gives back what they borrow, when only a shared quota stands in the way."""
+    leases = [x for x in running if x.allocation.chip == chip]
+    under = [x for x in leases if full.project in book.ancestry(x.project)]
+    short = full.short_milli - sum(x.allocation.quantity_milli for x in under if x.closing)
+    if short <= 0:
+        return Coming(task, chip, ())
+    asked = _asked_milli(task)
+    owed = reclaimable(book, under, task.project, chip, asked, task.needs.tier) if full.owed else ()
+    pool = [x for x in _by_job(under, catalogue, frozenset()) if x.job in owed]
+    pool = [x for x in pool if _ripe(x, rules)]
+    order = sorted(pool, key=lambda x: (x.rank, x.cost * 1_000 // max(1, x.milli), x.job))
+    chosen: list[Victim] = []
+    for victim in order:
+        if sum(x.milli for x in chosen) < short:
+            chosen.append(victim)
+    if sum(x.milli for x in chosen) < short:
+        return Spared(task, full.reason)
+    for victim in sorted(chosen, key=lambda x: (-x.rank, -x.cost, x.job)):
+        if sum(x.milli for x in chosen) - victim.milli >= short:
+            chosen.remove(victim)
+    return _eviction(task, tuple(sorted(chosen, key=lambda x: x.job)), chip, ())
+
+
+def _victims(
+    task: Pending,
+    leases: tuple[Running, ...],
+    chips: Collection[str],
+    catalogue: Catalogue,
+    book: Book | None,
+    rules: EvictionRules,
+) -> list[Victim]:
+    """All jobs that may be put out for this one."""
+    owned: frozenset[str] = frozenset()
+    above: frozenset[str] = frozenset()
+    if book is not None and book.rules:
+        asked = _asked_milli(task)
+        above = borrowed(book, leases)
+        for chip in sorted(chips):
+            owned |= reclaimable(book, leases, task.project, chip, asked, task.needs.tier)
+    mine = level(task.needs.tier, task.priority)
+    return [
+        victim
+        for victim in _by_job(leases, catalogue, above)
+        if (victim.level < mine or victim.job in owned) and _ripe(victim, rules)
+    ]
+
+
+def _by_job(
+    leases: Iterable[Running], catalogue: Catalogue, above: Collection[str]
+) -> list[Victim]:
+    """Running jobs as possible victims; those of which a part is ending already are left out."""
+    speeds = {x.name: x.throughput for x in catalogue.chips}
+    jobs: dict[str, list[Running]] = {}
+    for lease in leases:
+        jobs.setdefault(lease.job, []).append(lease)
+    return [
+        Victim.of(job, mine, speeds, borrows=job in above)
+        for job, mine in sorted(jobs.items())
+        if not any(x.closing for x in mine) and mine[0].tier is not Tier.RESERVED
+    ]
+
+
+def _ripe(victim: Victim, rules: EvictionRules) -> bool:
+    """Has it had its time, and its peace?"""
+    return victim.worked_ms >= rules.min_runtime_ms and victim.evictions < rules.evictions_max
+
+
+def _pools(jobs: list[Victim]) -> list[list[Victim]]:
+    """Sets of possible victims, each with those of one more standing."""
+    ranks = sorted({x.rank for x in jobs})
+    return [[x for x in jobs if x.rank <= rank] for rank in ranks]
+
+
+def _groups(
+    task: Pending, by_id: dict[str, Node], could: dict[str, tuple[Way, ...]]
+) -> dict[tuple[Way, str], list[str]]:
+    """Sets of nodes that are near enough to each other, by the way to use them."""
+    found: dict[tuple[Way, str], list[str]] = {}
+    for name, each in could.items():
+        for way in each:
+            found.setdefault((way, place(by_id[name], task.needs.span)), []).append(name)
+    return found
+
+
+def _promising(
+    task: Pending,
+    groups: dict[tuple[Way, str], list[str]],
+    free: dict[str, Slack],
+    pool: list[Victim],
+) -> list[tuple[Way, list[str]]]:
+    """Groups that would hold the gang with the whole pool gone; only the best few by a bound.
+
+    The bound is what the cheapest devices of the group cost each.
+    """
+    gone = dict(free)
+    price: dict[str, list[tuple[int, int]]] = {}
+    for victim in pool:
+        for lease in victim.leases:
+            if lease.node_id in gone:
+                gone[lease.node_id] = gone[lease.node_id].plus(lease.allocation)
+                each = victim.cost // max(1, victim.milli)
+                price.setdefault(lease.node_id, []).append((each, lease.allocation.quantity_milli))
+    found: list[tuple[int, str, Way, list[str]]] = []
+    for (way, group), names in groups.items():
+        if sum(members(way, gone[name]) for name in names) < task.tasks:
+            continue
+        want = task.tasks * max(1, way.devices) * 1_000
+        want -= sum(members(way, free[name]) for name in names) * max(1, way.devices) * 1_000
+        bound = 0
+        for each, milli in sorted(x for name in names for x in price.get(name, ())):
+            bound += each * max(0, min(milli, want))
+            want -= milli
+        found.append((bound, group, way, names))
+    found.sort(key=lambda x: (x[0], x[1], x[2].chip))
+    return [(way, names) for *_, way, names in found[:_GROUPS]]
+
+
+def _seated(tasks: int, way: Way, rooms: dict[str, Slack]) -> tuple[tuple[str, int], ...]:
+    """Where all members go, on as few nodes as can be; empty = they do not fit."""
+    order = sorted((-members(way, room), name) for name, room in rooms.items())
+    left, found = tasks, []
+    for fit, name in order:
+        if left and fit:
+            found.append((name, min(left, -fit)))
+            left -= found[-1][1]
+    return tuple(found) if not left else ()
+
+
+def _asked_milli(task: Pending) -> int:
+    need = task.needs.accelerator
+    return task.tasks * (1_000 * need.count if need is not None else task.needs.cpu_milli)
+
+
+def _eviction(
+    task: Pending, victims: tuple[Victim, ...], chip: str, places: tuple[tuple[str, int], ...]
+) -> Eviction:
+    notice_ms = max(x.notice_ms for x in victims)
+    lost = sum(x.lost for x in victims)
+    names = ", ".join(x.job for x in victims[:3]) + (", …" if len(victims) > 3 else "")
+    jobs = "1 job" if len(victims) == 1 else f"{len(victims)} jobs"
+    message = f"It takes the place of {jobs} ({names}), told to end within {notice_ms // 1_000} s."
+    evidence = {
+        "victims": ",".join(x.job for x in victims),
+        "notice_ms": str(notice_ms),
+        "lost_device_ms": str(lost // 1_000),
+        "chip": chip,
+        "nodes": ",".join(name for name, _ in places),
+    }
+    hint = "It is placed when they have ended and their devices are clean."
+    reason = Reason("PREEMPTING", message, hint, evidence)
+    return Eviction(task, victims, notice_ms, chip, places, lost, reason)
+
+
+def _why(
+    task: Pending,
+    leases: tuple[Running, ...],
+    jobs: list[Victim],
+    could: dict[str, tuple[Way, ...]],
+) -> Reason:
+    """What protects those who hold the places, in words."""
+    mine = level(task.needs.tier, task.priority)
+    here = [x for x in leases if x.node_id in could]
+    lower = {x.job for x in here if level(x.tier, x.priority) < mine}
+    kept = len(lower - {x.job for x in jobs})
+    evidence = {"lower_jobs": str(len(lower)), "protected_jobs": str(kept)}
+    if not lower:
+        message = "Nothing of a lower class or priority holds what it needs."
+        hint = "It is placed when one of the others ends; or raise its priority."
+        return Reason("NOTHING_TO_PREEMPT", message, hint, evidence)
+    if kept:
+        message = f"{kept} of {len(lower)} jobs below it have just started or gave way too often."
+        hint = "It is placed when one of them ends, or may be put out."
+        return Reason("VICTIMS_PROTECTED", message, hint, evidence)
+    message = "Even without all jobs below it the whole gang would not fit."
+    hint = "Ask for fewer tasks, or for other chips as well; or wait until others end."
+    return Reason("PREEMPTION_TOO_SMALL", message, hint, evidence)

@@ -1,0 +1,168 @@
+"""How many members of a job a node would hold, if this or that came free.
+
+Evictions and shadow starts ask the same question of nodes that are full now. Devices of one chip
+count alike here; which of them a member gets is decided when it is placed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from .chips import Catalogue
+from .feasible import fits, may_be_emulated
+from .job import Allocation, Needs, Span
+from .node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One member's demand on a node of one chip; ``devices`` 0 = CPUs alone."""
+
+    chip: str
+    devices: int
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """What is free of a node, or would be. ``devices``: their number, by chip."""
+
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+    devices: Mapping[str, int]
+
+    def plus(self, allocation: Allocation) -> Slack:
+        """With this lease gone."""
+        return self._changed(allocation, 1)
+
+    def minus(self, allocation: Allocation) -> Slack:
+        """With this lease as well."""
+        return self._changed(allocation, -1)
+
+    def less(self, way: Way, members: int) -> Slack:
+        """With so many members on it."""
+        held = (way.chip,) * bool(way.devices)
+        return Slack(
+            self.cpu_milli - members * way.cpu_milli,
+            self.memory_bytes - members * way.memory_bytes,
+            self.disk_bytes - members * way.disk_bytes,
+            {k: n - members * way.devices * (k in held) for k, n in self.devices.items()},
+        )
+
+    def covers(self, allocation: Allocation) -> bool:
+        """Is there room for it?"""
+        many = len(allocation.device_ids)
+        return (
+            allocation.cpu_milli <= self.cpu_milli
+            and allocation.memory_bytes <= self.memory_bytes
+            and allocation.disk_bytes <= self.disk_bytes
+            and (not many or many <= self.devices.get(allocation.chip, 0))
+        )
+
+    def _changed(self, allocation: Allocation, sign: int) -> Slack:
+        devices = self.devices
+        if allocation.device_ids:
+            many = devices.get(allocation.chip, 0) + sign * len(allocation.device_ids)
+            devices = {**devices, allocation.chip: many}
+        return Slack(
+            self.cpu_milli + sign * allocation.cpu_milli,
+            self.memory_bytes + sign * allocation.memory_bytes,
+            self.disk_bytes + sign * allocation.disk_bytes,
+            devices,
+        )
+
+
+def slack(node: Node) -> Slack:
+    """What no lease holds. Devices that are still being cleaned count: they come free soon."""
+    devices: dict[str, int] = {}
+    for device in node.devices:
+        if device.device_id not in node.held:
+            devices[device.chip] = devices.get(device.chip, 0) + 1
+    return Slack(node.free_cpu_milli, node.free_memory_bytes, node.free_disk_bytes, devices)
+
+
+def members(way: Way, free: Slack) -> int:
+    """How many members of a job there is room for."""
+    counts = [
+        have // each
+        for have, each in (
+            (free.cpu_milli, way.cpu_milli),
+            (free.memory_bytes, way.memory_bytes),
+            (free.disk_bytes, way.disk_bytes),
+            (free.devices.get(way.chip, 0) if way.devices else 0, way.devices),
+        )
+        if each > 0
+    ]
+    return max(0, min(counts, default=0))
+
+
+def ways(needs: Needs, nodes: Iterable[Node], catalogue: Catalogue) -> dict[str, tuple[Way, ...]]:
+    """Nodes that could take a member if they were empty, with the ways to do it.
+
+    Bounded work: nodes alike in all that leases do not change are asked about once.
+    """
+    candidates = tuple(nodes)
+    real = {device.chip for node in candidates if not node.emulated for device in node.devices}
+    emulated_ok = may_be_emulated(needs, real, catalogue)
+    known: dict[tuple[object, ...], tuple[Way, ...]] = {}
+    found: dict[str, tuple[Way, ...]] = {}
+    for node in candidates:
+        key = _kind(node)
+        if key not in known:
+            known[key] = _ways(needs, node, catalogue, emulated_ok=emulated_ok)
+        if known[key]:
+            found[node.node_id] = known[key]
+    return found
+
+
+def place(node: Node, span: Span) -> str:
+    """What members must share: two nodes with equal answers are near enough to each other.
+
+    A node whose rack or rail is not known stands alone.
+    """
+    match span:
+        case Span.ANY:
+            return ""
+        case Span.SITE:
+            return node.site
+        case Span.RACK:
+            return f"{node.site}/{node.rack}" if node.rack else f"={node.node_id}"
+        case Span.RAIL:
+            return f"{node.site}/{node.rail}" if node.rail else f"={node.node_id}"
+        case Span.HOST:
+            return node.node_id
+
+
+def _kind(node: Node) -> tuple[object, ...]:
+    devices = tuple((x.chip, x.memory_bytes) for x in node.devices)
+    return (
+        node.site, node.cpu_chip, node.cpu_milli, node.memory_bytes, node.disk_bytes, devices,
+        node.runtimes, node.connected, node.cordoned, node.emulated, node.drivers,
+        node.architecture, node.rdma, node.link_mbps,
+    )  # fmt: skip
+
+
+def _ways(needs: Needs, node: Node, catalogue: Catalogue, *, emulated_ok: bool) -> tuple[Way, ...]:
+    empty = replace(
+        node,
+        used_cpu_milli=0,
+        used_memory_bytes=0,
+        used_disk_bytes=0,
+        reserved_mbps=0,
+        held=frozenset(),
+        devices=tuple(replace(x, clean=True) for x in node.devices),
+    )
+    answer = fits(needs, empty, catalogue, emulated_ok=emulated_ok)
+    if not isinstance(answer, tuple):
+        return ()
+    return tuple(
+        Way(
+            x.allocation.chip, len(x.allocation.device_ids), x.allocation.cpu_milli,
+            x.allocation.memory_bytes, x.allocation.disk_bytes,
+        )
+        for x in answer
+    )  # fmt: skip
