@@ -17,6 +17,10 @@ BENCHES = {
         "tests.bench.packing",
         "accelerators given away on a replayed cluster trace, beside FGD, on the same stream",
     ),
+    "rounds": (
+        "tests.bench.rounds",
+        "completion time of Gavel's jobs on mixed devices, beside FIFO and max-min fairness",
+    ),
     "telemetry": (
         "tests.bench.telemetry",
         "2,000 agents reporting once a second: cost a message, losses, agents a core",
