@@ -136,6 +136,14 @@ def test_an_operators_entry_replaces_the_published_one(tmp_path):
     assert len(load([tmp_path]).chips) == len(CATALOGUE.chips)
 
 
+def test_what_a_node_calls_a_chip_is_its_catalogues_name():
+    assert CATALOGUE.canonical("RTX-A6000-48GB") == "A6000-48GB"
+    assert CATALOGUE.canonical("a6000-48gb") == "A6000-48GB"
+    assert CATALOGUE.canonical("mystery") == "mystery"
+    called = [alias for chip in CATALOGUE.chips for alias in (chip.name, *chip.aliases)]
+    assert len({name.lower() for name in called}) == len(called)
+
+
 def test_without_its_own_table_a_chip_has_the_defaults(tmp_path):
     (chip,) = read(written(tmp_path, NEW))
     assert chip.basis == (Basis.ESTIMATE,) * 3

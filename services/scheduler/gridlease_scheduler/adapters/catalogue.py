@@ -80,6 +80,7 @@ def _chip(table: Table) -> Chip:
         memory_gbytes_per_s=table.whole("memory_gbytes_per_s", 0),
         data_centre=table.flag("data_centre"),
         embodied=_embodied(table),
+        aliases=table.texts("aliases"),
     )
     throughput.close()
     table.close()

@@ -10,7 +10,7 @@ import difflib
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CPU_VENDOR = "cpu"
 REFERENCE = "A100-80GB"  # throughput and cost are relative to it: it has 100 of each
@@ -89,6 +89,7 @@ class Chip:
     memory_gbytes_per_s: int = 0
     data_centre: bool = False  # may use forward-compatible CUDA libraries
     embodied: Embodied | None = None
+    aliases: tuple[str, ...] = ()  # what nodes may call it
 
     def throughput_for(self, work: Work) -> int:
         """The figure of a class of work; of training where it has none of its own."""
@@ -129,11 +130,21 @@ class Catalogue:
     """All entries, by name."""
 
     chips: tuple[Chip, ...]
+    _by_name: dict[str, Chip] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name = {alias.lower(): chip for chip in self.chips for alias in chip.aliases}
+        by_name |= {chip.name.lower(): chip for chip in self.chips}
+        object.__setattr__(self, "_by_name", by_name)
 
     def find(self, name: str) -> Chip | None:
-        """The entry of exactly this name, in any case."""
-        wanted = name.lower()
-        return next((chip for chip in self.chips if chip.name.lower() == wanted), None)
+        """The entry of exactly this name or alias, in any case."""
+        return self._by_name.get(name.lower())
+
+    def canonical(self, name: str) -> str:
+        """The catalogue's own name for what a node calls a chip; the node's where it has none."""
+        chip = self.find(name)
+        return chip.name if chip is not None else name
 
     def unknown(self, names: Iterable[str]) -> UnknownChip | None:
         """The first name that means no accelerator, if there is one."""
