@@ -206,9 +206,7 @@ def shortcomings(quotas: Iterable[Quota]) -> tuple[str, ...]:
     sums: dict[tuple[str, str], int] = {}
     for row in rows:
         if row.limit_milli and row.guaranteed_milli > row.limit_milli:
-            found.append(
-                f"{row.project} is guaranteed more {row.chip or 'devices'} than its limit."
-            )
+            found.append(f"{row.project} is guaranteed more than its limit.")
         key = (row.parent, row.chip)
         sums[key] = sums.get(key, 0) + row.guaranteed_milli
     for key, total in sorted(sums.items()):
