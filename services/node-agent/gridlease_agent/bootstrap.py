@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,28 +22,40 @@ from gridlease_mesh.bus import Bus
 from gridlease_mesh.events import on_hint
 from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.spans import SpanSender
+from gridlease_mesh.telemetry import TelemetrySender
+from gridlease_mesh.telemetry_sample import DeviceIdentity, NodeIdentity
 
 from gridlease_agent.adapters.bundles import BundleFolder
 from gridlease_agent.adapters.enrolment import Credential, CredentialFile
 from gridlease_agent.adapters.host import ThisHost
 from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.adapters.mesh_calls import BillingCalls, BundleCalls, SchedulerCalls
+from gridlease_agent.adapters.metrics_page import MetricsPage
 from gridlease_agent.adapters.prepared import PreparedFolder
 from gridlease_agent.adapters.spool_file import SpoolFile
 from gridlease_agent.book import Book
+from gridlease_agent.devices.family import load as load_families
+from gridlease_agent.devices.nvml import Nvml
+from gridlease_agent.domain.chips import chip_name
+from gridlease_agent.domain.spool import Phase
 from gridlease_agent.inventory import Lending, inventory, lent_disk_bytes, lent_memory_bytes
 from gridlease_agent.isolate.rootfs import read as read_host
 from gridlease_agent.noop import NoopSandboxes
+from gridlease_agent.observe import Observer
 from gridlease_agent.ports import Host
 from gridlease_agent.prepare import Preparer
 from gridlease_agent.probes import emulated, table
-from gridlease_agent.probes.facts import NodeFacts
+from gridlease_agent.probes.facts import DeviceFacts, NodeFacts
 from gridlease_agent.reconcile import Reconciler
 from gridlease_agent.recover import recover
 from gridlease_agent.renewal import Renewal
 from gridlease_agent.report import Reporter
 from gridlease_agent.rpc import TaskFiles
 from gridlease_agent.runtimes.choose import choose_runtime
+from gridlease_agent.sampling.devices import DeviceSampler, Look, by_files, by_nvml
+from gridlease_agent.sampling.host import HostSampler
+from gridlease_agent.sampling.kept import KeptFiles
+from gridlease_agent.sampling.leases import LeaseSampler
 from gridlease_agent.sandbox import Sandboxes, SandboxRunner
 from gridlease_agent.scrub import Scrubber
 from gridlease_agent.settings import Settings
@@ -262,7 +274,10 @@ class Node:
         devices = [device.id for device in body.facts.devices]
         syncer = Syncer(book, self._host, scheduler, devices, tick_ms, _jitter())
         reconciler = self._reconciler(bus, book, files, watch, scrubber)
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            if not emulated:
+                observer = await self._observer(bus, book, stack)
+                group.create_task(observer.run(), name="observe")
             group.create_task(reporter.run(), name="report")
             group.create_task(syncer.run(), name="sync")
             group.create_task(reconciler.run(), name="reconcile")
@@ -272,6 +287,39 @@ class Node:
             await reporter.reported.wait()
             self.ready.set()
             _LOG.info("the node serves", extra={"node": self._credential.node_id})
+
+    async def _observer(self, bus: Bus, book: Book, stack: contextlib.AsyncExitStack) -> Observer:
+        """Telemetry of this host: to the mesh, and to the local page where one is wanted."""
+        facts, files = self._body.facts, KeptFiles()
+        stack.callback(files.close)
+        sender = TelemetrySender(bus)
+        stack.callback(sender.close)
+        offers = [sender.offer]
+        if self._settings.metrics_port:
+            page = MetricsPage()
+            server = await page.serve(self._settings.metrics_port)
+            stack.callback(server.close)
+            offers.append(page.offer)
+        identity = NodeIdentity(
+            facts.host.hostname,
+            self._body.lending.agent_version,
+            facts.host.boot_id,
+            tuple(
+                DeviceIdentity(
+                    x.id, chip_name(x.chip, x.memory_bytes), x.vendor, x.bus, x.memory_bytes
+                )
+                for x in facts.devices
+            ),
+        )
+        return Observer(
+            identity,
+            DeviceSampler(facts.devices, _looks(stack)),
+            HostSampler(files, str(self._state)),
+            LeaseSampler(files),
+            lambda: [k for k, row in book.spool.rows.items() if row.phase is Phase.STARTING],
+            (self._host, SystemClock()),
+            offers,
+        )
 
     def _renewal(self, bus: Bus, scheduler: SchedulerCalls) -> Renewal:
         def connected() -> bool:
@@ -311,6 +359,22 @@ class Node:
             TaskSpans(SpanSender(bus), SystemClock()),
             settings.grace_ms,
         )
+
+
+def _looks(stack: contextlib.AsyncExitStack) -> Callable[[DeviceFacts], Look]:
+    """How each device is looked at: by its vendor's library where there is one, else by files."""
+    nvml = Nvml.open()
+    if nvml is not None:
+        stack.callback(nvml.close)
+    families = {(x.kind, x.family): x for x in load_families()}
+
+    def look(device: DeviceFacts) -> Look:
+        family = families[device.kind, device.family]
+        if family.lister == "nvml" and nvml is not None:
+            return by_nvml(nvml)
+        return by_files(family, Path("/"))
+
+    return look
 
 
 def _jitter() -> random.Random:

@@ -20,6 +20,7 @@ class Settings:
     nats_url: str = ""  # in place of the one that enrolment answered
     node_token: str = ""
     ready_file: Path | None = None
+    metrics_port: int = 0  # of the Prometheus page on the loopback interface; 0 = none
     log_level: str = "INFO"
 
 

@@ -1,0 +1,1 @@
+"""What the node measures once a second, read cheaply: every file below an injectable root."""
