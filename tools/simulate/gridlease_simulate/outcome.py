@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gridlease_scheduler.domain.job import Reason, Tier
+from gridlease_scheduler.domain.job import Allocation, Reason, Tier
 
 from gridlease_simulate.cluster import Cluster
 from gridlease_simulate.power import Used
@@ -36,6 +36,19 @@ class JobRecord:
         """From its submission to its end."""
         assert self.ended_ms >= 0, self.name
         return self.ended_ms - self.submit_ms
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """One lease as it was held, so that anyone can recount a run. ``until_ms`` is exclusive."""
+
+    job: str
+    attempt: int
+    node_id: str
+    allocation: Allocation
+    from_ms: int
+    until_ms: int
+    cost_nano: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,7 @@ class Outcome:
     cluster: Cluster
     trace: Trace
     jobs: tuple[JobRecord, ...]
+    leases: tuple[LeaseRecord, ...]
     unsent: int
     span_ms: int
     busy_milli_ms: Mapping[str, int]

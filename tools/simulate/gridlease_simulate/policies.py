@@ -29,6 +29,8 @@ class Verdict:
 class Policy(Protocol):
     """Decides about snapshots, and may remember what it placed."""
 
+    reads_running: bool  # are the running leases part of what it decides on?
+
     def arrived(self, task: Pending) -> None:
         """This job has come in."""
 
@@ -41,6 +43,8 @@ class Policy(Protocol):
 
 class Production:
     """The scheduler's own ``plan``, on an index that it keeps as its leader does."""
+
+    reads_running = False
 
     def __init__(self, nodes: tuple[Node, ...], catalogue: Catalogue) -> None:
         self._planner = Planner(Index(nodes, catalogue))
@@ -69,6 +73,8 @@ _QUEUED = Reason("QUEUED", "The first of the queue has no room yet; all wait for
 
 class Fifo:
     """Strictly in the order of arrival, each on the first nodes with room; the head blocks all."""
+
+    reads_running = False
 
     def __init__(self, nodes: tuple[Node, ...], catalogue: Catalogue) -> None:
         self._nodes = {node.node_id: node for node in nodes}

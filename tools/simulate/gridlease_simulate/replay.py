@@ -18,7 +18,7 @@ from gridlease_scheduler.domain.node import Node, has_room, with_held
 from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
 
 from gridlease_simulate.cluster import Cluster
-from gridlease_simulate.outcome import JobRecord, Moment, Outcome
+from gridlease_simulate.outcome import JobRecord, LeaseRecord, Moment, Outcome
 from gridlease_simulate.policies import POLICIES, Member, without
 from gridlease_simulate.power import Meter
 from gridlease_simulate.spot import SpotPrices
@@ -102,6 +102,7 @@ class Replay:
         self._busy_milli: dict[str, int] = defaultdict(int)
         self._busy_milli_ms: dict[str, int] = defaultdict(int)
         self._moments: list[Moment] = []
+        self._leases_ended: list[LeaseRecord] = []
         self._now_ms = 0
         self._ended = 0
         self._plans = 0
@@ -186,7 +187,7 @@ class Replay:
     def _decide(self) -> None:
         """Ask the policy, and do as it says."""
         self._plans += 1
-        running = tuple(self._leases())
+        running = tuple(self._leases()) if self._policy.reads_running else ()
         waiting = tuple(self._waiting.values())
         nodes = tuple(self._nodes.values())
         verdict = self._policy.decide(self._snapshot(nodes, waiting, running))
@@ -339,6 +340,17 @@ class Replay:
                 price = self._cluster.group_price_nano(group, held.chip, tier)
                 cost_nano = amount_nano(rate_nano_per_hour(price, milli), span_ms * 1_000_000)
             job.cost_nano += cost_nano
+            self._leases_ended.append(
+                LeaseRecord(
+                    job.arrival.name,
+                    job.attempt,
+                    node_id,
+                    held,
+                    job.since_ms,
+                    self._now_ms,
+                    cost_nano,
+                )
+            )
 
     def _moment(self) -> Moment:
         return Moment(self._now_ms, tuple(self._busy_milli.items()), len(self._waiting))
@@ -353,6 +365,7 @@ class Replay:
             cluster=self._cluster,
             trace=self._trace,
             jobs=tuple(self._record(job) for job in self._jobs[:arrived]),
+            leases=tuple(self._leases_ended),
             unsent=len(self._jobs) - arrived,
             span_ms=self._now_ms,
             busy_milli_ms=dict(self._busy_milli_ms),
