@@ -1,9 +1,14 @@
 """The catalogue, what a name in a request means, and what a new data file needs: no code."""
 
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 from gridlease_kernel.faults import Invalid
 from gridlease_scheduler.adapters.catalogue import load, read
 from gridlease_scheduler.domain.chips import AcceleratorNeed, Basis, Kind, Work, roofline
+from gridlease_scheduler.domain.compat import Code, Flag
 from gridlease_scheduler.domain.job import Purpose
 from gridlease_scheduler.domain.node import Device, Node
 from gridlease_scheduler.domain.plan import Placed, decide
@@ -200,6 +205,20 @@ def test_a_name_stands_once_in_a_folder(tmp_path):
     with pytest.raises(Invalid, match="twice") as caught:
         load([written(tmp_path, NEW.lower(), "b.toml")])
     assert caught.value.field == "b.toml:chip[0].name"
+
+
+def test_the_page_says_it_as_it_is(tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "chips.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (chip,) = read(written(tmp_path, example))
+    assert chip.latency_for("resnet-50") == 310
+    told = set(
+        re.findall(r"`([a-z_]+)`", page[page.index("| field |") : page.index("`roofline` is")])
+    )
+    shown = {"inference", "batch"}  # within throughput
+    assert {field.name for field in dataclasses.fields(chip)} - shown <= told
+    for code in (*Code, *Flag):
+        assert f"`{code}`" in page
 
 
 def test_other_files_of_a_folder_are_left_alone(tmp_path):
