@@ -37,7 +37,7 @@ class Adapter:
         given = json.loads(line)
         hosts = tuple(Host(str(it["i"]), it["kind"], it["gpus"]) for it in given["nodes"])
         jobs = tuple(trainee(it) for it in given["jobs"])
-        snapshot = Snapshot(given["t"], given["round_s"], hosts, jobs)
+        snapshot = Snapshot(given["t"], hosts, jobs)
         found, self.lessons = decide(snapshot, self.lessons)
         alloc = {name: {"kind": it.chip, "nodes": dict(it.nodes)} for name, it in found.items()}
         return json.dumps({"alloc": alloc})

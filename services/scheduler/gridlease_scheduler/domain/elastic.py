@@ -1,43 +1,68 @@
 """How many devices, of which chip, does each elastic training job hold until the next round?
 
-The sum over jobs of T^-a * (goodput / reference)^p is made as large as possible: T is the time that
-a job still needs on one device, the reference its goodput there. A configuration that differs from
-what the job holds loses what the restart costs, spread over the time for which the decision is
-likely to stand, and a margin besides, so that running jobs change only where that clearly pays.
+The sum over jobs of ``T^-a * (goodput / reference)^p`` is made as large as possible. The reference
+is the job's goodput on the fewest devices of its best chip, T the time that it still needs there: a
+concave sum, so every job gets something, and a little more if it is about to end. What a job does
+not hold yet is worth less: by the restart, spread over the time for which the decision is likely to
+stand, and by a margin, so that running jobs change only where that clearly pays.
 
-Source: Sia (SOSP'23) and Pollux (OSDI'21) for goodput and its normalised sum.
+Source: Sia (SOSP'23), section 3, and Pollux (OSDI'21), section 4, for the normalised sum of powers
+of goodput; the time weight and the margin are measured (``./dev bench elastic``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from .lessons import App, Lessons, Trainee, learn, rates
+from .lessons import App, Blind, Lessons, Trainee, learn, rates
 from .seats import Held, Host, Wish, seat
 from .shares import Option, share
+
+_LEAST_NEEDED_S = 60.0
+_MOST_LOSS = 0.95
+_MOST_LOSS_HELD = 0.9  # so that a job in its restart is not thrown out by that alone
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The weights. ``horizon_s``: for how long a decision stands at least."""
+    """The weights.
+
+    ``time_power`` a and ``goodput_power`` p as above. ``margin``: the share of its value that any
+    change of a running job must gain at least; it shrinks as decisions stand longer. A decision is
+    taken to stand for ``horizon_s``, or for ``gaps`` mean times between arrivals and ends where
+    these are rarer. ``unknown_s``: what a job is taken to need while nothing is known of its work.
+    """
 
     time_power: float = 0.15
     goodput_power: float = 0.7
-    margin: float = 0.15
+    margin: float = 0.1
     horizon_s: float = 600.0
-    gaps: float = 4.0
+    gaps: float = 6.0
     unknown_s: float = 3600.0
+    blind: Blind = field(default_factory=Blind)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a decision looks at."""
+    """All that a decision looks at. Hosts have devices of one chip, all of them for these jobs."""
 
     at_s: float
-    round_s: float
     hosts: Sequence[Host]
     jobs: Sequence[Trainee]
+
+
+class Change(enum.StrEnum):
+    """What a decision means for a job."""
+
+    STAYS = "STAYS"
+    STARTS = "STARTS"
+    GROWS = "GROWS"
+    SHRINKS = "SHRINKS"
+    MOVES = "MOVES"
+    STOPS = "STOPS"
+    WAITS = "WAITS"
 
 
 def decide(
@@ -48,61 +73,71 @@ def decide(
     lessons = learn(lessons, snapshot.jobs, snapshot.at_s)
     chips = sorted({host.chip for host in snapshot.hosts})
     capacity = [sum(h.devices for h in snapshot.hosts if h.chip == chip) for chip in chips]
-    offers = [_options(job, lessons, policy, chips, capacity) for job in snapshot.jobs]
-    choice = share(offers, capacity)
+    room = dict(zip(chips, capacity, strict=True))
+    offers = [
+        [
+            Option(chips.index(chip), devices, value)
+            for (chip, devices), value in values(job, lessons, room, policy).items()
+        ]
+        for job in snapshot.jobs
+    ]
     wishes = [
         Wish(job.name, chips[option.chip], option.devices, job.held)
-        for job, option in zip(snapshot.jobs, choice, strict=True)
+        for job, option in zip(snapshot.jobs, share(offers, capacity), strict=True)
         if option
     ]
     return seat(snapshot.hosts, wishes), lessons
 
 
-def _options(
-    job: Trainee,
-    lessons: Lessons,
-    policy: Policy,
-    chips: Sequence[str],
-    capacity: Sequence[int],
-) -> list[Option]:
-    """What a job may hold, and what that is worth."""
+def change(before: Held | None, after: Held | None) -> Change:
+    """The word for what happens to a job."""
+    if before == after:
+        return Change.WAITS if after is None else Change.STAYS
+    if before is None or after is None:
+        return Change.STARTS if before is None else Change.STOPS
+    if before.chip != after.chip or before.devices == after.devices:
+        return Change.MOVES
+    return Change.GROWS if after.devices > before.devices else Change.SHRINKS
+
+
+def values(
+    job: Trainee, lessons: Lessons, room: dict[str, int], policy: Policy
+) -> dict[tuple[str, int], float]:
+    """What each (chip, devices) that ``room`` has is worth for a job: above 0, without a unit."""
     app = lessons.apps.get(job.app, App())
-    known = {key: rate for key, rate in rates(app, job).items() if rate > 0.0}
+    known = rates(app, job, policy.blind)
     if not known:
-        return []
+        return {}
     fewest = min(devices for _, devices in known)
     reference = max(rate for (_, devices), rate in known.items() if devices == fewest)
-    needed_s = _needed(app, job, reference, policy)
-    weight = needed_s**-policy.time_power
+    needed_s = _needed_s(app, job, reference, policy)
     horizon_s = max(policy.horizon_s, policy.gaps * lessons.gap_s)
-    found = []
+    margin = policy.margin * policy.horizon_s / horizon_s
+    found = {}
     for (chip, devices), rate in known.items():
-        if chip not in chips or devices > capacity[chips.index(chip)]:
-            continue
-        span_s = max(1.0, min(horizon_s, needed_s * reference / rate))
-        value = weight * (rate / reference) ** policy.goodput_power
-        value *= 1.0 - _loss(job, chip, devices, span_s, policy)
-        if value > 0.0:
-            found.append(Option(chips.index(chip), devices, value))
+        if devices <= room.get(chip, 0):
+            span_s = max(1.0, min(horizon_s, needed_s * reference / rate))
+            worth = needed_s**-policy.time_power * (rate / reference) ** policy.goodput_power
+            found[chip, devices] = worth * (1.0 - _loss(job, chip, devices, span_s, margin))
     return found
 
 
-def _needed(app: App, job: Trainee, reference: float, policy: Policy) -> float:
-    """Seconds of work that are left at the reference goodput."""
+def _needed_s(app: App, job: Trainee, reference: float, policy: Policy) -> float:
+    """The time that a job's remaining work takes at the reference goodput."""
     if app.total is not None:
-        return max(60.0, app.total * (1.0 - job.done) / reference)
-    if job.done > 0.0:
-        return max(60.0, job.device_s * (1.0 - job.done) / job.done)
-    return max(policy.unknown_s, job.device_s)
+        needed_s = app.total * (1.0 - job.done) / reference
+    elif job.done > 0.0:
+        needed_s = job.device_s * (1.0 - job.done) / job.done
+    else:
+        needed_s = max(policy.unknown_s, job.device_s)
+    return max(_LEAST_NEEDED_S, needed_s)
 
 
-def _loss(job: Trainee, chip: str, devices: int, span_s: float, policy: Policy) -> float:
-    """The share of the value that a change costs."""
+def _loss(job: Trainee, chip: str, devices: int, span_s: float, margin: float) -> float:
+    """The share of its value that a configuration loses because it is yet to be reached."""
     held = job.held
-    if held is not None and held.chip == chip and held.devices == devices:
-        return min(0.9, job.restart_left_s / span_s)
-    margin = policy.margin if held is not None else 0.0
-    return min(0.95, job.restart_s / span_s + margin)
-
-
-__all__ = ["Held", "Host", "Lessons", "Mapping", "Policy", "Snapshot", "Trainee", "decide"]
+    if held is None:
+        return min(_MOST_LOSS, job.restart_s / span_s)
+    if held.chip == chip and held.devices == devices:
+        return min(_MOST_LOSS_HELD, job.restart_left_s / span_s)
+    return min(_MOST_LOSS, job.restart_s / span_s + margin)

@@ -16,6 +16,9 @@ from .seats import Held
 BUCKETS = 50  # parts of a job's work within which its goodput is taken for constant
 _MEASURED_WEIGHT = 50.0  # of a row that was run, against one that was estimated
 _MOST_WEIGHT = 200.0
+_MOST_APPS = 500
+_FADE = 0.9  # of the mean time between events, by each event
+_MOST_GAP_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +108,6 @@ class Lessons:
     gap_s: float = 0.0  # mean time between arrivals and ends, fading
 
 
-_FADE = 0.9
-_MOST_GAP_S = 3600.0
-
-
 def learn(lessons: Lessons, jobs: Sequence[Trainee], now_s: float) -> Lessons:
     """What is known after looking at the jobs once more."""
     span_s = max(0.0, now_s - lessons.at_s) if lessons.tracks else 0.0
@@ -116,7 +115,11 @@ def learn(lessons: Lessons, jobs: Sequence[Trainee], now_s: float) -> Lessons:
     tracks: dict[str, Track] = {}
     for job in jobs:
         app = apps.get(job.app, App())
-        apps[job.app], tracks[job.name] = _look(app, lessons.tracks.get(job.name), job, span_s)
+        app, tracks[job.name] = _look(app, lessons.tracks.get(job.name), job, span_s)
+        apps.pop(job.app, None)  # the last looked at comes last
+        apps[job.app] = app
+    for name in list(apps)[: max(0, len(apps) - _MOST_APPS)]:
+        del apps[name]
     names = {job.name for job in jobs}
     events = len(names ^ lessons.tracks.keys())
     return Lessons(apps, tracks, now_s, _gap(lessons.gap_s, span_s, events))
@@ -148,8 +151,7 @@ def _look(app: App, track: Track | None, job: Trainee, span_s: float) -> tuple[A
             share = app.share + job.done - track.done
             app, work = replace(app, work=app.work + work, share=share), 0.0
     per_s = held_rate(job) or 0.0
-    done = job.done
-    return app, Track(done, work, bucket, job.seen, job.held, per_s, job.restart_left_s)
+    return app, Track(job.done, work, bucket, job.seen, job.held, per_s, job.restart_left_s)
 
 
 def bucket_of(done: float) -> int:
@@ -189,46 +191,89 @@ def _measured(app: App, bucket: int, job: Trainee) -> App:
     return replace(app, cells={**app.cells, bucket: cells})
 
 
-def rates(app: App, job: Trainee) -> dict[tuple[str, int], float]:
-    """Goodput by (chip, devices) on the fewest nodes: the job's own rows and those of its like."""
-    found: dict[tuple[str, int], float] = {}
-    bucket = bucket_of(job.done)
-    here = app.cells.get(bucket, {})
-    for chip, rows in job.rows.items():
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """How goodput is guessed beyond the counts that any job of the application has tried.
+
+    ``growth``: up to this many times the largest known count; ``power``: of the first doubling,
+    where no two counts are known; ``fade``: of each further doubling against the one before.
+    """
+
+    growth: int = 4
+    power: float = 0.8
+    fade: float = 0.9
+
+
+Known = dict[tuple[str, int], float]  # (chip, devices) -> goodput on the fewest nodes
+
+
+def rates(app: App, job: Trainee, blind: Blind | None = None) -> Known:
+    """Goodput of each configuration that the job may take: its own rows, its like's, and guesses.
+
+    Rows come with the fewest nodes last of their count, so these win.
+    """
+    found: Known = {}
+    here = app.cells.get(bucket_of(job.done), {})
+    for chip, rows in sorted(job.rows.items()):
         for row in rows:
-            if job.least <= row.devices <= job.most:
-                cell = here.get((chip, row.devices, row.nodes))
-                found[chip, row.devices] = math.exp(cell.log) if cell else row.per_s
-    known = set(found)
+            cell = here.get((chip, row.devices, row.nodes))
+            found[chip, row.devices] = math.exp(cell.log) if cell else row.per_s
+    _borrow(found, app, job)
+    _extend(found, job, blind or Blind())
+    _keep_held(found, job)
+    return {
+        key: rate for key, rate in found.items() if job.least <= key[1] <= job.most and rate > 0.0
+    }
+
+
+def _borrow(found: Known, app: App, job: Trainee) -> None:
+    """Counts that only others have seen: here, and at the next part of the work that knows more."""
+    own = dict(found)
+    bucket = bucket_of(job.done)
     for at in sorted(app.cells, key=lambda at: (abs(at - bucket), at)):
-        cells = app.cells[at]
         fewest: dict[tuple[str, int], tuple[int, float]] = {}
-        for (chip, devices, nodes), cell in cells.items():
+        for (chip, devices, nodes), cell in app.cells[at].items():
             key = chip, devices
             if key not in found and (key not in fewest or nodes < fewest[key][0]):
                 fewest[key] = nodes, cell.log
         for (chip, devices), (_, log) in fewest.items():
-            if job.least <= devices <= job.most:
-                found[chip, devices] = math.exp(log + _shift(found, known, cells, chip, devices))
-        if len(cells) and at != bucket and fewest:
-            break
-    return found
+            found[chip, devices] = math.exp(log + _shift(own, app.cells[at], chip, devices))
+        if fewest and at != bucket:
+            return
 
 
-def _shift(
-    found: Mapping[tuple[str, int], float],
-    known: set[tuple[str, int]],
-    cells: Mapping[Spread, Cell],
-    chip: str,
-    devices: int,
-) -> float:
-    """How this job's goodput differs from its like, by the largest count that both know."""
+def _shift(own: Known, cells: Mapping[Spread, Cell], chip: str, devices: int) -> float:
+    """How a job's goodput differs from its like's, by the largest count that both know."""
     both = [
-        (n, found[chip, n], cell.log)
+        (n, math.log(own[chip, n]) - cell.log)
         for (where, n, _), cell in cells.items()
-        if where == chip and n <= devices and (chip, n) in known
+        if where == chip and n <= devices and own.get((chip, n), 0.0) > 0.0
     ]
-    if not both:
-        return 0.0
-    _, own, log = max(both)
-    return math.log(own) - log
+    return max(both, default=(0, 0.0))[1]
+
+
+def _keep_held(found: Known, job: Trainee) -> None:
+    """What a job holds stays possible, at the goodput of the next smaller count."""
+    if job.held is None or (job.held.chip, job.held.devices) in found:
+        return
+    chip, devices = job.held.chip, job.held.devices
+    below = [(n, rate) for (where, n), rate in found.items() if where == chip and n < devices]
+    if below:
+        found[chip, devices] = max(below)[1]
+
+
+def _extend(found: Known, job: Trainee, blind: Blind) -> None:
+    """Doublings beyond what is known, and the least count that the job accepts."""
+    for chip in sorted({chip for chip, _ in found}):
+        n = max(count for where, count in found if where == chip)
+        rate, half = found[chip, n], found.get((chip, n // 2), 0.0)
+        if rate <= 0.0:
+            continue
+        power = min(1.0, math.log2(rate / half)) if half > 0.0 and n % 2 == 0 else blind.power
+        largest = min(job.most, max(blind.growth * n, job.least))
+        while 2 * n <= largest or n < job.least:
+            power = max(0.0, power * blind.fade)
+            after = min(2 * n, largest)
+            rate *= (after / n) ** power
+            n = after
+            found[chip, n] = rate
