@@ -1,15 +1,16 @@
-"""One pass of the leader: snapshot, plan, ask billing, write what still holds.
+"""One pass of the leader: what changed, a plan, billing's word, and the write of what still holds.
 
-Order of durability: the hold is acknowledged by billing, then the lease is written (in a
-transaction that checks the epoch and everything else again), then the node is hinted at. A hold
-whose lease was not written is given back at once; if that fails it ends by itself.
+Order of durability: the hold is acknowledged by billing, then all leases of a job are written (in
+one transaction that checks the epoch and everything else again), then the nodes are hinted at. A
+hold whose leases were not written is given back at once; if that fails it ends by itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from gridlease_kernel.faults import Conflict, Unreachable
 from gridlease_kernel.ids import Ids
@@ -18,19 +19,30 @@ from .domain.chips import Catalogue
 from .domain.job import Reason
 from .domain.lease import Cause, Lease, State
 from .domain.plan import Placed, Snapshot, Waiting, plan, still_valid
-from .ports import Authorized, Billing, Event, MonotonicClock, NewLease, Order, Refused, Store
+from .memory import Memory
+from .ports import (
+    Authorized,
+    Billing,
+    Event,
+    Granted,
+    MonotonicClock,
+    NewLease,
+    Order,
+    Refused,
+    Store,
+)
 
 _LOG = logging.getLogger(__name__)
-_PENDING_LIMIT = 2_000
-_BATCH = 64
-_ASKING = 16
+T = TypeVar("T")
+_BATCH = 512  # leases of one call and of one transaction; a larger gang is a batch of its own
+_REASONS = 2_000  # written in one pass at most
 _FIRST_PAUSE_MS = 1_000
 _LAST_PAUSE_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass did. ``again_ms``: when a task that billing refused is due once more."""
+    """What one pass did. ``again_ms``: when something is due once more, if nothing happens."""
 
     placed: int
     stale: int
@@ -39,7 +51,7 @@ class Pass:
 
 @dataclass(slots=True)
 class Pauses:
-    """How long each task rests after billing has refused it: doubling, up to a bound."""
+    """How long each job rests after billing has refused it: doubling, up to a bound."""
 
     until_ms: dict[str, int] = field(default_factory=dict)
     last_ms: dict[str, int] = field(default_factory=dict)
@@ -49,14 +61,17 @@ class Pauses:
         self.last_ms[job] = min(_LAST_PAUSE_MS, self.last_ms.get(job, _FIRST_PAUSE_MS // 2) * 2)
         self.until_ms[job] = now_ms + self.last_ms[job]
 
-    def resting(self, job: str, now_ms: int) -> bool:
-        """Is it still too early?"""
-        return self.until_ms.get(job, now_ms) > now_ms
+    def over(self, now_ms: int) -> list[str]:
+        """Jobs that have rested long enough."""
+        found = [job for job, at in self.until_ms.items() if at <= now_ms]
+        for job in found:
+            del self.until_ms[job]
+        return found
 
-    def keep(self, jobs: set[str]) -> None:
-        """Forget all others."""
-        self.until_ms = {job: at for job, at in self.until_ms.items() if job in jobs}
-        self.last_ms = {job: span for job, span in self.last_ms.items() if job in jobs}
+    def forget(self, job: str) -> None:
+        """It was placed, or does not wait any more."""
+        self.until_ms.pop(job, None)
+        self.last_ms.pop(job, None)
 
 
 class Cycle:
@@ -76,6 +91,8 @@ class Cycle:
         self._ids = ids
         self._clock = clock
         self._pauses = Pauses()
+        self._memory: Memory | None = None
+        self._untold: dict[str, Reason] = {}
 
     async def __call__(self, epoch: int) -> Pass:
         """Decide about all that waits.
@@ -84,104 +101,128 @@ class Cycle:
             Conflict: LEADER_DEPOSED.
             Unreachable: the database is away.
         """
-        now_ms = self._clock.now_ms()
+        memory = await self._remembered()
+        self._memory = None  # until this pass is through, nobody knows what was written
+        done = await self._pass(memory, epoch)
+        self._memory = memory
+        return done
+
+    async def _remembered(self) -> Memory:
+        memory = self._memory
         async with self._store.reading() as tx:
-            pending = await tx.jobs.pending(_PENDING_LIMIT)
-            nodes = await tx.nodes.views() if pending else []
-        self._pauses.keep({task.job for task, _ in pending})
-        due = [x for x in pending if not self._pauses.resting(x[0].job, now_ms)]
-        snapshot = Snapshot(tuple(nodes), tuple(task for task, _ in due), self._catalogue)
-        decisions = plan(snapshot)
-        standing = {task.job: reason for task, reason in due}
+            if memory is None:
+                return await Memory.read(tx, self._catalogue)
+            await memory.refresh(tx)
+        return memory
+
+    async def _pass(self, memory: Memory, epoch: int) -> Pass:
+        now_ms = self._clock.now_ms()
+        memory.again(self._pauses.over(now_ms))
+        due = [task for task in memory.due() if task.job not in self._pauses.until_ms]
+        decisions = plan(Snapshot((), tuple(due), self._catalogue, now_ms=now_ms), memory.planner)
         reasons = {x.task.job: x.reason for x in decisions if isinstance(x, Waiting)}
-        orders = [Order(self._ids.new("ls"), x) for x in decisions if isinstance(x, Placed)]
-        leases, refusals = await self._ask(orders)
-        written, stale = await self._write(leases, epoch)
-        await self._explain(standing, reasons | refusals, epoch)
+        placements = [x for x in decisions if isinstance(x, Placed)]
+        written = stale = 0
+        for batch in _batches(placements):
+            granted, refusals = await self._ask(memory, batch)
+            reasons |= refusals
+            kept = await self._write(memory, granted, epoch)
+            written, stale = written + kept, stale + len(granted) - kept
+        await self._explain(memory, reasons, epoch)
         waits = [at - now_ms for at in self._pauses.until_ms.values()]
+        if memory.fresh or self._untold:
+            waits.append(1)
         return Pass(written, stale, max(1, min(waits)) if waits else None)
 
-    async def _ask(self, orders: list[Order]) -> tuple[list[NewLease], dict[str, Reason]]:
+    async def _ask(
+        self, memory: Memory, batch: list[Placed]
+    ) -> tuple[list[Granted], dict[str, Reason]]:
         """Billing's word on each placement: leases to write, and reasons why not."""
-        gate = asyncio.Semaphore(_ASKING)
-
-        async def one(order: Order) -> Authorized | Refused | Unreachable:
-            async with gate:
-                try:
-                    return await self._billing.authorize(order)
-                except Unreachable as fault:
-                    return fault
-
-        answers = await asyncio.gather(*(one(order) for order in orders))
-        leases: list[NewLease] = []
+        orders = [Order(tuple(self._ids.new("ls") for _ in x.members), x) for x in batch]
+        granted: list[Granted] = []
         reasons: dict[str, Reason] = {}
-        unheard: list[Order] = []
+        try:
+            answers = await self._billing.authorize(orders)
+        except Unreachable:
+            for order in orders:
+                self._rest(memory, order.placed)
+                reasons[order.placed.task.job] = _UNHEARD
+            await self._give_back([x for order in orders for x in _unwritten(order)])
+            return granted, reasons
         for order, answer in zip(orders, answers, strict=True):
             job = order.placed.task.job
             match answer:
-                case Authorized(rate):
-                    leases.append(NewLease(order.lease_id, order.placed, rate))
-                    self._pauses.last_ms.pop(job, None)
-                    continue
+                case Authorized(rates):
+                    granted.append(_granted(order, rates))
                 case Refused(code, hint):
                     reasons[job] = _refusal(order, code, hint)
-                case Unreachable():
-                    reasons[job] = _UNHEARD
-                    unheard.append(order)
-            self._pauses.rest(job, self._clock.now_ms())
-        await self._give_back([_unwritten(x.lease_id, x.placed) for x in unheard])
-        return leases, reasons
+                    self._rest(memory, order.placed)
+        return granted, reasons
 
-    async def _write(self, leases: list[NewLease], epoch: int) -> tuple[int, int]:
-        """Write those that still hold; how many, and how many were stale."""
-        written = stale = 0
-        for start in range(0, len(leases), _BATCH):
-            batch = leases[start : start + _BATCH]
-            try:
-                valid = await self._write_batch(batch, epoch)
-            except Conflict:
-                await self._give_back([_unwritten(x.lease_id, x.placed) for x in leases[start:]])
-                raise
-            kept = {new.lease_id for new in valid}
-            left = [_unwritten(x.lease_id, x.placed) for x in batch if x.lease_id not in kept]
-            await self._give_back(left)
-            written, stale = written + len(valid), stale + len(left)
-        return written, stale
+    def _rest(self, memory: Memory, placed: Placed) -> None:
+        memory.undo(placed)
+        self._pauses.rest(placed.task.job, self._clock.now_ms())
 
-    async def _write_batch(self, batch: list[NewLease], epoch: int) -> list[NewLease]:
-        node_ids = sorted({new.placed.node_id for new in batch})
-        async with self._store.writing(epoch) as tx:
-            await tx.nodes.lock(node_ids)
-            nodes = {node.node_id: node for node in await tx.nodes.views(node_ids)}
-            pending = await tx.jobs.lock_pending([new.placed.task.job for new in batch])
-            valid = set(map(id, still_valid((x.placed for x in batch), nodes, pending)))
-            leases = [new for new in batch if id(new.placed) in valid]
-            await tx.jobs.place(leases)
-            await tx.leases.insert(leases, epoch)
-            await tx.nodes.bump({new.placed.node_id for new in leases})
-            for new in leases:
-                await tx.events.tell(_placed(new))
-        return leases
-
-    async def _explain(
-        self, standing: dict[str, Reason], reasons: dict[str, Reason], epoch: int
-    ) -> None:
-        """Write the reasons whose words have changed; figures alone are not worth a revision."""
-        changed = [
-            (job, reason)
-            for job, reason in reasons.items()
-            if (reason.code, reason.message) != (standing[job].code, standing[job].message)
-        ]
-        if changed:
-            async with self._store.writing(epoch) as tx:
-                await tx.jobs.explain(sorted(changed, key=lambda x: x[0]))
-
-    async def _give_back(self, leases: list[Lease]) -> None:
-        """End holds that no lease will use; if billing does not hear it, they end by themselves."""
-        if not leases:
-            return
+    async def _write(self, memory: Memory, granted: list[Granted], epoch: int) -> int:
+        """Write those that still hold; how many."""
+        if not granted:
+            return 0
         try:
-            await self._billing.close(leases)
+            kept = await self._write_batch(memory, granted, epoch)
+        except Conflict:
+            await self._give_back([x for each in granted for x in _unwritten(_order(each))])
+            raise
+        written = {id(each) for each in kept}
+        left = [each for each in granted if id(each) not in written]
+        for each in left:
+            memory.undo(each.placed)
+        memory.again(each.placed.task.job for each in left)
+        for each in kept:
+            memory.drop(each.placed.task.job)
+            self._pauses.forget(each.placed.task.job)
+        await self._give_back([x for each in left for x in _unwritten(_order(each))])
+        return len(kept)
+
+    async def _write_batch(
+        self, memory: Memory, granted: list[Granted], epoch: int
+    ) -> list[Granted]:
+        members = [member for each in granted for member in each.placed.members]
+        node_ids = {member.node_id for member in members}
+        async with self._store.writing(epoch) as tx:
+            held = await tx.nodes.hold(sorted(node_ids))
+            same = {x for x in node_ids if held.get(x) == memory.changed.get(x)}
+            views = await tx.nodes.views(sorted(node_ids - same)) if len(same) < len(held) else []
+            nodes = {node.node_id: node for node in views}
+            pending = await tx.jobs.lock_pending([each.placed.task.job for each in granted])
+            valid = set(
+                map(id, still_valid((x.placed for x in granted), nodes, pending, trusted=same))
+            )
+            kept = [each for each in granted if id(each.placed) in valid]
+            await tx.jobs.place(kept)
+            await tx.leases.insert(kept, epoch)
+            used = {member.node_id for each in kept for member in each.placed.members}
+            bumped = await tx.nodes.bump(sorted(used))
+            await tx.events.tell_all([_placed(each) for each in kept])
+        memory.changed.update((x, at) for x, at in bumped.items() if x in same)
+        return kept
+
+    async def _explain(self, memory: Memory, reasons: dict[str, Reason], epoch: int) -> None:
+        """Write the reasons whose words have changed; figures alone are not worth a revision."""
+        for job, reason in reasons.items():
+            if memory.told(job, reason):
+                self._untold[job] = reason
+        if self._untold:
+            names = sorted(self._untold)[:_REASONS]
+            async with self._store.writing(epoch) as tx:
+                await tx.jobs.explain([(name, self._untold[name]) for name in names])
+            for name in names:
+                del self._untold[name]
+
+    async def _give_back(self, leases: Sequence[Lease]) -> None:
+        """End holds that no lease will use; if billing does not hear it, they end by themselves."""
+        try:
+            for start in range(0, len(leases), _BATCH):
+                await self._billing.close(leases[start : start + _BATCH])
         except Unreachable:
             _LOG.info("holds are left to end by themselves", extra={"holds": len(leases)})
 
@@ -194,6 +235,20 @@ _UNHEARD = Reason(
 )
 
 
+def _batches(placements: Iterable[Placed]) -> Iterator[list[Placed]]:
+    """In order, each of so many leases at most."""
+    batch: list[Placed] = []
+    leases = 0
+    for placed in placements:
+        if batch and leases + len(placed.members) > _BATCH:
+            yield batch
+            batch, leases = [], 0
+        batch.append(placed)
+        leases += len(placed.members)
+    if batch:
+        yield batch
+
+
 def _refusal(order: Order, code: str, hint: str) -> Reason:
     held = order.placed.allocation
     message = f"There is a place for it ({held.chip}), but billing refuses to hold the money."
@@ -201,25 +256,43 @@ def _refusal(order: Order, code: str, hint: str) -> Reason:
     return Reason(code, message, hint, evidence)
 
 
-def _unwritten(lease_id: str, placed: Placed) -> Lease:
-    """A lease that never was, as far as billing needs it to end its hold."""
-    return Lease(
-        lease_id,
-        placed.task.job,
-        placed.task.attempt,
-        placed.node_id,
-        (),
-        state=State.CLOSING,
-        cause=Cause.DRAINED,
-    )
+def _granted(order: Order, rates: Sequence[int]) -> Granted:
+    """What is written, with its price among the figures."""
+    leases = tuple(map(NewLease, order.lease_ids, order.placed.members, rates))
+    reason = order.placed.reason
+    evidence = reason.evidence | {"rate_nano_per_hour": str(sum(rates))}
+    return Granted(order.placed, leases, replace(reason, evidence=evidence))
 
 
-def _placed(new: NewLease) -> Event:
-    task, held = new.placed.task, new.placed.allocation
+def _order(granted: Granted) -> Order:
+    return Order(tuple(new.lease_id for new in granted.leases), granted.placed)
+
+
+def _unwritten(order: Order) -> list[Lease]:
+    """Leases that never were, as far as billing needs them to end its holds."""
+    task = order.placed.task
+    return [
+        Lease(
+            lease_id,
+            task.job,
+            task.attempt,
+            member.node_id,
+            (),
+            state=State.CLOSING,
+            cause=Cause.DRAINED,
+        )
+        for lease_id, member in zip(order.lease_ids, order.placed.members, strict=True)
+    ]
+
+
+def _placed(granted: Granted) -> Event:
+    task, held = granted.placed.task, granted.placed.allocation
     facts = {
-        "lease": new.lease_id,
-        "node": new.placed.node_id,
+        "lease": granted.leases[0].lease_id,
+        "node": granted.placed.node_id,
         "chip": held.chip,
         "attempt": str(task.attempt),
     }
-    return Event("job.placed", task.job, task.project, new.placed.reason, facts)
+    if len(granted.leases) > 1:
+        facts["tasks"] = str(len(granted.leases))
+    return Event("job.placed", task.job, task.project, granted.reason, facts)

@@ -11,6 +11,7 @@ from gridlease.type.v1 import job_pb2
 from gridlease_kernel.faults import Unreachable
 from gridlease_mesh.status import fault_from_error
 
+from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.lease import Lease
 from gridlease_scheduler.ports import Authorized, Order, Refused
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _AUTHORIZE_S = 5.0
 _CLOSE_S = 5.0
+_TIERS = {tier: job_pb2.Tier.Value(f"TIER_{tier}") for tier in Tier}
 
 
 class MeshBilling:
@@ -27,18 +29,18 @@ class MeshBilling:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = cast("LeaseServiceAsyncStub", lease_pb2_grpc.LeaseServiceStub(channel))
 
-    async def authorize(self, order: Order) -> Authorized | Refused:
-        request = lease_pb2.AuthorizeRequest(orders=[_order(order)])
+    async def authorize(self, orders: Sequence[Order]) -> list[Authorized | Refused]:
+        request = lease_pb2.AuthorizeRequest(
+            orders=[each for order in orders for each in _orders(order)], each_gang_alone=True
+        )
         try:
             answer = await self._stub.Authorize(request, timeout=_AUTHORIZE_S)
         except grpc.aio.AioRpcError as error:
             raise _away(error) from error
-        if len(answer.authorizations) != 1:
+        if len(answer.authorizations) != len(request.orders):
             raise _odd("Authorize")
-        (given,) = answer.authorizations
-        if given.ok:
-            return Authorized(given.rate_nano_per_hour)
-        return Refused(given.reason or "CREDIT_TOO_LOW", given.hint)
+        given = iter(answer.authorizations)
+        return [_answer([next(given) for _ in order.lease_ids]) for order in orders]
 
     async def close(self, leases: Sequence[Lease]) -> dict[str, int]:
         request = lease_pb2.CloseRequest(
@@ -58,23 +60,39 @@ class MeshBilling:
         return {each.lease: max(0, each.wait_ms) for each in answer.closed}
 
 
-def _order(order: Order) -> lease_pb2.LeaseOrder:
-    task, held = order.placed.task, order.placed.allocation
-    return lease_pb2.LeaseOrder(
-        lease=order.lease_id,
-        job=task.job,
-        tenant=task.tenant,
-        project=task.project,
-        node=order.placed.node_id,
-        chip=held.chip,
-        quantity_milli=held.quantity_milli,
-        tier=job_pb2.Tier.Value(f"TIER_{task.needs.tier}"),
-        priority=task.priority,
-        budget_nano=task.needs.budget_nano,
-        max_price_nano_per_hour=task.needs.max_price_nano_per_hour,
-        attempt=task.attempt,
-        notice_ms=task.notice_ms,
-    )
+def _orders(order: Order) -> list[lease_pb2.LeaseOrder]:
+    task = order.placed.task
+    needs = task.needs
+    gang = f"{task.job}#{task.attempt}" if len(order.lease_ids) > 1 else ""
+    return [
+        lease_pb2.LeaseOrder(
+            lease=lease_id,
+            job=task.job,
+            gang=gang,
+            tenant=task.tenant,
+            project=task.project,
+            node=member.node_id,
+            chip=member.allocation.chip,
+            quantity_milli=member.allocation.quantity_milli,
+            tier=_TIERS[needs.tier],
+            priority=task.priority,
+            budget_nano=needs.budget_nano,
+            max_price_nano_per_hour=needs.max_price_nano_per_hour,
+            attempt=task.attempt,
+            notice_ms=task.notice_ms,
+        )
+        for lease_id, member in zip(order.lease_ids, order.placed.members, strict=True)
+    ]
+
+
+def _answer(given: Sequence[lease_pb2.LeaseAuthorization]) -> Authorized | Refused:
+    """All members' answers as the gang's: what refused one is told before what that did to all."""
+    refused = [each for each in given if not each.ok]
+    if not refused:
+        return Authorized(tuple(each.rate_nano_per_hour for each in given))
+    own = [each for each in refused if each.reason != "CALL_REFUSED"]
+    first = (own or refused)[0]
+    return Refused(first.reason or "CREDIT_TOO_LOW", first.hint)
 
 
 def _away(error: grpc.aio.AioRpcError) -> Unreachable:

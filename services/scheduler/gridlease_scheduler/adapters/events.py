@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,12 @@ from . import jsonb
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _INSERT = """
 INSERT INTO event (type, entity, project, reason, facts, headers) VALUES ($1, $2, $3, $4, $5, $6)
+"""
+_INSERT_ALL = """
+INSERT INTO event (type, entity, project, reason, facts, headers)
+SELECT type, entity, project, reason::jsonb, facts::jsonb, $6
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+    AS n (type, entity, project, reason, facts)
 """
 # Rows of transactions older than every open one: none with a lower number can appear any more.
 _AFTER = """
@@ -56,6 +63,22 @@ class PostgresEvents:
             event.facts,
             dict(trace.outgoing()),
         )
+
+    async def tell_all(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        rows = [
+            (
+                event.type,
+                event.entity,
+                event.project,
+                json.dumps(jsonb.dump(event.reason)),
+                json.dumps(event.facts),
+            )
+            for event in events
+        ]
+        headers = dict(trace.outgoing())
+        await self._connection.execute(_INSERT_ALL, *map(list, zip(*rows, strict=True)), headers)
 
     async def after(self, query: EventQuery) -> list[Event]:
         rows = await self._connection.fetch(

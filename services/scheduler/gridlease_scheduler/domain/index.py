@@ -245,6 +245,11 @@ class Index:
         return self.prices.cost(room)
 
     @property
+    def freed(self) -> int:
+        """Counts up when something comes free anywhere."""
+        return self.pools[CPU].freed
+
+    @property
     def lesson(self) -> int:
         """Which state of learning the prices are of."""
         return self.prices.lesson

@@ -7,7 +7,7 @@ equal needs share one answer once the first of them had to wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -65,7 +65,7 @@ class Waiting:
 
     task: Pending
     reason: Reason
-    ruled_out: Mapping[str, int]
+    ruled_out: dict[str, int]
 
 
 Decision: TypeAlias = Placed | Waiting
@@ -82,7 +82,7 @@ class _Refusal:
 
     stamp: tuple[int, ...]
     reason: Reason
-    ruled_out: Mapping[str, int]
+    ruled_out: dict[str, int]
     made_ms: int
 
 
@@ -230,30 +230,38 @@ def _placed(task: Pending, seats: tuple[Seat, ...], chip: str, way: Shelf, index
 
 
 def still_valid(
-    placements: Iterable[Placed], nodes: dict[str, Node], pending: dict[str, int]
+    placements: Iterable[Placed],
+    nodes: dict[str, Node],
+    pending: dict[str, int],
+    trusted: Collection[str] = (),
 ) -> tuple[Placed, ...]:
     """Those placements that hold against rows just locked: the second, deciding check.
 
     Args:
         nodes: As they are now, by id.
         pending: Jobs that still wait, with the attempt of their next lease.
+        trusted: Nodes that are as they were when the plan was made.
     """
     nodes = dict(nodes)
     valid: list[Placed] = []
     for placement in placements:
         if pending.get(placement.task.job) != placement.task.attempt:
             continue
-        after = _seated(placement, nodes)
+        after = _seated(placement, nodes, trusted)
         if after is not None:
             nodes.update(after)
             valid.append(placement)
     return tuple(valid)
 
 
-def _seated(placement: Placed, nodes: Mapping[str, Node]) -> dict[str, Node] | None:
+def _seated(
+    placement: Placed, nodes: Mapping[str, Node], trusted: Collection[str]
+) -> dict[str, Node] | None:
     """The nodes with all members on them; None where one has lost its place."""
     after: dict[str, Node] = {}
     for member in placement.members:
+        if member.node_id in trusted:
+            continue
         node = after.get(member.node_id) or nodes.get(member.node_id)
         if node is None or node.cordoned or not node.connected:
             return None

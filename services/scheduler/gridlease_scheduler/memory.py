@@ -1,0 +1,107 @@
+"""What the leader remembers of the fleet and of the queue, for one term.
+
+Read whole once, then only what changed: rows tell the transaction of their last change, and each
+reading starts at the oldest transaction that was open at the one before. What this leader writes
+itself it knows already. Memory is a guess: every write locks the nodes that it gives away and goes
+through only where they are as remembered, or where it still holds against what they are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .domain.chips import Catalogue
+from .domain.index import Index
+from .domain.job import Reason
+from .domain.plan import Placed, Planner
+from .domain.snapshot import Pending
+from .ports import FleetChanges, Standing, Tx
+
+_MOST = 200_000  # jobs that wait; those beyond wait unseen, the youngest
+
+
+class Memory:
+    """See above. ``fresh``: jobs that no plan has seen yet."""
+
+    def __init__(self, planner: Planner, changed: dict[str, int], since: int) -> None:
+        self.planner = planner
+        self.changed = changed
+        self.queue: dict[str, Standing] = {}
+        self.fresh: set[str] = set()
+        self._since = since
+        self._freed = -1
+
+    @classmethod
+    async def read(cls, tx: Tx, catalogue: Catalogue) -> Memory:
+        """All of it, anew."""
+        since = await tx.nodes.now()
+        fleet = await tx.nodes.fleet()
+        memory = cls(Planner(Index(fleet.nodes, catalogue)), dict(fleet.changed), since)
+        for standing in await tx.jobs.queue(_MOST):
+            memory._wait(standing)
+        return memory
+
+    async def refresh(self, tx: Tx) -> None:
+        """What changed since the last reading."""
+        since = await tx.nodes.now()
+        fleet = await tx.nodes.fleet_changes(self._since, self.changed)
+        queue = await tx.jobs.queue_changes(self._since)
+        self._since = since
+        self.see(fleet)
+        for name in queue.left:
+            self.drop(name)
+        for standing in queue.waiting:
+            known = self.queue.get(standing.pending.job)
+            if known is None or known.pending != standing.pending:
+                self._wait(standing)
+
+    def see(self, fleet: FleetChanges) -> None:
+        """Nodes are like this now."""
+        index = self.planner.index
+        for node in fleet.nodes:
+            index.replace(node)
+        for node_id in fleet.gone:
+            self.changed.pop(node_id, None)
+            if node_id in index.hosts:
+                index.remove(node_id)
+        self.changed.update(fleet.changed)
+
+    def due(self) -> list[Pending]:
+        """Those worth a decision: all if something came free, else those that nobody has seen."""
+        freed = self.planner.index.freed
+        if freed != self._freed:
+            self._freed = freed
+            found = [standing.pending for standing in self.queue.values()]
+        else:
+            found = [self.queue[name].pending for name in sorted(self.fresh)]
+        self.fresh.clear()
+        return found
+
+    def drop(self, name: str) -> None:
+        """It does not wait any more."""
+        self.queue.pop(name, None)
+        self.fresh.discard(name)
+
+    def again(self, names: Iterable[str]) -> None:
+        """Decide about these once more, though nothing came free."""
+        self.fresh.update(name for name in names if name in self.queue)
+
+    def undo(self, placed: Placed) -> None:
+        """A placement was not written: what it held is free again."""
+        index = self.planner.index
+        mbps = placed.task.needs.network.guaranteed_mbps
+        for member in placed.members:
+            index.release(member.node_id, member.allocation, mbps)
+
+    def told(self, name: str, reason: Reason) -> bool:
+        """Note why a job waits; whether that is news to it. Figures alone are not."""
+        standing = self.queue.get(name)
+        if standing is None or standing.reason is reason:
+            return False
+        before = standing.reason
+        self.queue[name] = Standing(standing.pending, reason)
+        return (before.code, before.message) != (reason.code, reason.message)
+
+    def _wait(self, standing: Standing) -> None:
+        self.queue[standing.pending.job] = standing
+        self.fresh.add(standing.pending.job)
