@@ -1,6 +1,7 @@
 """Made-up clusters and traces, small enough to work out by hand."""
 
 from gridlease_simulate import clusterfile, csvfile, traces
+from gridlease_simulate.policies import POLICIES
 from gridlease_simulate.replay import Replay, Rules
 from gridlease_simulate.workload import prepared
 
@@ -48,7 +49,7 @@ def play(cluster_text, trace_text, policy="gridlease", rules=None, **thinned):
     """The outcome of a made-up run."""
     cluster = clusterfile.parse(cluster_text)
     trace = prepared(read_trace(trace_text, cluster), **thinned)
-    return Replay(cluster, trace, policy, rules or Rules()).run()
+    return Replay(cluster, trace, POLICIES.get(policy, policy), rules or Rules()).run()
 
 
 def recount(outcome):

@@ -5,11 +5,13 @@ import random
 
 import pytest
 from gridlease_scheduler.domain.job import Tier
+from gridlease_simulate import clusterfile
 from gridlease_simulate.outcome import STATES
-from gridlease_simulate.replay import Rules
+from gridlease_simulate.policies import Production
+from gridlease_simulate.replay import Replay, Rules
 from gridlease_simulate.spot import SpotPrices
 
-from .small import TWO_L4, play, recount
+from .small import TWO_L4, play, read_trace, recount
 
 HOUR_MS = 3_600_000
 
@@ -163,6 +165,38 @@ def test_durations_scale_from_a_reference_chip():
     assert scaled.completion().mean_ms == 1_000_000 * 100 // h100
 
 
+class Pushing(Production):
+    """Puts whatever runs out as soon as a job of priority 90 waits."""
+
+    reads_running = True
+
+    def decide(self, snapshot):
+        verdict = super().decide(snapshot)
+        if any(task.priority == 90 and task.job in verdict.reasons for task in snapshot.pending):
+            evicted = {lease.job: None for lease in snapshot.running}
+            return dataclasses.replace(verdict, evicted=tuple(evicted))
+        return verdict
+
+
+def test_an_evicted_job_comes_back_with_what_its_checkpoints_kept():
+    trace = (
+        "submit_s,duration_s,name,chip,devices,priority\n"
+        "0,1000,long,L4,2,50\n250,100,urgent,L4,2,90\n"
+    )
+    rules = Rules(checkpoint_ms=100_000, restart_ms=5_000, notice_ms=10_000)
+    outcome = play(TWO_L4, trace, Pushing, rules)
+    jobs = by_name(outcome)
+    # Told at 250 s, gone at 260 s with 200 s of work kept; urgent runs 260-360 s; then 5 s of
+    # restart and the 800 s that are left.
+    assert jobs["urgent"].started_ms == 260_000
+    assert jobs["urgent"].ended_ms == 360_000
+    assert jobs["long"].ended_ms == 360_000 + 5_000 + 800_000
+    assert jobs["long"].evictions == outcome.evictions() == 1
+    assert jobs["long"].waited_ms == 100_000
+    assert [lease.attempt for lease in outcome.leases if lease.job == "long"] == [1, 2]
+    assert not recount(outcome)
+
+
 CLUSTER = """
 [[nodes]]
 name = "v100"
@@ -247,14 +281,9 @@ def test_a_denser_load_waits_longer():
 
 
 def test_progress_is_told_and_reaches_the_end():
-    from gridlease_simulate import clusterfile
-    from gridlease_simulate.replay import Replay
-
-    from .small import read_trace
-
     cluster = clusterfile.parse(CLUSTER)
     told = []
-    Replay(cluster, read_trace(made_up(2), cluster), "gridlease", Rules()).run(told.append)
+    Replay(cluster, read_trace(made_up(2), cluster), Production, Rules()).run(told.append)
     assert told
     assert all(each.total == 120 for each in told)
     assert [each.ended for each in told] == sorted(each.ended for each in told)

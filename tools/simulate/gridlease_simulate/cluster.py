@@ -147,7 +147,7 @@ def resolve(catalogue: Catalogue, name: str, field_name: str, *, cpu: bool = Fal
             f"There is no {'CPU' if cpu else 'chip'} {name!r} in the catalogue.",
             reason="UNKNOWN_CHIP",
             field=field_name,
-            remedy=nearest(name, [each.name for each in fitting])
+            remedy=nearest(name, {n for each in fitting for n in (each.name, each.family)})
             + " A [[chip]] table in the cluster file adds one.",
         )
     return found[0]

@@ -130,7 +130,9 @@ def without(node: Node, held: Allocation) -> Node:
     )
 
 
-POLICIES: Mapping[str, Callable[[tuple[Node, ...], Catalogue], Policy]] = {
+MakePolicy: TypeAlias = Callable[[tuple[Node, ...], Catalogue], Policy]
+
+POLICIES: Mapping[str, MakePolicy] = {
     "gridlease": Production,
     "fifo": Fifo,
 }

@@ -19,7 +19,7 @@ from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
 
 from gridlease_simulate.cluster import Cluster
 from gridlease_simulate.outcome import JobRecord, LeaseRecord, Moment, Outcome
-from gridlease_simulate.policies import POLICIES, Member, without
+from gridlease_simulate.policies import MakePolicy, Member, without
 from gridlease_simulate.power import Meter
 from gridlease_simulate.spot import SpotPrices
 from gridlease_simulate.workload import Arrival, Scaling, Trace
@@ -79,12 +79,12 @@ class _Job:
 class Replay:
     """One run of one trace on one cluster under one policy."""
 
-    def __init__(self, cluster: Cluster, trace: Trace, policy: str, rules: Rules) -> None:
+    def __init__(self, cluster: Cluster, trace: Trace, policy: MakePolicy, rules: Rules) -> None:
         self._cluster, self._rules = cluster, rules
         self._empty = cluster.nodes()
         self._nodes: dict[str, Node] = {node.node_id: node for node in self._empty}
-        self._policy = POLICIES[policy](self._empty, cluster.catalogue)
-        self._alone = POLICIES[policy](self._empty, cluster.catalogue)  # asked about one job each
+        self._policy = policy(self._empty, cluster.catalogue)
+        self._alone = policy(self._empty, cluster.catalogue)  # asked about one job each
         groups = ((node, group) for group in cluster.groups for node in range(group.count))
         names = (node.node_id for node in self._empty)
         self._group = {name: group for name, (_, group) in zip(names, groups, strict=True)}

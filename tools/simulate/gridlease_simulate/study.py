@@ -73,7 +73,7 @@ def play(study: Study, watch: Watch | None = None) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     for name, cluster, policy in plays:
         trace = _trace(study, cluster)
-        replay = Replay(cluster, trace, policy, rules)
+        replay = Replay(cluster, trace, POLICIES[policy], rules)
         found[name] = replay.run(_watching(watch, name))
     return found
 

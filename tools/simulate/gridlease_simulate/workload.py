@@ -98,7 +98,7 @@ def split_devices(devices: int, widest: int) -> tuple[int, int]:
     >>> split_devices(24, 8)
     (3, 8)
     """
-    if devices <= max(1, widest):
+    if widest < 1 or devices <= widest:
         return 1, devices
     tasks = next(n for n in range(1, devices + 1) if devices % n == 0 and devices // n <= widest)
     return tasks, devices // tasks
