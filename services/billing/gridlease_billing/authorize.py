@@ -1,4 +1,4 @@
-"""Prices and holds new leases, all or none; what exists is returned as it is."""
+"""Prices and holds new leases, all or none of a call or of a gang; what exists stays as it is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from gridlease_billing.domain.price import quote
 from gridlease_billing.ports import Books, Change, Work
 
 
-async def authorize(books: Books, asks: Sequence[Ask], terms: Terms) -> tuple[Decision, ...]:
+async def authorize(
+    books: Books, asks: Sequence[Ask], terms: Terms, *, each_alone: bool = False
+) -> tuple[Decision, ...]:
     """One decision for each lease, in the order asked.
+
+    Args:
+        each_alone: Each gang is authorised or refused by itself.
 
     Raises:
         Invalid: DUPLICATE_LEASE where one lease is asked for twice.
@@ -46,6 +51,7 @@ async def authorize(books: Books, asks: Sequence[Ask], terms: Terms) -> tuple[De
             Means({tenant: it.available_nano for tenant, it in wallets.items()}, spent),
             now.ms,
             terms,
+            each_alone=each_alone,
         )
         versions = {lease: price.version for lease, price in found.items() if price is not None}
         changes = [

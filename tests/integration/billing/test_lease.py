@@ -1,6 +1,7 @@
 """A lease's life in the books: authorise, settle, renew, refuse, fence, final."""
 
 from gridlease_billing.adapters.books import PostgresBooks
+from gridlease_billing.authorize import authorize
 from gridlease_billing.close import Closure, close
 from gridlease_billing.domain.grant_row import Cause, Phase
 from gridlease_billing.expire import expire
@@ -293,3 +294,25 @@ async def test_a_lease_with_impossible_books_is_parked_and_harms_no_other(books,
     assert (await world.row("b"))["state"] == "FENCED"
     both = [Closure(lease, 0, Cause.STOPPED) for lease in ("a", "b")]
     assert await close(books, both, world.terms) == {"b": 0}
+
+
+async def test_gangs_of_one_call_stand_or_fall_alone(world):
+    asks = [
+        ask(f"{gang}-{n}", gang=gang, job=f"projects/demo/jobs/{gang}", quantity_milli=quantity)
+        for gang, quantity in (("rich", 1_000), ("greedy", 200_000), ("small", 1_000))
+        for n in range(2)
+    ]
+    told = await authorize(world.books, asks, world.terms, each_alone=True)
+    assert [(it.lease_id, it.ok, it.reason) for it in told] == [
+        ("rich-0", True, ""),
+        ("rich-1", True, ""),
+        ("greedy-0", False, "CREDIT_TOO_LOW"),
+        ("greedy-1", False, "CREDIT_TOO_LOW"),
+        ("small-0", True, ""),
+        ("small-1", True, ""),
+    ]
+    assert (await world.balance()).held_nano == 4 * 700_000_000
+    again = await authorize(world.books, asks[:2], world.terms, each_alone=True)
+    assert again == told[:2]
+    together = await authorize(world.books, asks[2:], world.terms)
+    assert not any(it.ok for it in together)

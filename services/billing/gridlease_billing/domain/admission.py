@@ -60,9 +60,16 @@ def admit(
     means: Means,
     now_ms: int,
     terms: Terms,
+    *,
+    each_alone: bool = False,
 ) -> Admitted:
     """Authorises all leases of a call, or none. A lease that is new and not in ``quotes`` has no
-    price in force."""
+    price in force.
+
+    Args:
+        each_alone: A gang that is refused refuses nobody else; the order asked decides who has
+            what is left.
+    """
     rows: list[GrantRow] = []
     decided: dict[str, Decision] = {}
     for group in _groups(asks):
@@ -82,7 +89,7 @@ def admit(
             else:
                 decided[ask.lease_id] = Decision(ask.lease_id, True, one.rate_nano_per_hour)
     failed = next((one for one in decided.values() if not one.ok), None)
-    if failed is None:
+    if failed is None or each_alone:
         return Admitted(tuple(rows), tuple(decided[ask.lease_id] for ask in asks))
     hint = f"Lease {failed.lease_id} of the same call was refused: {failed.hint}"
     return Admitted(

@@ -37,7 +37,9 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
         self, request: lease_pb2.AuthorizeRequest, context: Any
     ) -> lease_pb2.AuthorizeResponse:
         asks = [shapes.ask(order) for order in request.orders]
-        decisions = await authorize(self._books, asks, self._terms)
+        decisions = await authorize(
+            self._books, asks, self._terms, each_alone=request.each_gang_alone
+        )
         return lease_pb2.AuthorizeResponse(
             authorizations=[
                 lease_pb2.LeaseAuthorization(
