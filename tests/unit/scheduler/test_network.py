@@ -59,6 +59,19 @@ def test_critical_traffic_takes_the_path_with_the_most_room_within_its_bound():
     assert path(LINKS, (), ask(1_000, Latency.CRITICAL, latency_us=500)) == ("a-1", "thin", "b-2")
 
 
+def test_the_bound_itself_is_within_the_bound():
+    assert path(LINKS, (), ask(1, Latency.CRITICAL, latency_us=120)) == ("a-1", "thin", "b-2")
+    assert refusal(LINKS, (), ask(1, latency_us=119)).code is Trouble.NETWORK_LATENCY
+
+
+def test_of_many_widths_the_widest_is_found():
+    for count in range(1, 9):
+        links = tuple(Link(f"l{it}", "a", "b", 10 * it, it) for it in range(1, count + 1))
+        assert path(links, (), Ask("a", "b", 1, Latency.CRITICAL)) == (f"l{count}",)
+        bounded = Ask("a", "b", 1, Latency.CRITICAL, latency_us=(count + 1) // 2)
+        assert path(links, (), bounded) == (f"l{(count + 1) // 2}",)
+
+
 def test_bulk_traffic_leaves_the_fast_links_free():
     assert path(LINKS, (), ask(1_000, Latency.BULK)) == ("a-1", "thick", "b-2")
     assert path(LINKS, (), ask(1_000, Latency.BULK, latency_us=500)) == ("a-1", "thin", "b-2")
