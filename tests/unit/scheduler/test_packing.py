@@ -130,7 +130,7 @@ def test_a_chip_that_others_insist_on_is_left_to_them():
 @settings(deadline=None, max_examples=60)
 def test_nothing_that_fits_is_refused_and_kept_scores_equal_fresh_ones(arrivals, per_arrival):
     fleet = Fleet(rooms())
-    mover = Mover(fleet, per_arrival, for_cpus_alone=True)
+    mover = Mover(fleet, per_arrival, core_worth=1.0)
     for number, request in enumerate(arrivals):
         fleet.arrive(request)
         spot = fleet.best(request)

@@ -1,10 +1,11 @@
 """How much of a node will never be used? A price for the state that a placement leaves behind.
 
 FGD (see Source) counts the idle devices that a request drawn from the known mix could not use.
-Four things go past it: CPUs that idle devices will need are kept for them before they are gone
-(``Weights.hinges``); rests of a device are valued by what still tiles them (``prices``); chips
-that some requests insist on are left to those (``prices.pressure``); and the mix is learned from
-the arrivals seen so far, instead of being known beforehand.
+Five things go past it: CPUs that idle devices will need are kept for them before they are gone
+(``Weights.hinges``); rests of a device are valued by what still tiles them (``prices``); where CPUs
+are the scarcer good, none are kept for rests that nothing tiles; chips that some requests insist on
+are left to those (``prices.pressure``); and the mix is learned from the arrivals seen so far,
+instead of being known beforehand.
 
 Source: Q. Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads with
 Fragmentation Gradient Descent", USENIX ATC 2023.
@@ -21,7 +22,6 @@ from math import sqrt
 from .prices import CELLS, cells, pressure, rest_values
 
 WHOLE = 1_000
-_GROUPS = 0.9  # the power of its devices by which a rare large request counts
 _CALM = 0.82  # of the fleet's CPUs per device: below it, CPUs are no concern
 
 
@@ -55,10 +55,20 @@ class Room:
 class Weights:
     """What counts how much, in devices. Tuned on seeds other than those of the bench.
 
+    Calm: the fleet has more CPUs than its devices need. Tense: the arrivals ask for as many CPUs
+    per device as the fleet has. In between, the two are mixed.
+
     Attributes:
-        hinges: Pairs (cores per idle device that should stay free, price of a core missing),
-            while the fleet has more CPUs than its devices need.
-        tense: The same once the arrivals ask for as many CPUs per device as the fleet has.
+        unusable: FGD's measure.
+        hinges: Calm: pairs (cores per idle device that should stay free, price of a core missing).
+        tense: The same when tense.
+        spread: Calm: price of the square root of the devices idle on one node: few empty nodes
+            are better than many that are half full.
+        spread_tense: The same when tense.
+        bulk: Calm: price of their square; below 0, so that nodes stay whole.
+        rest: Worth of what is left on devices; by far the largest: tiling comes first.
+        scarce: A chip that others insist on, as often as it is asked for beyond its share.
+        groups: The power of its devices by which a rare large request counts.
     """
 
     unusable: float = 1.0
@@ -68,16 +78,30 @@ class Weights:
         (13.0, 0.025),
         (20.0, 0.02),
     )
-    tense: tuple[tuple[float, float], ...] = ((13.0, 0.0082), (20.0, 0.126), (35.0, 0.0047))
+    tense: tuple[tuple[float, float], ...] = (
+        (6.0, 0.0636),
+        (9.0, 0.1013),
+        (20.0, 0.0783),
+        (35.0, 0.012),
+    )
     spread: float = 0.2
-    spread_tense: float = 0.045
+    spread_tense: float = 0.2235
+    bulk: float = 0.0
     rest: float = 10.0
     scarce: float = 1.0
+    groups: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the arrivals seen so far say about those to come."""
+    """What the arrivals seen so far say about those to come.
+
+    Attributes:
+        rest: What 0 to CELLS free cells of one device are worth, in devices.
+        usable: By chip and by the number of ``cpus`` that are free.
+        pressure: How sought after each chip is by those who can use nothing else.
+        tension: 0 = CPUs to spare, 1 = the arrivals ask for as many per device as the fleet has.
+    """
 
     rest: tuple[float, ...]
     usable: Mapping[str, tuple[Usable, ...]]
@@ -98,7 +122,11 @@ class Usable:
 
 
 def outlook(
-    seen: Mapping[Request, int], supply: Mapping[str, int], cpu_milli: int, most: int
+    seen: Mapping[Request, int],
+    supply: Mapping[str, int],
+    cpu_milli: int,
+    most: int,
+    weights: Weights | None = None,
 ) -> Outlook:
     """Learn from arrivals.
 
@@ -107,7 +135,9 @@ def outlook(
         supply: Devices of each chip in the fleet.
         cpu_milli: CPUs of the fleet.
         most: Devices of the largest node.
+        weights: For how rare large requests count.
     """
+    groups = (weights or Weights()).groups
     shares: dict[int, float] = {}
     tied: dict[str, float] = {}
     for request, count in seen.items():
@@ -119,7 +149,7 @@ def outlook(
             tied[chip] = tied.get(chip, 0.0) + count * request.asked_milli / len(known)
     cpus = tuple(sorted({request.cpu_milli for request in seen if request.devices}))
     tension = _tension(seen, supply, cpu_milli)
-    power = _group_power(seen) * (1.0 - tension)  # where CPUs run out first, devices are not it
+    power = groups * _rarity(seen) * (1.0 - tension)  # where CPUs run out first, devices are not it
     usable = {chip: _usable(seen, chip, cpus, most, power) for chip in supply}
     return Outlook(rest_values(shares), usable, cpus, pressure(tied, supply), tension)
 
@@ -160,7 +190,7 @@ def _usable(
     return tuple(rows)
 
 
-def _group_power(seen: Mapping[Request, int]) -> float:
+def _rarity(seen: Mapping[Request, int]) -> float:
     """How much more a request for many devices counts: the rarer such requests, the more.
 
     A rare one is dropped whole when it comes, and by then its room is gone. Where they are half
@@ -170,7 +200,7 @@ def _group_power(seen: Mapping[Request, int]) -> float:
     groups = sum(
         count * request.asked_milli for request, count in seen.items() if request.devices > 1
     )
-    return _GROUPS * max(0.0, 1.0 - 2.0 * groups / asked) if asked else 0.0
+    return max(0.0, 1.0 - 2.0 * groups / asked) if asked else 0.0
 
 
 def unusable(room: Room, ahead: Outlook) -> float:
@@ -190,17 +220,22 @@ def cost(room: Room, ahead: Outlook, weights: Weights) -> float:
     idle = sum(room.free) / WHOLE
     if not idle:
         return 0.0
-    rest = ahead.rest
-    price = weights.unusable * unusable(room, ahead)
-    price += strain(idle, room.cpu_milli, ahead.tension, weights)
-    return price - weights.rest * sum(rest[milli * CELLS // WHOLE] for milli in room.free)
+    worth = sum(ahead.rest[milli * CELLS // WHOLE] for milli in room.free)
+    needy = idle + ahead.tension * (worth - idle)  # devices for which CPUs are kept
+    return (
+        weights.unusable * unusable(room, ahead)
+        + strain(needy, room.cpu_milli, ahead.tension, weights)
+        - weights.rest * worth
+    )
 
 
 def strain(idle: float, cpu_milli: int, tension: float, weights: Weights) -> float:
     """The part of the price that needs no mix: devices idle on many nodes, or short of CPUs."""
-    price = sqrt(idle) * (weights.spread + tension * (weights.spread_tense - weights.spread))
+    calm = 1.0 - tension
+    price = sqrt(idle) * (calm * weights.spread + tension * weights.spread_tense)
+    price += calm * weights.bulk * idle * idle
     cores = cpu_milli / 1_000
-    for share, hinges in ((1.0 - tension, weights.hinges), (tension, weights.tense)):
+    for share, hinges in ((calm, weights.hinges), (tension, weights.tense)):
         for ratio, each in hinges if share else ():
             missing = ratio * idle - cores
             if missing > 0:

@@ -1,14 +1,16 @@
-"""May moving one or two others make room for a request that fits nowhere? All or nothing.
+"""May moving a few others make room for a request that fits nowhere? All or nothing.
 
-A plan ejects residents from one node, each to its cheapest other place, so that the request fits
-there. Among the plans for all nodes the one that costs the fleet least wins. Nodes only fill up
-between moves, so a node that could not be cleared for a request is looked at again only once it has
-changed, and every node once a move was made.
+A plan ejects residents from one node, each to its cheapest place on another, so that the request
+fits there. On each node one resident is tried, then two, then the cheapest that do when more must
+leave. Among the plans for all nodes the one that costs the fleet least wins; for a request without
+devices it must also be cheap, as CPUs given to it are lost to devices that idle beside them. Nodes
+only fill up between moves, so a node that could not be cleared for a request is looked at again
+only once it has changed, and every node once a move was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from math import inf
@@ -16,7 +18,8 @@ from math import inf
 from .fragmentation import WHOLE, Request, Room, given_back
 from .packing import Fleet, Spot
 
-_MOST_SETS = 60  # sets of residents looked at on one node
+_MOST_SETS = 60  # sets of one or two residents looked at on one node
+_A_MOVE = 0.1  # what a move is taken to cost, in devices, when several must free CPUs together
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,16 @@ class Mover:
     """Plans moves within a budget of moves per arrival; 0 = never.
 
     Attributes:
-        most_moves: Residents that one repair may move, 1 or 2.
-        for_cpus_alone: Also make room for requests without devices.
+        most_moves: Residents that one repair may move.
+        core_worth: What room may cost for a request without devices, in devices a core; 0 = none
+            is made for it. The higher, the fewer of those are turned away, and the more devices
+            stay idle for want of CPUs.
     """
 
     fleet: Fleet
     per_arrival: float
-    most_moves: int = 2
-    for_cpus_alone: bool = False
+    most_moves: int = 8
+    core_worth: float = 0.02
     made: int = 0
     _failed: dict[Request, tuple[int, int]] = field(default_factory=dict)
     _known: dict[tuple[int, int], tuple[Room, tuple[_Way, ...]]] = field(default_factory=dict)
@@ -71,12 +76,13 @@ class Mover:
     def repair(self, request: Request) -> Repair | None:
         """The cheapest way to make room for a request that fits nowhere, if there is one."""
         budget = min(self.left(), self.most_moves)
-        if budget <= 0 or not (request.devices or self.for_cpus_alone):
+        limit = inf if request.devices else self.core_worth * request.cpu_milli / 1_000
+        if budget <= 0 or limit <= 0:
             return None
         best: Repair | None = None
         for node in self._worth_a_look(request):
             for way in self._ways(request, node, budget):
-                found = self._plan(request, node, way, best.price if best else inf)
+                found = self._plan(request, node, way, best.price if best else limit)
                 if found is not None:
                     best = found
         if best is None:
@@ -104,16 +110,16 @@ class Mover:
                 yield node
 
     def _ways(self, request: Request, node: int, budget: int) -> Iterator[_Way]:
-        """Sets of residents without which the request fits on the node: two only if no one does."""
-        alone = False
-        for way in self._emptied(node, 1):
-            if _holds(request, way.room):
-                alone = True
+        """Sets of residents without which the request fits on the node: no more than it takes."""
+        for size in range(1, min(budget, 2) + 1):
+            enough = [way for way in self._emptied(node, size) if _holds(request, way.room)]
+            if enough:
+                yield from enough
+                return
+        if budget > 2:
+            way = self._cleared(request, node, budget)
+            if way is not None:
                 yield way
-        if budget > 1 and not alone:
-            for way in self._emptied(node, 2):
-                if _holds(request, way.room):
-                    yield way
 
     def _emptied(self, node: int, size: int) -> tuple[_Way, ...]:
         """The node without one or two residents; of those that are alike, one stands for all."""
@@ -133,6 +139,51 @@ class Mover:
         ways = tuple(alike.values())
         self._known[node, size] = (room, ways)
         return ways
+
+    def _cleared(self, request: Request, node: int, budget: int) -> _Way | None:
+        """The node without the cheapest residents that must leave, one device after the other."""
+        room = self.fleet.rooms[node]
+        staying = dict(self.fleet.residents[node])
+        names: list[str] = []
+        requests: list[Request] = []
+        while not _holds(request, room):
+            leaving = self._cheapest(request, room, staying)
+            if not leaving or len(names) + len(leaving) > budget:
+                return None
+            for name in leaving:
+                each, taken = staying.pop(name)
+                room = given_back(each, room, taken)
+                names.append(name)
+                requests.append(each)
+        return _Way(tuple(names), tuple(requests), room)
+
+    def _cheapest(
+        self,
+        request: Request,
+        room: Room,
+        staying: Mapping[str, tuple[Request, tuple[int, ...]]],
+    ) -> list[str]:
+        """Who leaves next: all of one device while devices are missing, else one with CPUs."""
+        least = {name: self.fleet.least(each) for name, (each, _) in staying.items()}
+        if request.device_milli == WHOLE and room.free.count(WHOLE) < request.devices:
+            on: dict[int, list[str]] = {}
+            for name, (_, taken) in staying.items():
+                for device in taken:
+                    on.setdefault(device, []).append(name)
+            names = min(on.values(), key=lambda each: sum(map(least.__getitem__, each)), default=[])
+            return names if all(least[name] < inf for name in names) else []
+        missing = (request.cpu_milli - room.cpu_milli, request.memory_mib - room.memory_mib)
+
+        def rate(name: str) -> float:
+            each, taken = staying[name]
+            brought = min(each.cpu_milli, missing[0]), min(each.memory_mib, missing[1])
+            gain = brought[0] / 1_000 if missing[0] > 0 else brought[1] / 4_096
+            lost = least[name] + self.fleet.cost(given_back(each, room, taken))
+            price = max(0.0, lost - self.fleet.cost(room)) + _A_MOVE
+            return price / gain if gain > 0 else inf
+
+        best = min(staying, key=rate, default=None)
+        return [best] if best is not None and max(missing) > 0 and rate(best) < inf else []
 
     def _plan(self, request: Request, node: int, way: _Way, below: float) -> Repair | None:
         """Eject these, place the request, then each ejected one elsewhere, if for less."""

@@ -75,7 +75,7 @@ class Fleet:
         for room in self.rooms:
             supply[room.chip] = supply.get(room.chip, 0) + len(room.free)
         most = max((len(room.free) for room in self.rooms), default=0)
-        self.ahead = outlook(self.seen, supply, self._cpu_milli, most)
+        self.ahead = outlook(self.seen, supply, self._cpu_milli, most, self.weights)
         self.lesson += 1
         self._known.clear()
         self._costs.clear()
