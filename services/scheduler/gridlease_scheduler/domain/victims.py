@@ -1,13 +1,16 @@
 """The cheapest set of victims that makes room for a gang on a group of nodes.
 
-What a node can offer is a short list: for each number of members, the cheapest of its own victims
-that make room for them (all subsets are tried, for a node has few). Which nodes then take how many
-members is a knapsack over these lists, solved exactly. Victims on several nodes are what is left:
-with few of them every subset is tried as given, and the answer is the optimum; with many, single
-ones are added and dropped for as long as that helps.
+What a node can offer is a short list: for each number of members, the cheapest victims that make
+room for them. Which nodes then take how many members is a knapsack over these lists, solved
+exactly. A victim on several nodes is paid for once, wherever it makes room: at first each of its
+nodes is charged its part, which can only be too cheap; where the answer uses a part of it alone,
+both ways are tried, with it gone altogether and with it left alone (branch and bound). Within the
+bound on the work the answer is the optimum, and the best that was found beyond it.
 
 Bounded work: on large groups only the nodes with the cheapest devices are listed, about twice as
-many as the gang has members.
+many as the gang has members, and the knapsack is estimated until the last.
+
+Source: Land and Doig, An automatic method of solving discrete programming problems (1960).
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TypeAlias
 
 from .fair import effective, level
@@ -24,13 +26,14 @@ from .snapshot import Running
 from .vacancy import Slack, Way, members
 
 _EVERY_SUBSET = 8  # of a node's victims; beyond that, the cheapest per device first
-_SPANNING_EXACT = 7  # victims on several nodes of which every subset is tried
-_SPANNING_TRIED = 12
-_ROUNDS = 6
-_EXACT_WORK = 60_000  # steps of the knapsack beyond which the search goes by its estimate
+_BRANCHES = 150
+_EXACT_WORK = 30_000  # steps of the knapsack beyond which the search goes by its estimate
+_ALL_WORK = 300_000  # steps of all branches together, and at least a few branches
+_FEW_BRANCHES = 8
 _LOST_SHIFT, _MILLI_SHIFT = 48, 16
 
 _Vector: TypeAlias = tuple[int, int, int, int]  # devices, cpu, memory, disk
+_Taken: TypeAlias = "tuple[tuple[int, tuple[int, ...]], ...]"  # victims, by place in the lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,14 @@ class _Chain:
     """Options taken so far, the last one first."""
 
     before: _Chain | None
+    place: int
     victims: tuple[int, ...]
 
-    def all(self) -> tuple[int, ...]:
-        """Every victim of the chain."""
-        found, link = list(self.victims), self.before
+    def all(self) -> _Taken:
+        """Every option of the chain."""
+        found, link = [(self.place, self.victims)], self.before
         while link is not None:
-            found.extend(link.victims)
+            found.append((link.place, link.victims))
             link = link.before
         return tuple(found)
 
@@ -130,6 +134,14 @@ def cheapest(
     return None if chosen is None else search.least(chosen)
 
 
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """Victims on several nodes that are gone altogether, and those left alone."""
+
+    gone: frozenset[int] = frozenset()
+    kept: frozenset[int] = frozenset()
+
+
 class _Search:
     """One group of nodes, one way to use them, one pool."""
 
@@ -138,27 +150,43 @@ class _Search:
     ) -> None:
         self.tasks, self.way, self.rooms, self.pool = tasks, way, rooms, pool
         self.gains: list[dict[str, _Vector]] = [_gains(x, way, rooms) for x in pool]
-        self.singles: dict[str, list[int]] = {name: [] for name in rooms}
-        self.spanning: list[int] = []
+        self.here: dict[str, list[int]] = {name: [] for name in rooms}
         for at, gain in enumerate(self.gains):
-            if len(gain) == 1:
-                self.singles[next(iter(gain))].append(at)
-            elif gain:
-                self.spanning.append(at)
-        self.spanning.sort(key=lambda x: (self._dearness(x), self.pool[x].job))
-        self._known: dict[tuple[str, tuple[int, ...]], tuple[_Option, ...]] = {}
+            for name in gain:
+                self.here[name].append(at)
+        self._known: dict[tuple[str, tuple[int, ...], tuple[int, ...]], tuple[_Option, ...]] = {}
         self._near = self._cheap_nodes()
+        self._work = 0
 
     def best(self) -> tuple[int, ...] | None:
         """The cheapest set found, as places in the pool."""
-        if len(self.spanning) <= _SPANNING_EXACT:
-            sets: list[tuple[int, ...]] = [
-                given
-                for many in range(len(self.spanning) + 1)
-                for given in combinations(self.spanning, many)
-            ]
-            return self._best_of(sets)
-        return self._climbed()
+        root = self._relaxed(_Branch())
+        if root is None:
+            return None
+        best_cost, best = -1, None
+        heap: list[tuple[int, int, _Branch, tuple[tuple[int, str], ...]]] = []
+        heapq.heappush(heap, (root[0], 0, _Branch(), root[1]))
+        seen = 1
+        while heap:
+            bound, _, branch, used = heapq.heappop(heap)
+            if best is not None and bound >= best_cost:
+                break
+            chosen = tuple(sorted({at for at, _ in used} | branch.gone))
+            cost = self._cost(chosen)
+            if best is None or cost < best_cost:
+                best_cost, best = cost, chosen
+            split = self._partly(branch, used)
+            if split is None or self._spent(seen):
+                continue
+            for child in (
+                _Branch(branch.gone | {split}, branch.kept),
+                _Branch(branch.gone, branch.kept | {split}),
+            ):
+                answer = self._relaxed(child)
+                seen += 1
+                if answer is not None and (best is None or answer[0] < best_cost):
+                    heapq.heappush(heap, (max(bound, answer[0]), seen, child, answer[1]))
+        return best
 
     def least(self, chosen: Sequence[int]) -> Found:
         """A set without those that it can do without, the dearest dropped first."""
@@ -170,73 +198,55 @@ class _Search:
         victims = tuple(sorted((self.pool[x] for x in kept), key=lambda x: x.job))
         return Found(sum(x.cost for x in victims), victims, self._places(kept))
 
-    def _best_of(self, sets: Iterable[tuple[int, ...]]) -> tuple[int, ...] | None:
-        best_cost, best = -1, None
-        for given in sorted(sets, key=self._cost):
-            if best is not None and self._cost(given) >= best_cost:
-                break
-            found = self._filled(given, exact=True)
-            if found is not None and (best is None or found[0] < best_cost):
-                best_cost, best = found
-        return best
+    def _spent(self, seen: int) -> bool:
+        return seen >= _BRANCHES or (seen >= _FEW_BRANCHES and self._work >= _ALL_WORK)
 
-    def _climbed(self) -> tuple[int, ...] | None:
-        """By single steps from what is feasible at first."""
-        tried = self.spanning[:_SPANNING_TRIED]
-        given: tuple[int, ...] = ()
-        found = self._filled(given, exact=False)
-        for at in self.spanning:
-            if found is not None:
-                break
-            given = (*given, at)
-            found = self._filled(given, exact=False)
-        if found is None:
-            return None
-        for _ in range(_ROUNDS):
-            steps = [tuple(sorted({*given} ^ {at})) for at in sorted({*tried, *given})]
-            answers = [(self._filled(step, exact=False), step) for step in steps]
-            better = [(x[0], step) for x, step in answers if x is not None and x[0] < found[0]]
-            if not better:
-                break
-            _, given = min(better)
-            found = self._filled(given, exact=False)
-            assert found is not None
-        exact = self._filled(given, exact=True)
-        return exact[1] if exact is not None else found[1]
+    def _partly(self, branch: _Branch, used: tuple[tuple[int, str], ...]) -> int | None:
+        """The victim of which the largest part was had for nothing; None = all is paid."""
+        nodes: dict[int, int] = {}
+        for at, name in used:
+            if at not in branch.gone:
+                nodes[at] = nodes.get(at, 0) + self._part(at, name)
+        unpaid = [(self.pool[at].cost - paid, at) for at, paid in nodes.items()]
+        # Parts are rounded down, by less than one for each node.
+        owing = [(cost, -at) for cost, at in unpaid if cost > len(self.gains[at])]
+        return -max(owing)[1] if owing else None
 
-    def _filled(self, given: tuple[int, ...], *, exact: bool) -> tuple[int, tuple[int, ...]] | None:
-        """Cost and set, once the given victims on several nodes are gone."""
-        touched = {name for at in given for name in self.gains[at]}
-        names = [*self._near, *sorted(touched.difference(self._near))]
-        lists = []
-        for name in names:
-            mine = tuple(x for x in given if name in self.gains[x])
-            options = self._options(name, mine)
+    def _relaxed(self, branch: _Branch) -> tuple[int, tuple[tuple[int, str], ...]] | None:
+        """A lower bound, and the victims that it uses on each node."""
+        touched = {name for at in branch.gone for name in self.gains[at]}
+        lists: list[tuple[_Option, ...]] = []
+        names: list[str] = []
+        for name in [*self._near, *sorted(touched.difference(self._near))]:
+            options = self._options(name, branch)
             if options:
                 lists.append(options)
+                names.append(name)
         work = sum(map(len, lists)) * self.tasks
-        fill = _knapsack if exact or work <= _EXACT_WORK else _estimate
-        found = fill(self.tasks, lists)
+        self._work += work
+        found = (_knapsack if work <= _EXACT_WORK else _estimate)(self.tasks, lists)
         if found is None:
             return None
-        return found[0] + self._cost(given), (*given, *found[1])
+        used = tuple((at, names[place]) for place, victims in found[1] for at in victims)
+        return found[0] + self._cost(branch.gone), used
 
-    def _options(self, name: str, given: tuple[int, ...]) -> tuple[_Option, ...]:
+    def _options(self, name: str, branch: _Branch) -> tuple[_Option, ...]:
         """What a node offers: ever more members at ever higher cost."""
-        key = (name, given)
+        here = self.here[name]
+        gone = tuple(x for x in here if x in branch.gone)
+        free = tuple(x for x in here if x not in branch.gone and x not in branch.kept)
+        key = (name, gone, free)
         if key not in self._known:
             base = _free(self.rooms[name], self.way)
-            for at in given:
+            for at in gone:
                 base = _plus(base, self.gains[at][name])
-            self._known[key] = self._listed(name, base)
+            self._known[key] = self._listed(name, base, free)
         return self._known[key]
 
-    def _listed(self, name: str, base: _Vector) -> tuple[_Option, ...]:
-        singles = self.singles[name]
+    def _listed(self, name: str, base: _Vector, mine: tuple[int, ...]) -> tuple[_Option, ...]:
         best: dict[int, tuple[int, tuple[int, ...]]] = {}
-        for victims, free in self._subsets(name, singles, base):
+        for cost, victims, free in self._subsets(name, base, mine):
             count = min(self.tasks, _count(self.way, free))
-            cost = self._cost(victims)
             if count and (count not in best or cost < best[count][0]):
                 best[count] = (cost, victims)
         options: list[_Option] = []
@@ -247,20 +257,33 @@ class _Search:
         return tuple(reversed(options))
 
     def _subsets(
-        self, name: str, singles: list[int], base: _Vector
-    ) -> Iterable[tuple[tuple[int, ...], _Vector]]:
-        if len(singles) <= _EVERY_SUBSET:
-            sets: list[tuple[tuple[int, ...], _Vector]] = [((), base)]
-            for at in singles:
-                gain = self.gains[at][name]
-                sets += [((*victims, at), _plus(free, gain)) for victims, free in sets]
-            return sets
-        order = sorted(singles, key=lambda x: (self._dearness(x), self.pool[x].job))
-        found: list[tuple[tuple[int, ...], _Vector]] = [((), base)]
-        for at in order:
-            victims, free = found[-1]
-            found.append(((*victims, at), _plus(free, self.gains[at][name])))
-        return found
+        self, name: str, base: _Vector, mine: tuple[int, ...]
+    ) -> Iterable[tuple[int, tuple[int, ...], _Vector]]:
+        """Sets of victims of a node, with their cost and what is free without them."""
+        items = [(at, self._part(at, name), self.gains[at][name]) for at in mine]
+        every = _plus(base, (sum(x[2][0] for x in items), 0, 0, 0))
+        if self.way.devices and _count(self.way, every) == every[0] // self.way.devices:
+            return _by_devices(base, items)
+        if len(items) > _EVERY_SUBSET:
+            items.sort(key=lambda x: (self._dearness(x[0]), self.pool[x[0]].job))
+            found: list[tuple[int, tuple[int, ...], _Vector]] = [(0, (), base)]
+            for at, cost, gain in items:
+                before = found[-1]
+                found.append((before[0] + cost, (*before[1], at), _plus(before[2], gain)))
+            return found
+        sets: list[tuple[int, tuple[int, ...], _Vector]] = [(0, (), base)]
+        for at, cost, gain in items:
+            sets += [(had + cost, (*x, at), _plus(free, gain)) for had, x, free in sets]
+        return sets
+
+    def _part(self, at: int, name: str) -> int:
+        """What of a victim's cost a node is charged: by what it frees there."""
+        gain = self.gains[at]
+        if len(gain) == 1:
+            return self.pool[at].cost
+        axis = 0 if self.way.devices else 1
+        total = sum(x[axis] for x in gain.values())
+        return self.pool[at].cost * gain[name][axis] // total if total else 0
 
     def _cheap_nodes(self) -> list[str]:
         """The nodes worth a list: those with room already, then those with the cheapest devices."""
@@ -271,7 +294,7 @@ class _Search:
         for name, room in self.rooms.items():
             cost = 0
             if not members(self.way, room):
-                cost = min((self._dearness(x) for x in self.singles[name]), default=-1)
+                cost = min((self._dearness(x) for x in self.here[name]), default=-1)
             if cost >= 0:
                 keyed.append((cost, name))
         return [name for _, name in heapq.nsmallest(most, keyed)]
@@ -308,13 +331,11 @@ class _Search:
         return tuple(places)
 
 
-def _knapsack(
-    tasks: int, lists: Sequence[tuple[_Option, ...]]
-) -> tuple[int, tuple[int, ...]] | None:
+def _knapsack(tasks: int, lists: Sequence[tuple[_Option, ...]]) -> tuple[int, _Taken] | None:
     """The cheapest choice of at most one option a node that holds all members: exact."""
     best: list[tuple[int, _Chain] | None] = [None] * (tasks + 1)
-    best[0] = (0, _Chain(None, ()))
-    for options in lists:
+    best[0] = (0, _Chain(None, 0, ()))
+    for place, options in enumerate(lists):
         after = best.copy()
         for held in range(tasks):
             before = best[held]
@@ -325,15 +346,13 @@ def _knapsack(
                 cost = before[0] + option.cost
                 there = after[now]
                 if there is None or cost < there[0]:
-                    after[now] = (cost, _Chain(before[1], option.victims))
+                    after[now] = (cost, _Chain(before[1], place, option.victims))
         best = after
     found = best[tasks]
     return None if found is None else (found[0], found[1].all())
 
 
-def _estimate(
-    tasks: int, lists: Sequence[tuple[_Option, ...]]
-) -> tuple[int, tuple[int, ...]] | None:
+def _estimate(tasks: int, lists: Sequence[tuple[_Option, ...]]) -> tuple[int, _Taken] | None:
     """The same, by the cheapest next member: never too low, and quick."""
     heap: list[tuple[int, int, int, int]] = []
     held = [_Option(0, 0, ())] * len(lists)
@@ -358,7 +377,21 @@ def _estimate(
         left -= lists[at][to].count - held[at].count
         held[at] = lists[at][to]
         offer(at)
-    return sum(x.cost for x in held), tuple(at for x in held for at in x.victims)
+    return sum(x.cost for x in held), tuple((at, x.victims) for at, x in enumerate(held))
+
+
+def _by_devices(
+    base: _Vector, items: Sequence[tuple[int, int, _Vector]]
+) -> Iterable[tuple[int, tuple[int, ...], _Vector]]:
+    """The cheapest set for each number of devices, where nothing else is short: exact."""
+    best: dict[int, tuple[int, tuple[int, ...]]] = {base[0]: (0, ())}
+    for at, cost, gain in items:
+        if gain[0]:
+            for have, (had, victims) in sorted(best.items(), reverse=True):
+                there = best.get(have + gain[0])
+                if there is None or had + cost < there[0]:
+                    best[have + gain[0]] = (had + cost, (*victims, at))
+    return [(cost, x, (have, *base[1:])) for have, (cost, x) in best.items()]
 
 
 def _gains(victim: Victim, way: Way, rooms: Mapping[str, Slack]) -> dict[str, _Vector]:
