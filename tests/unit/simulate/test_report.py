@@ -40,10 +40,11 @@ def test_one_table_for_one_run(run):
 def test_runs_stand_side_by_side(run):
     fifo = play(TWO_L4, TRACE, "fifo", Rules(until_ms=60_000))
     main = report.sections({"before": run, "after": fifo})[0]
-    assert main.heads == ("", "before", "after")
+    assert main.heads == ("", "before", "after", "change")
     rows = {row[0]: row[1:] for row in main.rows}
-    assert rows["  finished"] == ("2", "0")
-    assert rows["  running at the end"] == ("-", "1")
+    assert rows["  finished"] == ("2", "0", "")
+    assert rows["  running at the end"] == ("-", "1", "")
+    assert rows["completion, mean"][2] == "-100.0 %"
 
 
 def test_values_for_programs_are_whole_numbers(run):

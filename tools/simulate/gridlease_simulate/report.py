@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,15 +35,17 @@ class Section:
 
 
 def sections(runs: Mapping[str, Outcome]) -> list[Section]:
-    """Everything, one column a run; what differs between two runs has a column of its own."""
-    rows: list[tuple[str, list[str]]] = []
-    for title, cell in _ROWS:
-        rows.append((title, [cell(run) for run in runs.values()]))
+    """Everything, one column a run, and what changes from ``before`` to ``after``."""
+    rows = [
+        (row.title, *(row.cell(run) for run in runs.values()), *_change(row, runs))
+        for row in _ROWS
+        if any(row.cell(run) != "-" for run in runs.values())
+    ]
     for chip in _chips(runs):
-        cells = [_use(run, chip) for run in runs.values()]
-        rows.append((f"{chip} held", cells))
-    main = tuple((title, *cells) for title, cells in rows if set(cells) != {"-"})
-    found = [Section("", ("", *runs), main)]
+        row = _Row(f"{chip} held", functools.partial(_use, chip))
+        rows.append((row.title, *(row.cell(run) for run in runs.values()), *_change(row, runs)))
+    heads = ("", *runs, *(["change"] if _compares(runs) else []))
+    found = [Section("", heads, tuple(rows))]
     for name, run in runs.items():
         left = tuple(
             (state, str(count), code, f"{message} {hint}".strip())
@@ -52,6 +55,18 @@ def sections(runs: Mapping[str, Outcome]) -> list[Section]:
             title = "Not finished" if len(runs) == 1 else f"Not finished: {name}"
             found.append(Section(title, ("STATE", "JOBS", "REASON", "THE FIRST WAS TOLD"), left))
     return found
+
+
+def _compares(runs: Mapping[str, Outcome]) -> bool:
+    return "before" in runs and "after" in runs
+
+
+def _change(row: _Row, runs: Mapping[str, Outcome]) -> tuple[str, ...]:
+    """A cell with the change in percent, where two runs are compared and there is a figure."""
+    if not _compares(runs):
+        return ()
+    before, after = (row.figure(runs[name]) for name in ("before", "after"))
+    return (f"{100 * (after - before) / before:+.1f} %" if before else "",)
 
 
 def figures(run: Outcome) -> dict[str, Any]:
@@ -105,14 +120,14 @@ def figures(run: Outcome) -> dict[str, Any]:
 def sparks(run: Outcome, bins: int = BINS) -> list[tuple[str, str, str]]:
     """(what, a row of blocks, its top) over the run's time."""
     rows = [
-        (f"{line.label} held", spark(line.values, 100), "of 100 %")
+        (f"{line.label} held", spark(line.values, 100), "top 100 %")
         for line in lines_held(run, bins, run.span_ms)
         if any(line.values)
     ]
     waiting = line_waiting(run, bins, run.span_ms)
     if any(waiting.values):
         top = max(waiting.values)
-        rows.append(("jobs waiting", spark(waiting.values), f"of {top:.3g}"))
+        rows.append(("jobs waiting", spark(waiting.values), f"top {top:.3g}"))
     return rows
 
 
@@ -230,56 +245,79 @@ def _chips(runs: Mapping[str, Outcome]) -> list[str]:
     return list(dict.fromkeys(each.chip for run in runs.values() for each in run.utilisation()))
 
 
-def _use(run: Outcome, chip: str) -> str:
+def _use(chip: str, run: Outcome) -> str:
     found = next((each for each in run.utilisation() if each.chip == chip), None)
     if found is None:
         return "-"
     return f"{found.percent:.1f} % of {found.capacity_milli / 1_000:g}"
 
 
-def _percent_or_dash(count: int) -> str:
+def _some(count: int) -> str:
     return f"{count:,}" if count else "-"
 
 
-_ROWS: Final[tuple[tuple[str, Callable[[Outcome], str]], ...]] = (
-    ("jobs submitted", lambda run: f"{len(run.jobs):,}"),
-    ("  finished", lambda run: f"{run.count('finished'):,}"),
-    ("  running at the end", lambda run: _percent_or_dash(run.count("running"))),
-    ("  waiting at the end", lambda run: _percent_or_dash(run.count("waiting"))),
-    ("  rejected: would never fit", lambda run: _percent_or_dash(run.count("rejected"))),
-    ("  not yet submitted", lambda run: _percent_or_dash(run.unsent)),
-    ("evictions", lambda run: _percent_or_dash(run.evictions())),
-    ("completion, mean", lambda run: span(run.completion().mean_ms)),
-    ("completion, p50", lambda run: span(run.completion().p50_ms)),
-    ("completion, p99", lambda run: span(run.completion().p99_ms)),
-    ("waiting, mean", lambda run: span(run.waiting().mean_ms)),
-    ("waiting, p50", lambda run: span(run.waiting().p50_ms)),
-    ("waiting, p99", lambda run: span(run.waiting().p99_ms)),
-    ("whole run", lambda run: span(run.span_ms)),
-    ("charged to tenants", lambda run: amount(run.cost_nano(), run.cluster.currency)),
-    (
+def _nothing(_run: Outcome) -> int:
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of the table; "-" is nothing to tell. ``figure``: what its change is reckoned on."""
+
+    title: str
+    cell: Callable[[Outcome], str]
+    figure: Callable[[Outcome], int] = _nothing
+
+
+def _span_row(title: str, figure: Callable[[Outcome], int]) -> _Row:
+    return _Row(title, lambda run: span(figure(run)), figure)
+
+
+def _money_row(
+    title: str, figure: Callable[[Outcome], int], told: Callable[[Outcome], bool]
+) -> _Row:
+    def cell(run: Outcome) -> str:
+        return amount(figure(run), run.cluster.currency) if told(run) else "-"
+
+    return _Row(title, cell, figure)
+
+
+def _priced(run: Outcome) -> bool:
+    return any(site.price_nano_per_kwh for site in run.cluster.sites)
+
+
+def _carbon(run: Outcome) -> str:
+    if not any(site.carbon_mg_per_kwh for site in run.cluster.sites):
+        return "-"
+    return f"{total(run.energy).carbon_mg / 10**6:,.1f} kg CO2"
+
+
+_ROWS: Final = (
+    _Row("jobs submitted", lambda run: f"{len(run.jobs):,}"),
+    _Row("  finished", lambda run: f"{run.count('finished'):,}"),
+    _Row("  running at the end", lambda run: _some(run.count("running"))),
+    _Row("  waiting at the end", lambda run: _some(run.count("waiting"))),
+    _Row("  rejected: would never fit", lambda run: _some(run.count("rejected"))),
+    _Row("  not yet submitted", lambda run: _some(run.unsent)),
+    _Row("evictions", lambda run: _some(run.evictions()), lambda run: run.evictions()),
+    _span_row("completion, mean", lambda run: run.completion().mean_ms),
+    _span_row("completion, p50", lambda run: run.completion().p50_ms),
+    _span_row("completion, p99", lambda run: run.completion().p99_ms),
+    _span_row("waiting, mean", lambda run: run.waiting().mean_ms),
+    _span_row("waiting, p50", lambda run: run.waiting().p50_ms),
+    _span_row("waiting, p99", lambda run: run.waiting().p99_ms),
+    _span_row("whole run", lambda run: run.span_ms),
+    _money_row("charged to tenants", lambda run: run.cost_nano(), lambda _: True),
+    _money_row(
         "  of it spot",
-        lambda run: (
-            amount(run.cost_nano(Tier.SPOT), run.cluster.currency)
-            if any(job.tier is Tier.SPOT for job in run.jobs)
-            else "-"
-        ),
+        lambda run: run.cost_nano(Tier.SPOT),
+        lambda run: any(job.tier is Tier.SPOT for job in run.jobs),
     ),
-    ("energy, with PUE", lambda run: f"{total(run.energy).facility_uj / _KWH_UJ:,.1f} kWh"),
-    (
-        "  its price",
-        lambda run: (
-            amount(total(run.energy).price_nano, run.cluster.currency)
-            if any(site.price_nano_per_kwh for site in run.cluster.sites)
-            else "-"
-        ),
+    _Row(
+        "energy, with PUE",
+        lambda run: f"{total(run.energy).facility_uj / _KWH_UJ:,.1f} kWh",
+        lambda run: total(run.energy).facility_uj,
     ),
-    (
-        "  its carbon",
-        lambda run: (
-            f"{total(run.energy).carbon_mg / 10**6:,.1f} kg CO2"
-            if any(site.carbon_mg_per_kwh for site in run.cluster.sites)
-            else "-"
-        ),
-    ),
+    _money_row("  its price", lambda run: total(run.energy).price_nano, _priced),
+    _Row("  its carbon", _carbon, lambda run: total(run.energy).carbon_mg),
 )
