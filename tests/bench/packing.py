@@ -28,12 +28,24 @@ VARIANTS = "default,multigpu50,cpu250,gpuspec33,gpushare100"
 LAST_PERCENT = 130
 
 
-def rows(path):
-    """The lines of a CSV file, packed or not."""
-    content = Path(path).read_bytes()
+NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
+POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")  # and gpu_spec, if any
+
+
+def rows(path, needed):
+    """The lines of a CSV file, packed or not; the bench ends where a column is missing."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as trouble:
+        raise SystemExit(f"packing: cannot read {path}: {trouble.strerror}") from trouble
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
-    return csv.DictReader(content.decode().splitlines())
+    found = csv.DictReader(content.decode("utf-8-sig").splitlines())
+    missing = [column for column in needed if column not in (found.fieldnames or ())]
+    if missing:
+        there = ", ".join(found.fieldnames or ("nothing",))
+        raise SystemExit(f"packing: {path} has no column {', '.join(missing)}; it has {there}")
+    return found
 
 
 def read_nodes(path):
@@ -45,7 +57,7 @@ def read_nodes(path):
             int(row["memory_mib"]),
             (WHOLE,) * int(row["gpu"]),
         )
-        for row in rows(path)
+        for row in rows(path, NODE_COLUMNS)
         if int(row["gpu"] or 0)
     }
 
@@ -53,7 +65,7 @@ def read_nodes(path):
 def read_pods(path):
     """(name, request) a pod."""
     found = []
-    for row in rows(path):
+    for row in rows(path, POD_COLUMNS):
         devices = int(row["num_gpu"] or 0)
         milli = WHOLE if devices > 1 else int(row["gpu_milli"] or 0) if devices else 0
         chips = frozenset(each for each in (row.get("gpu_spec") or "").split("|") if each)
