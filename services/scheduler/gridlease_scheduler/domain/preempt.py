@@ -175,11 +175,8 @@ def _victims(
         for chip in sorted(chips):
             owned |= reclaimable(book, leases, task.project, chip, asked, task.needs.tier)
     mine = level(task.needs.tier, task.priority)
-    return [
-        victim
-        for victim in _by_job(leases, catalogue, above)
-        if (victim.level < mine or victim.job in owned) and _ripe(victim, rules)
-    ]
+    low = [x for x in leases if level(x.tier, x.priority) < mine or x.job in owned]
+    return [x for x in _by_job(low, catalogue, above) if _ripe(x, rules)]
 
 
 def _by_job(

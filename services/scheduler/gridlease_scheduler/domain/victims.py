@@ -78,20 +78,19 @@ class Victim:
     ) -> Victim:
         """From its leases; ``speeds`` is throughput by chip."""
         one = leases[0]
-        milli = sum(x.allocation.quantity_milli for x in leases)
+        milli = sum([x.allocation.quantity_milli for x in leases])
         lost = lost_work(leases, speeds)
-        cost = (lost << _LOST_SHIFT) + (milli << _MILLI_SHIFT) + one.priority
         return cls(
             job,
-            tuple(sorted(leases, key=lambda x: x.lease_id)),
-            2 * int(one.tier is not Tier.SPOT) + int(not borrows),
+            tuple(sorted(leases, key=_lease_id)) if len(leases) > 1 else (one,),
+            2 * (one.tier is not Tier.SPOT) + (not borrows),
             level(one.tier, one.priority),
             lost,
-            cost,
+            (lost << _LOST_SHIFT) + (milli << _MILLI_SHIFT) + one.priority,
             milli,
-            max(x.notice_ms for x in leases),
-            max(x.worked_ms for x in leases),
-            max(x.evictions for x in leases),
+            max([x.notice_ms for x in leases]),
+            max([x.worked_ms for x in leases]),
+            max([x.evictions for x in leases]),
         )
 
 
@@ -123,6 +122,10 @@ def lost_work(leases: Iterable[Running], speeds: Mapping[str, int]) -> int:
         )
         for x in leases
     )
+
+
+def _lease_id(lease: Running) -> str:
+    return lease.lease_id
 
 
 def cheapest(
@@ -190,13 +193,27 @@ class _Search:
 
     def least(self, chosen: Sequence[int]) -> Found:
         """A set without those that it can do without, the dearest dropped first."""
-        kept = list(chosen)
+        free: dict[str, _Vector] = {}
+        for at in chosen:
+            for name, gain in self.gains[at].items():
+                before = free.get(name) or _free(self.rooms[name], self.way)
+                free[name] = _plus(before, gain)
+        counts = {x: members(self.way, room) for x, room in self.rooms.items() if x not in free}
+        counts |= {name: _count(self.way, each) for name, each in free.items()}
+        spare = sum(counts.values()) - self.tasks
+        kept = []
         for at in sorted(chosen, key=lambda x: (-self.pool[x].cost, self.pool[x].job)):
-            rest = [x for x in kept if x != at]
-            if self._holds(rest):
-                kept = rest
-        victims = tuple(sorted((self.pool[x] for x in kept), key=lambda x: x.job))
-        return Found(sum(x.cost for x in victims), victims, self._places(kept))
+            without = {name: _minus(free[name], gain) for name, gain in self.gains[at].items()}
+            less = {name: _count(self.way, each) for name, each in without.items()}
+            fewer = sum(counts[name] - count for name, count in less.items())
+            if fewer > spare:
+                kept.append(self.pool[at])
+                continue
+            spare -= fewer
+            free |= without
+            counts |= less
+        victims = tuple(sorted(kept, key=lambda x: x.job))
+        return Found(sum(x.cost for x in victims), victims, _placed(self.tasks, counts))
 
     def _spent(self, seen: int) -> bool:
         return seen >= _BRANCHES or (seen >= _FEW_BRANCHES and self._work >= _ALL_WORK)
@@ -307,28 +324,15 @@ class _Search:
     def _cost(self, given: Iterable[int]) -> int:
         return sum(self.pool[x].cost for x in given)
 
-    def _rooms_after(self, chosen: Sequence[int]) -> dict[str, int]:
-        gone: dict[str, _Vector] = {}
-        for at in chosen:
-            for name, gain in self.gains[at].items():
-                before = gone.get(name) or _free(self.rooms[name], self.way)
-                gone[name] = _plus(before, gain)
-        return {
-            name: _count(self.way, gone.get(name) or _free(room, self.way))
-            for name, room in self.rooms.items()
-        }
 
-    def _holds(self, chosen: Sequence[int]) -> bool:
-        return sum(self._rooms_after(chosen).values()) >= self.tasks
-
-    def _places(self, chosen: Sequence[int]) -> tuple[tuple[str, int], ...]:
-        order = sorted((-count, name) for name, count in self._rooms_after(chosen).items())
-        left, places = self.tasks, []
-        for count, name in order:
-            if left and count:
-                places.append((name, min(left, -count)))
-                left -= places[-1][1]
-        return tuple(places)
+def _placed(tasks: int, counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Which node takes how many members: as few nodes as can be, in a fixed order."""
+    left, places = tasks, []
+    for count, name in sorted((-count, name) for name, count in counts.items() if count):
+        if left:
+            places.append((name, min(left, -count)))
+            left -= places[-1][1]
+    return tuple(places)
 
 
 def _knapsack(tasks: int, lists: Sequence[tuple[_Option, ...]]) -> tuple[int, _Taken] | None:
@@ -412,6 +416,10 @@ def _free(room: Slack, way: Way) -> _Vector:
 
 def _plus(one: _Vector, other: _Vector) -> _Vector:
     return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
+
+
+def _minus(one: _Vector, other: _Vector) -> _Vector:
+    return (one[0] - other[0], one[1] - other[1], one[2] - other[2], one[3] - other[3])
 
 
 def _count(way: Way, free: _Vector) -> int:
