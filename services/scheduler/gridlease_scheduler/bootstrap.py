@@ -8,7 +8,12 @@ import logging
 import os
 from collections.abc import AsyncIterator
 
-from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2_grpc, sync_pb2_grpc
+from gridlease.scheduler.v1 import (
+    capacity_pb2_grpc,
+    fleet_pb2_grpc,
+    job_pb2_grpc,
+    sync_pb2_grpc,
+)
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import RandomIds
@@ -34,6 +39,7 @@ from .adapters.events import PostgresHistory
 from .adapters.leadership import Leadership
 from .adapters.monotonic import LaterClock
 from .adapters.notices import Notices
+from .adapters.prices import MeshPrices
 from .adapters.store import PostgresStore
 from .cancel import Cancel
 from .close import Close
@@ -41,6 +47,7 @@ from .credential import Renew, Revoke
 from .cycle import Cycle
 from .domain.chips import Catalogue
 from .enrol import CreateToken, Enrol
+from .evict import Drain, Evict
 from .explain import Explain
 from .feed import Feed
 from .inventory import ReportInventory
@@ -49,11 +56,18 @@ from .leader import Leader
 from .lost import Lost
 from .nodes import Fleet
 from .ports import Credentials
-from .rpc import FleetServicer, FleetUses, JobServicer, JobUses, SyncServicer
+from .preview import Preview
+from .quotas import Quotas
+from .reservations import Reservations
+from .rpc.capacity import CapacityServicer, CapacityUses
+from .rpc.fleet import FleetServicer, FleetUses
+from .rpc.jobs import JobServicer, JobUses
+from .rpc.sync import SyncServicer
 from .settings import Settings
+from .sites import Sites
 from .submit import Submit
 from .sync import Sync
-from .wire import Defaults
+from .wire.jobs import Defaults
 
 _LOG = logging.getLogger(__name__)
 ROOM = "scheduler"
@@ -79,7 +93,9 @@ class _Parts:
         self.clock = LaterClock(SystemClock())
         self.store = PostgresStore(pool, disconnected_ms=settings.disconnected_after_ms)
         self.notices = Notices(settings.postgres_dsn, ROOM, role=ROLE)
-        self.billing = MeshBilling(bus.channel(interceptors=observer.client()))
+        channel = bus.channel(interceptors=observer.client())
+        self.billing = MeshBilling(channel)
+        self.prices = MeshPrices(channel, self.clock)
         self.terms = settings.terms()
 
 
@@ -135,7 +151,8 @@ def _server(parts: _Parts) -> MeshServer:
         cancel=Cancel(parts.store),
         jobs=Jobs(parts.store, parts.notices),
         feed=Feed(parts.store, parts.notices),
-        explain=Explain(parts.store, parts.catalogue),
+        explain=Explain(parts.store, parts.catalogue, parts.prices),
+        plan=Preview(parts.store, parts.catalogue, parts.prices),
         defaults=defaults,
     )
     credentials = _credentials(settings)
@@ -144,6 +161,7 @@ def _server(parts: _Parts) -> MeshServer:
         create_token=CreateToken(parts.store, parts.ids, SystemClock()),
         enrol=Enrol(parts.store, credentials),
         revoke=Revoke(parts.store, credentials),
+        drain=Drain(parts.store, Evict(parts.store)),
         node_nats_url=settings.node_nats_url or settings.nats_url,
         subject_prefix=settings.subject_prefix,
     )
@@ -153,7 +171,13 @@ def _server(parts: _Parts) -> MeshServer:
         Renew(parts.store, credentials),
         settings.start_by_ms,
     )
+    capacity = CapacityUses(
+        quotas=Quotas(parts.store, parts.catalogue),
+        sites=Sites(parts.store),
+        reservations=Reservations(parts.store, parts.catalogue, parts.ids),
+    )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(jobs), server)
+    capacity_pb2_grpc.add_CapacityServiceServicer_to_server(CapacityServicer(capacity), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetServicer(fleet), server)
     sync_pb2_grpc.add_SyncServiceServicer_to_server(sync, server)
     return server
@@ -184,7 +208,7 @@ async def _lead(parts: _Parts) -> None:
             leader = Leader(
                 term.epoch,
                 Cycle(parts.store, parts.billing, parts.catalogue, parts.ids, parts.clock),
-                Close(parts.store, parts.billing, parts.clock, parts.terms),
+                Close(parts.store, parts.billing, parts.clock, parts.terms, parts.catalogue),
                 lost,
                 parts.notices,
                 settings.slow_tick_ms / 1e3,

@@ -1,14 +1,15 @@
-"""Asks for a job's end: at once while it waits, through its lease once it is placed."""
+"""Asks for a job's end: at once while it waits, through its leases once it is placed."""
 
 from __future__ import annotations
 
 from . import names
-from .domain.job import Job, JobState, Reason, placed_again
+from .domain.ends import placed_again
+from .domain.job import Job, JobState, Reason
 from .domain.lease import Cause, State, to_closing
 from .ports import Event, HeldLease, Store, Tx
 
 _WAITED = Reason("CANCELLED", "It was stopped by its tenant before it was placed.")
-_ASKED = Reason("STOPPED", "Its tenant asked for its end; the task is being stopped.")
+_ASKED = Reason("STOPPED", "Its tenant asked for its end; what runs of it is being stopped.")
 
 
 class Cancel:
@@ -26,8 +27,7 @@ class Cancel:
         names.own_job(project, name)
         async with self._store.writing() as tx:
             held = await tx.leases.unclosed_of_job(name)
-            if held is not None:  # nodes are locked before jobs
-                await tx.nodes.lock([held.lease.node_id])
+            await tx.nodes.lock(sorted({x.lease.node_id for x in held}))  # before jobs
             job = await tx.jobs.get(name, lock=True)
             if job is None:
                 raise names.no_job(name)
@@ -45,13 +45,16 @@ async def _stop(tx: Tx, job: Job) -> None:
     if job.state is not JobState.RUNNING:
         return
     held = await tx.leases.unclosed_of_job(job.name)
-    assert held is not None, job.name
-    if not _stops(held):
+    if not any(_stops(x) for x in held):
         return
-    stopped = to_closing(held.lease, Cause.STOPPED, job.notice_ms)
-    if stopped != held.lease:
-        await tx.leases.write(stopped, spool_id=None, ready=False, exit_facts=None)
-        await tx.nodes.bump([stopped.node_id])
+    stopped = [
+        to_closing(x.lease, Cause.STOPPED, job.notice_ms)
+        for x in held
+        if x.lease.state is State.ACTIVE
+    ]
+    for lease in stopped:
+        await tx.leases.stop(lease, _ASKED)
+    await tx.nodes.bump({lease.node_id for lease in stopped})
     await tx.jobs.move(job.name, JobState.STOPPING, _ASKED)
     await tx.events.tell(Event("job.stopping", job.name, job.project, _ASKED))
 

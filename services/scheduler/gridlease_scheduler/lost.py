@@ -74,14 +74,14 @@ class Lost:
             ):
                 return  # it was heard in the meantime
             lease = to_closing(held.lease, Cause.NODE_LOST, 0)
-            await tx.leases.write(lease, spool_id=None, ready=False, exit_facts=None)
-            await tx.nodes.bump([node_id])
             reason = Reason(
                 "NODE_LOST",
                 f"Its node was not heard for {silent_ms} ms.",
                 "It is placed again once it is certain that nothing of it runs any more.",
                 {"silent_ms": str(silent_ms), "node": node_id, "lease": lease_id},
             )
+            await tx.leases.stop(lease, reason)
+            await tx.nodes.bump([node_id])
             job = await tx.jobs.get(held.job, lock=True)
             assert job is not None, held.job
             if job.state is JobState.RUNNING:

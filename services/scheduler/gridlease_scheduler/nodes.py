@@ -35,6 +35,26 @@ class Fleet:
         async with self._store.reading() as tx:
             return stock(await tx.nodes.views())
 
+    async def stand(self, name: str, rack: str, rail: str) -> NodeDetail:
+        """Say where a node stands; what is left empty the node says itself.
+
+        Raises:
+            Missing: no such node.
+        """
+        node_id = names.node_id(name)
+        async with self._store.writing() as tx:
+            await tx.nodes.lock([node_id])
+            before = await tx.nodes.detail(node_id)
+            if before is None:
+                raise names.no_node(name)
+            if (before.row.rack, before.row.rail) != (rack, rail):
+                await tx.nodes.stand(node_id, rack, rail)
+                facts = {"rack": rack, "rail": rail}
+                await tx.events.tell(Event("node.moved", name, facts=facts))
+            after = await tx.nodes.detail(node_id)
+        assert after is not None
+        return after
+
     async def cordon(self, name: str, *, cordoned: bool) -> NodeDetail:
         """Stop or resume giving new work to a node; what runs there goes on.
 

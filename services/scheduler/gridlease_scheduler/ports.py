@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .domain.advice import Problem, Solution
-from .domain.job import Allocation, Job, JobState, NewJob, Outcome, Reason, Task
+from .domain.ends import Outcome, TaskEnd
+from .domain.job import Allocation, Job, JobState, NewJob, Reason, Task
 from .domain.lease import Lease
 from .domain.node import Node
-from .domain.plan import Pending, Placed
+from .domain.plan import Member, Pending, Placed
+from .domain.snapshot import Offered
+from .operators import Capacity, Planning
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,9 @@ class NodeRow:
     seen_at: datetime.datetime | None
     created_at: datetime.datetime
     revoked: bool = False
+    draining: bool = False
+    rack: str = ""  # an operator's word
+    rail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class DeviceRow:
     emulated: bool
     clean: bool
     lease_id: str = ""
+    island: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class NodeDetail:
     used_cpu_milli: int
     used_memory_bytes: int
     used_disk_bytes: int
+    promised_mbps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +91,57 @@ class HeldLease:
     ready: bool
     exit_message: str
     allocation: Allocation
+    stop: Reason = field(default_factory=Reason)  # why it was told to end
+    deadline: datetime.datetime | None = None  # when its warning is over
+    given_ms: int | None = None  # from the warning to the end; None = no end was reported
+    ran_ms: int = 0  # since it was ready, by the database's clock
+    rate_nano_per_hour: int = 0
+    network_mbps: int = 0
+    network_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NewLease:
-    """A lease about to be written."""
+    """A lease about to be written: one member of a job."""
 
     lease_id: str
-    placed: Placed
+    member: Member
     rate_nano_per_hour: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A placement that billing holds the money for: all its leases, written together."""
+
+    placed: Placed
+    leases: tuple[NewLease, ...]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A job that waits, with the reason that stands on it."""
+
+    pending: Pending
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChanges:
+    """What changed among those that wait. ``left``: they do not wait any more, or never did."""
+
+    waiting: tuple[Standing, ...]
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetChanges:
+    """Nodes as they are now. ``gone``: not to be planned with. ``changed``: the transaction of
+    each node's last change; as long as it is the same, the node is as it was."""
+
+    nodes: tuple[Node, ...]
+    gone: tuple[str, ...]
+    changed: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +203,12 @@ class Jobs(Protocol):
         """Newest first."""
         ...
 
-    async def pending(self, limit: int) -> list[tuple[Pending, Reason]]:
-        """What waits, with the reason that stands on it; highest priority first, then oldest."""
+    async def queue(self, limit: int) -> list[Standing]:
+        """All that wait, the oldest first."""
+        ...
+
+    async def queue_changes(self, since: int) -> QueueChanges:
+        """Of the jobs that changed in a transaction from this one on."""
         ...
 
     async def lock_pending(self, names: Sequence[str]) -> dict[str, int]:
@@ -165,31 +219,59 @@ class Jobs(Protocol):
         """Write why jobs wait, where they still do."""
         ...
 
-    async def place(self, leases: Sequence[NewLease]) -> None:
-        """PENDING to RUNNING, with the new lease on the task."""
+    async def place(self, granted: Sequence[Granted]) -> None:
+        """PENDING to RUNNING, with the new leases on the tasks."""
         ...
 
-    async def ready(self, name: str) -> None:
-        """Its task was first heard to run."""
+    async def ready(self, name: str) -> bool:
+        """One of its tasks was first heard to run; whether now all of them have been."""
+        ...
+
+    async def some(self, names: Sequence[str]) -> dict[str, Job]:
+        """Those that exist, by name."""
+        ...
+
+    async def told(
+        self, name: str, index: int, checkpoint: str, progress: dict[str, Any] | None
+    ) -> None:
+        """What a running task tells of itself; an empty checkpoint says nothing."""
+        ...
+
+    async def evicted(self, name: str, tasks: int, window_ms: int) -> None:
+        """Its place is taken: counted, within the window too. ``tasks``: of its next attempt."""
         ...
 
     async def move(self, name: str, state: JobState, reason: Reason) -> None:
         """To STOPPING, from PENDING to its end, or nowhere but to another reason."""
         ...
 
-    async def finish(self, name: str, index: int, end: Outcome, lease: Lease) -> None:
-        """What the close of its lease leaves the job as."""
+    async def end_task(self, name: str, index: int, end: TaskEnd) -> None:
+        """How one member ended."""
+        ...
+
+    async def finish(self, name: str, attempt: int, end: Outcome) -> None:
+        """What the close of an attempt's last lease leaves the job as."""
         ...
 
 
 class Leases(Protocol):
     """Leases and the devices that they hold."""
 
-    async def insert(self, leases: Sequence[NewLease], epoch: int) -> None: ...
+    async def insert(self, granted: Sequence[Granted], epoch: int) -> None: ...
 
     async def unclosed_of_node(self, node_id: str) -> list[HeldLease]: ...
 
-    async def unclosed_of_job(self, job: str) -> HeldLease | None: ...
+    async def unclosed_of_job(self, job: str) -> list[HeldLease]:
+        """By the index of their task."""
+        ...
+
+    async def of_attempt(self, job: str, attempt: int) -> list[HeldLease]:
+        """All of them, closed ones too, by the index of their task."""
+        ...
+
+    async def split(self) -> list[str]:
+        """Jobs of which some leases are CLOSING while others are ACTIVE."""
+        ...
 
     async def get(self, lease_id: str) -> HeldLease | None: ...
 
@@ -201,6 +283,10 @@ class Leases(Protocol):
         self, lease: Lease, *, spool_id: str | None, ready: bool, exit_facts: dict[str, Any] | None
     ) -> None:
         """Phase, exit, gone, and the move to CLOSING."""
+        ...
+
+    async def stop(self, lease: Lease, reason: Reason) -> None:
+        """The move to CLOSING at the platform's or the tenant's word; the task hears why."""
         ...
 
     async def close(self, lease: Lease) -> None:
@@ -231,8 +317,25 @@ class Nodes(Protocol):
         """Note which devices are clean by the node's word."""
         ...
 
-    async def bump(self, node_ids: Iterable[str]) -> None:
-        """Its desired set changed: one generation up, and a hint in the outbox."""
+    async def now(self) -> int:
+        """The oldest open transaction: ask for changes since it next time, and miss nothing."""
+        ...
+
+    async def fleet(self) -> FleetChanges:
+        """All nodes that have told what they have."""
+        ...
+
+    async def fleet_changes(self, since: int, known: dict[str, int]) -> FleetChanges:
+        """Those changed in a transaction from this one on, but for changes already known."""
+        ...
+
+    async def hold(self, node_ids: Iterable[str]) -> dict[str, int]:
+        """Lock these rows, in the order of their ids; the transaction of each one's last change."""
+        ...
+
+    async def bump(self, node_ids: Iterable[str]) -> dict[str, int]:
+        """Their desired sets changed: one generation up, and hints in the outbox; the transaction
+        of this change by node."""
         ...
 
     async def report(self, node_id: str, inventory: InventoryReport) -> str | None:
@@ -244,6 +347,14 @@ class Nodes(Protocol):
     async def disconnect(self, node_id: str) -> None: ...
 
     async def cordon(self, node_id: str, *, cordoned: bool) -> None: ...
+
+    async def drain(self, node_id: str) -> None:
+        """It is cordoned, and what runs there is being moved away."""
+        ...
+
+    async def stand(self, node_id: str, rack: str, rail: str) -> None:
+        """Where an operator says that it stands; empty = its own word counts."""
+        ...
 
     async def revoke(self, node_id: str) -> None:
         """It is not heard any more, until it joins by a new token."""
@@ -267,6 +378,10 @@ class Events(Protocol):
         """Write the event; the mesh's event feed copies it once it is committed."""
         ...
 
+    async def tell_all(self, events: Sequence[Event]) -> None:
+        """The same for many."""
+        ...
+
     async def after(self, query: EventQuery) -> list[Event]:
         """In order, none left out: what an open transaction may still precede is not shown yet."""
         ...
@@ -283,6 +398,10 @@ class Tx(Protocol):
     def nodes(self) -> Nodes: ...
     @property
     def events(self) -> Events: ...
+    @property
+    def planning(self) -> Planning: ...
+    @property
+    def capacity(self) -> Capacity: ...
 
 
 class Store(Protocol):
@@ -303,15 +422,17 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A lease that billing is asked to authorise."""
+    """The leases of one placement, which billing is asked to authorise: all or none."""
 
-    lease_id: str
+    lease_ids: tuple[str, ...]
     placed: Placed
 
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    rate_nano_per_hour: int
+    """``rates``: nano-units an hour, by member."""
+
+    rates: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +447,9 @@ class Billing(Protocol):
     Both raise Unreachable where no answer came: it may or may not have happened.
     """
 
-    async def authorize(self, order: Order) -> Authorized | Refused: ...
+    async def authorize(self, orders: Sequence[Order]) -> list[Authorized | Refused]:
+        """One answer for each; none suffers for another."""
+        ...
 
     async def close(self, leases: Sequence[Lease]) -> dict[str, int]:
         """How long each may still run at most, in milliseconds from this answer."""
@@ -338,6 +461,24 @@ class Optimiser(Protocol):
 
     async def solve(self, problem: Problem) -> Solution:
         """Raises Unreachable where no answer came in time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """What chips cost by the hour now; an empty currency and no offers = not known."""
+
+    currency: str
+    offers: tuple[Offered, ...]
+
+
+class Prices(Protocol):
+    """Billing's prices, for plans and explanations: never for what is charged."""
+
+    async def __call__(self) -> PriceList:
+        """Raises:
+        Unreachable: billing gives no answer.
+        """
         ...
 
 
@@ -380,7 +521,8 @@ class MonotonicClock(Protocol):
 
 __all__ = [
     "Allocation", "Authorized", "Billing", "Credentials", "DeviceRow", "Event", "EventQuery",
-    "Events", "HeldLease", "InventoryReport", "Jobs", "Leases", "MonotonicClock", "NewLease",
-    "NodeDetail", "NodeRow", "Nodes", "Optimiser", "Order", "Refused", "Silence", "Store", "Task",
-    "Ticket", "TokenRow", "Tx", "Wakeups",
+    "Events", "FleetChanges", "Granted", "HeldLease", "InventoryReport", "Jobs", "Leases",
+    "MonotonicClock", "NewLease", "NodeDetail", "NodeRow", "Nodes", "Optimiser", "Order",
+    "QueueChanges", "Refused", "Silence", "Standing", "Store", "Task", "Ticket", "TokenRow", "Tx",
+    "Wakeups",
 ]  # fmt: skip

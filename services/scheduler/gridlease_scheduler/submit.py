@@ -9,29 +9,37 @@ from gridlease_kernel.ids import Ids
 
 from . import names
 from .domain.chips import Catalogue
-from .domain.job import Job, Needs, NewJob, Reason
-from .ports import Event, Store
+from .domain.job import Extent, Job, Needs, NewJob, Reason, Span
+from .ports import Event, Store, Tx
 
 _SUFFIX = 8  # 40 random bits behind a name that people chose; a clash is simply drawn again
 _DRAWS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a tenant asks for, decoded: spec with defaults filled in, and the hash of the body."""
+class Asked:
+    """What decides where and when a job may run, decoded, with its defaults filled in."""
 
     tenant: str
     project: str
+    needs: Needs
+    extent: Extent
+    priority: int
+    notice_ms: int
+    batch_size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job to accept: its spec with defaults filled in, and the hash of the body."""
+
+    asked: Asked
     request_id: str
     display_name: str
     spec: bytes
     spec_hash: bytes
-    needs: Needs
-    priority: int
     max_attempts: int
-    notice_ms: int
     lost_after_ms: int
-    tasks: int
     traceparent: str
 
 
@@ -47,66 +55,116 @@ class Submit:
         """The job, new or as an earlier request with the same id made it.
 
         Raises:
-            Invalid: UNKNOWN_CHIP, GANGS_NOT_YET, BAD_NAME.
+            Invalid: UNKNOWN_CHIP, BAD_NAME, BAD_BATCH_SIZE, BAD_MIN_RUNTIME, ELASTIC_ON_ONE_HOST,
+                NO_RESERVATION.
             Exists: REQUEST_ID_REUSED, by a request with another body.
         """
-        self._check(order)
+        asked = order.asked
+        check(asked, self._catalogue)
         for _ in range(_DRAWS):
             async with self._store.writing() as tx:
+                await check_reservation(tx, asked)
                 new = self._new(order)
                 if await tx.jobs.get(new.name) is not None:
                     continue
                 if await tx.jobs.insert(new):
                     event = Event("job.submitted", new.name, new.project, _ACCEPTED)
                     await tx.events.tell(replace(event, facts={"tenant": new.tenant}))
-                job = await tx.jobs.by_request(order.project, order.request_id)
+                job = await tx.jobs.by_request(asked.project, order.request_id)
             assert job is not None, order.request_id
             if job.spec_hash != order.spec_hash:
                 raise _reused(order.request_id, job.name)
             return job
         raise AssertionError("names clash again and again")
 
-    def _check(self, order: Order) -> None:
-        names.check_project(order.project)
-        names.check_tenant(order.tenant)
-        if order.tasks > 1:
-            raise Invalid(
-                f"{order.tasks} nodes are asked for; jobs of several nodes are not placed yet.",
-                reason="GANGS_NOT_YET",
-                field="spec.nodes",
-                remedy="Ask for one node; gangs come later.",
-            )
-        accelerator = order.needs.accelerator
-        unknown = self._catalogue.unknown(accelerator.chips) if accelerator else None
-        if unknown is not None:
-            near = ", ".join(unknown.nearest)
-            raise Invalid(
-                f"No chip is called {unknown.name!r}.",
-                reason="UNKNOWN_CHIP",
-                field="spec.resources.accelerator.chips",
-                remedy=f"Nearest: {near}." if near else "List the offers for the names of chips.",
-            )
-
     def _new(self, order: Order) -> NewJob:
-        prefix = order.display_name or "job"
+        prefix, asked = order.display_name or "job", order.asked
         short = self._ids.new(prefix)[: len(prefix) + 1 + _SUFFIX]
         return NewJob(
-            name=f"{order.project}/jobs/{short}",
-            project=order.project,
-            tenant=order.tenant,
+            name=f"{asked.project}/jobs/{short}",
+            project=asked.project,
+            tenant=asked.tenant,
             request_id=order.request_id,
             spec=order.spec,
             spec_hash=order.spec_hash,
-            needs=order.needs,
-            priority=order.priority,
+            needs=asked.needs,
+            priority=asked.priority,
             max_attempts=order.max_attempts,
-            notice_ms=order.notice_ms,
+            notice_ms=asked.notice_ms,
             lost_after_ms=order.lost_after_ms,
             traceparent=order.traceparent,
+            extent=asked.extent,
+        )
+
+
+def check(asked: Asked, catalogue: Catalogue) -> None:
+    """What can be said against a job without looking at the platform's state.
+
+    Raises:
+        Invalid: with the field and what to write instead.
+    """
+    names.check_project(asked.project)
+    names.check_tenant(asked.tenant)
+    needs, extent = asked.needs, asked.extent
+    if needs.accelerator is not None:
+        _known(catalogue, needs.accelerator.chips, "accelerator")
+    for index, other in enumerate(needs.alternatives):
+        _known(catalogue, other.chips, f"alternatives[{index}]")
+    if asked.batch_size != (0, 0) and not extent.elastic:
+        raise Invalid(
+            "A range of batch sizes is for elastic jobs: nodes.max must be above nodes.min.",
+            reason="BAD_BATCH_SIZE",
+            field="spec.batch_size",
+            remedy="Give nodes a range, such as 1..8, or leave batch_size out.",
+        )
+    if extent.min_runtime_ms and extent.longest_ms and extent.min_runtime_ms > extent.longest_ms:
+        raise Invalid(
+            "min_runtime is longer than max_duration.",
+            reason="BAD_MIN_RUNTIME",
+            field="spec.min_runtime_ms",
+            remedy="Make it shorter than max_duration.",
+        )
+    if extent.elastic and needs.span is Span.HOST:
+        raise Invalid(
+            "An elastic job grows over nodes; on one host it has one task.",
+            reason="ELASTIC_ON_ONE_HOST",
+            field="spec.span",
+            remedy="Leave span out, or give nodes one number.",
+        )
+
+
+async def check_reservation(tx: Tx, asked: Asked) -> None:
+    """Is the reservation that it names the project's own, and does it still stand?
+
+    Raises:
+        Invalid: NO_RESERVATION, the same whether it never was, or is another project's.
+    """
+    name = asked.extent.reservation
+    if not name:
+        return
+    found = await tx.capacity.reservation(name)
+    if found is None or found.reservation.project != asked.project or found.cancelled_at:
+        raise Invalid(
+            f"There is no reservation {name!r} of this project.",
+            reason="NO_RESERVATION",
+            field="spec.reservation",
+            remedy="`gridlease reservations` lists those of your project.",
         )
 
 
 _ACCEPTED = Reason("ACCEPTED", "It is on record and waits for a place.")
+
+
+def _known(catalogue: Catalogue, chips: tuple[str, ...], field: str) -> None:
+    unknown = catalogue.unknown(chips)
+    if unknown is not None:
+        near = ", ".join(unknown.nearest)
+        raise Invalid(
+            f"No chip is called {unknown.name!r}.",
+            reason="UNKNOWN_CHIP",
+            field=f"spec.resources.{field}.chips",
+            remedy=f"Nearest: {near}." if near else "List the offers for the names of chips.",
+        )
 
 
 def _reused(request_id: str, name: str) -> Exists:

@@ -14,11 +14,16 @@ from .ports import Event, HeldLease, Store, Tx
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One lease as the node sees it; ``exit_facts``: all that its keeper recorded of the end."""
+    """One lease as the node sees it; ``exit_facts``: all that its keeper recorded of the end.
+
+    ``checkpoint``: the newest one's id. ``progress``: of its training or its load.
+    """
 
     sighting: Sighting
     running: bool
     exit_facts: dict[str, Any] | None
+    checkpoint: str = ""
+    progress: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The answer, with the job and the holding of each lease to run."""
+    """The answer: the job and the holding of each lease to run, and why the others end."""
 
     set: DesiredSet
     run: tuple[tuple[HeldLease, Job], ...]
+    stop: tuple[HeldLease, ...]
 
 
 class Sync:
@@ -65,14 +71,20 @@ class Sync:
             changed = [x for x in merged if x.moved]
             for change in merged:
                 await _write(tx, change, told.spool_id)
+                await _note(tx, change)
             if changed:
                 await tx.nodes.bump([told.node_id])
             generation = before.generation + bool(changed)
             after = [change.lease for change in merged]
             desired = desired_set([x.lease for x in after], told.node_id, generation)
-            running = {lease.lease_id for lease in desired.run}
-            run = [(x, await _job(tx, x.job)) for x in after if x.lease.lease_id in running]
-        return Desired(desired, tuple(sorted(run, key=lambda x: x[0].lease.lease_id)))
+            by_id = {x.lease.lease_id: x for x in after}
+            running = [by_id[lease.lease_id] for lease in desired.run]
+            jobs = await tx.jobs.some(sorted({x.job for x in running}))
+        return Desired(
+            desired,
+            tuple((x, jobs[x.job]) for x in running),
+            tuple(by_id[x.lease_id] for x in desired.stop),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,7 @@ class _Change:
     moved: bool  # to CLOSING
     ready: bool  # for the first time
     exit_facts: dict[str, Any] | None
+    seen: Seen | None
 
 
 def _merge(held: list[HeldLease], told: Observation, spool_before: str | None) -> list[_Change]:
@@ -108,6 +121,7 @@ def _merge(held: list[HeldLease], told: Observation, spool_before: str | None) -
                 moved=lease.state is not one.lease.state,
                 ready=started and not one.ready,
                 exit_facts=facts,
+                seen=mine,
             )
         )
     return changes
@@ -123,20 +137,21 @@ async def _write(tx: Tx, change: _Change, spool_id: str) -> None:
     )
     project = held.job.partition("/jobs/")[0]
     facts = {"lease": held.lease.lease_id, "node": held.lease.node_id}
-    if change.ready:
-        await tx.jobs.ready(held.job)
+    if change.ready and await tx.jobs.ready(held.job):
         await tx.events.tell(Event("job.ready", held.job, project, facts=facts))
     end = held.lease.exit
     if change.moved and end is not None:
+        facts["task"] = str(held.index)
         message = f"Attempt {held.lease.attempt} ended with code {end.code}."
         reason = Reason(end.reason, message, "", {"exit_code": str(end.code)})
         await tx.events.tell(Event("job.exited", held.job, project, reason, facts))
 
 
-async def _job(tx: Tx, name: str) -> Job:
-    job = await tx.jobs.get(name)
-    assert job is not None, name
-    return job
+async def _note(tx: Tx, change: _Change) -> None:
+    """What a task tells of itself counts while its lease is not CLOSED, also after its exit."""
+    held, seen = change.lease, change.seen
+    if seen is not None and (seen.checkpoint or seen.progress):
+        await tx.jobs.told(held.job, held.index, seen.checkpoint, seen.progress)
 
 
 def not_enrolled(node_id: str) -> Precondition:

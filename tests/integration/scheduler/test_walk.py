@@ -74,7 +74,8 @@ async def test_a_submit_is_durable_and_idempotent(world):
     ("fields", "reason", "field"),
     [
         ({"chips": ["A1000"]}, "UNKNOWN_CHIP", "spec.resources.accelerator.chips"),
-        ({"nodes": {"min": 2, "max": 2}}, "GANGS_NOT_YET", "spec.nodes"),
+        ({"nodes": {"min": 1, "max": 1025}}, "RULE_VIOLATED", "spec"),
+        ({"batch_size": {"min": 8, "max": 64}}, "BAD_BATCH_SIZE", "spec.batch_size"),
         ({"priority": 101}, "RULE_VIOLATED", "spec.priority"),
         ({"cpu_milli": 5}, "RULE_VIOLATED", "spec.resources"),
     ],

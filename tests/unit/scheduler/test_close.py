@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from gridlease_kernel.faults import Unreachable
 from gridlease_scheduler.close import Close
+from gridlease_scheduler.domain.chips import Catalogue
 from gridlease_scheduler.domain.job import Allocation
 from gridlease_scheduler.domain.lease import Cause, Exit, Lease, Phase, State, Terms
 from gridlease_scheduler.ports import HeldLease
@@ -47,6 +48,9 @@ class Store:
     async def closing(self):
         return self.held
 
+    async def split(self):
+        return []
+
 
 class Closer(Close):
     """Notes what it would finish, and stumbles over a lease named ``bad``."""
@@ -73,7 +77,7 @@ def closer(*leases):
     billing, clock = Billing(), Clock()
     billing.waits = {each.lease.lease_id: 0 for each in leases}
     store = Store(list(leases))
-    return Closer(store, billing, clock, TERMS), billing, clock, store
+    return Closer(store, billing, clock, TERMS, Catalogue(())), billing, clock, store
 
 
 async def test_the_wait_counts_from_the_receipt_and_gone_ends_it():

@@ -1,7 +1,8 @@
 """What the end of a lease means for its job."""
 
 import pytest
-from gridlease_scheduler.domain.job import JobState, outcome
+from gridlease_scheduler.domain.ends import Member, Patience, ended, task_end
+from gridlease_scheduler.domain.job import JobState
 from gridlease_scheduler.domain.lease import Cause, Exit, Lease, State
 
 RUNNING, STOPPING = JobState.RUNNING, JobState.STOPPING
@@ -35,13 +36,14 @@ def lease(cause, end=None, attempt=1):
     ],
 )
 def test_each_end_has_its_meaning(state, cause, end, result, code):
-    got = outcome(state, lease(cause, end), max_attempts=3)
+    member = Member(0, lease(cause, end))
+    got = ended(state, [member], Patience(3))
     assert (got.state, got.reason.code) == (result, code)
     assert got.reason.message
-    assert got.ran_ns == (end.ran_ns if end else 0)
+    assert task_end(member).ran_ns == (end.ran_ns if end else 0)
 
 
 def test_the_last_attempt_fails():
-    got = outcome(RUNNING, lease(Cause.NODE_LOST, attempt=3), max_attempts=3)
+    got = ended(RUNNING, [Member(0, lease(Cause.NODE_LOST, attempt=3))], Patience(3))
     assert (got.state, got.reason.code) == (JobState.FAILED, "NODE_LOST")
     assert "max_attempts" in got.reason.hint

@@ -1,74 +1,85 @@
-"""Jobs and tasks in PostgreSQL."""
+"""Jobs and tasks in PostgreSQL. What waits for a place is read and written in ``queue.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
-from gridlease_store.pool import Connection
 
-from gridlease_scheduler.domain.job import Allocation, Job, JobState, NewJob, Outcome, Reason, Task
-from gridlease_scheduler.domain.lease import Lease
-from gridlease_scheduler.domain.plan import Pending
-from gridlease_scheduler.ports import NewLease
+from gridlease_scheduler.domain.ends import Outcome, TaskEnd
+from gridlease_scheduler.domain.job import (
+    Allocation,
+    Checkpoint,
+    Extent,
+    Job,
+    JobState,
+    NewJob,
+    Reason,
+    Task,
+)
+from gridlease_scheduler.domain.lease import State
 
 from . import jsonb
+from .queue import PostgresQueue
 
-_SELECT = """
-SELECT j.*, t.attempt, t.lease_id, t.exit_code, t.ran_ns, t.reason AS task_reason,
-    l.node_id, l.cpu_milli, l.memory_bytes, l.disk_bytes, l.device_ids, l.chip, l.quantity_milli
-FROM job j JOIN task t ON t.job = j.name AND t.index = 0
-LEFT JOIN lease l ON l.id = t.lease_id
+_TASKS = """
+SELECT t.*, l.node_id, l.cpu_milli, l.memory_bytes, l.disk_bytes, l.device_ids, l.chip,
+    l.quantity_milli, l.state AS lease_state, l.rate_nano_per_hour,
+    n.inventory ->> 'hostname' AS hostname
+FROM task t JOIN job j ON j.name = t.job JOIN task z ON z.job = t.job AND z.index = 0
+LEFT JOIN lease l ON l.id = t.lease_id LEFT JOIN node n ON n.id = l.node_id
+WHERE t.job = ANY($1::text[])
+    AND CASE WHEN z.attempt = 0 THEN t.index < j.tasks ELSE t.attempt = z.attempt END
+ORDER BY t.job, t.index
 """
 _INSERT = """
 INSERT INTO job (name, project, tenant, request_id, spec, spec_hash, needs, priority,
-    max_attempts, notice_ms, lost_after_ms, traceparent)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    max_attempts, notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms,
+    expected_ms, reservation, min_runtime_ms, requeue)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 ON CONFLICT (project, request_id) DO NOTHING RETURNING name
 """
-_PENDING = """
-SELECT j.name, j.tenant, j.project, t.attempt, j.priority, j.number, j.notice_ms,
-    j.lost_after_ms, j.needs, j.reason
-FROM job j JOIN task t ON t.job = j.name AND t.index = 0
-WHERE j.state = 'PENDING' ORDER BY j.priority DESC, j.number LIMIT $1
+_INSERT_TASKS = "INSERT INTO task (job, index) SELECT $1, generate_series(0, $2 - 1)"
+_READY = """
+UPDATE job j SET revision = revision + 1, ready_at = now()
+WHERE name = $1 AND ready_at IS NULL AND NOT EXISTS (
+    SELECT 1 FROM lease l JOIN task t ON t.lease_id = l.id
+    WHERE t.job = j.name AND l.ready_at IS NULL AND l.attempt =
+        (SELECT attempt FROM task WHERE job = j.name AND index = 0))
+RETURNING name
 """
-_LOCK_PENDING = """
-SELECT j.name, t.attempt FROM job j JOIN task t ON t.job = j.name AND t.index = 0
-WHERE j.name = ANY($1::text[]) AND j.state = 'PENDING' ORDER BY j.name FOR UPDATE OF j
+_TOLD = """
+UPDATE task SET checkpoint = $3, checkpoint_at = now()
+WHERE job = $1 AND index = $2 AND checkpoint <> $3 AND $3 <> ''
 """
-_EXPLAIN = """
-UPDATE job j SET reason = n.reason::jsonb, revision = revision + 1
-FROM unnest($1::text[], $2::jsonb[]) AS n (name, reason)
-WHERE j.name = n.name AND j.state = 'PENDING'
-"""
-_PLACE = """
-UPDATE job SET state = 'RUNNING', reason = $2, placed_at = now(), ready_at = NULL,
-    revision = revision + 1
+# Evictions longer ago than the window are forgotten with the next one.
+_EVICTED = """
+UPDATE job SET tasks = $2, evicted_in_all = evicted_in_all + 1, last_evicted_at = now(),
+    evictions = 1 + CASE WHEN last_evicted_at > now() - $3 * interval '1 ms'
+        THEN evictions ELSE 0 END
 WHERE name = $1
-"""
-_PLACE_TASK = """
-UPDATE task SET attempt = $3, lease_id = $4, exit_code = NULL, reason = $5
-WHERE job = $1 AND index = $2
 """
 _FINISH = """
-UPDATE job SET state = $2, reason = $3, revision = revision + 1,
-    ended_at = CASE WHEN $2 = 'PENDING' THEN NULL
-        ELSE COALESCE((SELECT CASE WHEN exit IS NOT NULL THEN closing_at END
-            FROM lease WHERE id = $4), now()) END
+UPDATE job j SET state = $2, reason = $3, revision = revision + 1,
+    ended_at = CASE WHEN $2 <> 'PENDING' THEN COALESCE((SELECT max(closing_at) FROM lease
+        WHERE job = j.name AND attempt = $4 AND exit IS NOT NULL), now()) END,
+    queued_at = CASE WHEN $2 = 'PENDING' THEN now() ELSE queued_at END,
+    resume_from = CASE WHEN $2 <> 'PENDING' THEN resume_from ELSE COALESCE((SELECT checkpoint
+        FROM task WHERE job = j.name AND checkpoint <> ''
+        ORDER BY index > 0, checkpoint_at DESC LIMIT 1), '') END
 WHERE name = $1
 """
-_FINISH_TASK = """
+_END_TASK = """
 UPDATE task SET exit_code = $3, ran_ns = ran_ns + $4, reason = $5 WHERE job = $1 AND index = $2
 """
 
 
-class PostgresJobs:
+class PostgresJobs(PostgresQueue):
     """``ports.Jobs`` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
     async def insert(self, job: NewJob) -> bool:
+        extent = job.extent
         name = await self._connection.fetchval(
             _INSERT,
             job.name,
@@ -83,19 +94,30 @@ class PostgresJobs:
             job.notice_ms,
             job.lost_after_ms,
             job.traceparent,
+            extent.tasks,
+            extent.tasks_min,
+            extent.tasks_max,
+            extent.longest_ms,
+            extent.expected_ms,
+            extent.reservation,
+            extent.min_runtime_ms,
+            extent.requeue,
         )
         if name is None:
             return False
-        await self._connection.execute("INSERT INTO task (job, index) VALUES ($1, 0)", job.name)
+        await self._connection.execute(_INSERT_TASKS, job.name, extent.tasks_max)
         return True
 
     async def by_request(self, project: str, request_id: str) -> Job | None:
-        where = "WHERE j.project = $1 AND j.request_id = $2"
-        return _maybe(await self._connection.fetchrow(_SELECT + where, project, request_id))
+        return await self._one("WHERE j.project = $1 AND j.request_id = $2", project, request_id)
 
     async def get(self, name: str, *, lock: bool = False) -> Job | None:
         where = "WHERE j.name = $1" + (" FOR UPDATE OF j" if lock else "")
-        return _maybe(await self._connection.fetchrow(_SELECT + where, name))
+        return await self._one(where, name)
+
+    async def some(self, names: Sequence[str]) -> dict[str, Job]:
+        found = await self._fetch("WHERE j.name = ANY($1::text[])", list(names))
+        return {job.name: job for job in found}
 
     async def page(
         self, project: str, *, limit: int, before: int | None, active_only: bool
@@ -103,35 +125,26 @@ class PostgresJobs:
         where = """WHERE j.project = $1 AND ($2::bigint IS NULL OR j.number < $2)
             AND (NOT $3 OR j.state IN ('PENDING', 'RUNNING', 'STOPPING'))
             ORDER BY j.number DESC LIMIT $4"""
-        rows = await self._connection.fetch(_SELECT + where, project, before, active_only, limit)
-        return [_job(row) for row in rows]
+        return await self._fetch(where, project, before, active_only, limit)
 
-    async def pending(self, limit: int) -> list[tuple[Pending, Reason]]:
-        rows = await self._connection.fetch(_PENDING, limit)
-        return [(_pending(row), jsonb.reason(row["reason"])) for row in rows]
+    async def ready(self, name: str) -> bool:
+        # Two nodes may tell at the same time: the one that comes second sees the first's word.
+        await self._connection.execute("SELECT 1 FROM job WHERE name = $1 FOR UPDATE", name)
+        return await self._connection.fetchval(_READY, name) is not None
 
-    async def lock_pending(self, names: Sequence[str]) -> dict[str, int]:
-        rows = await self._connection.fetch(_LOCK_PENDING, list(names))
-        return {row["name"]: row["attempt"] + 1 for row in rows}
-
-    async def explain(self, reasons: Sequence[tuple[str, Reason]]) -> None:
-        names = [name for name, _ in reasons]
-        await self._connection.execute(_EXPLAIN, names, [jsonb.dump(why) for _, why in reasons])
-
-    async def place(self, leases: Sequence[NewLease]) -> None:
-        for new in leases:
-            task, why = new.placed.task, jsonb.dump(new.placed.reason)
-            await self._connection.execute(_PLACE, task.job, why)
+    async def told(
+        self, name: str, index: int, checkpoint: str, progress: dict[str, Any] | None
+    ) -> None:
+        await self._connection.execute(_TOLD, name, index, checkpoint)
+        if progress is not None and index == 0:
             await self._connection.execute(
-                _PLACE_TASK, task.job, task.index, task.attempt, new.lease_id, why
+                "UPDATE job SET progress = $2 WHERE name = $1 AND progress IS DISTINCT FROM $2",
+                name,
+                progress,
             )
 
-    async def ready(self, name: str) -> None:
-        await self._connection.execute(
-            "UPDATE job SET ready_at = now(), revision = revision + 1 "
-            "WHERE name = $1 AND ready_at IS NULL",
-            name,
-        )
+    async def evicted(self, name: str, tasks: int, window_ms: int) -> None:
+        await self._connection.execute(_EVICTED, name, tasks, window_ms)
 
     async def move(self, name: str, state: JobState, reason: Reason) -> None:
         await self._connection.execute(
@@ -143,31 +156,33 @@ class PostgresJobs:
             state.ended,
         )
 
-    async def finish(self, name: str, index: int, end: Outcome, lease: Lease) -> None:
+    async def end_task(self, name: str, index: int, end: TaskEnd) -> None:
         why = jsonb.dump(end.reason)
-        await self._connection.execute(_FINISH, name, end.state.value, why, lease.lease_id)
-        await self._connection.execute(_FINISH_TASK, name, index, end.exit_code, end.ran_ns, why)
+        await self._connection.execute(_END_TASK, name, index, end.exit_code, end.ran_ns, why)
+
+    async def finish(self, name: str, attempt: int, end: Outcome) -> None:
+        why = jsonb.dump(end.reason)
+        await self._connection.execute(_FINISH, name, end.state.value, why, attempt)
+
+    async def _one(self, where: str, *values: object) -> Job | None:
+        found = await self._fetch(where, *values)
+        return found[0] if found else None
+
+    async def _fetch(self, where: str, *values: object) -> list[Job]:
+        # where is a literal of this module
+        rows = await self._connection.fetch(
+            "SELECT j.*, (SELECT ends_at FROM reservation WHERE name = j.reservation) "  # noqa: S608
+            f"AS promised_until FROM job j {where}",
+            *values,
+        )
+        names = [row["name"] for row in rows]
+        tasks: dict[str, list[Task]] = {name: [] for name in names}
+        for row in await self._connection.fetch(_TASKS, names) if names else ():
+            tasks[row["job"]].append(_task(row))
+        return [_job(row, tuple(tasks[row["name"]])) for row in rows]
 
 
-def _pending(row: asyncpg.Record) -> Pending:
-    return Pending(
-        job=row["name"],
-        tenant=row["tenant"],
-        project=row["project"],
-        attempt=row["attempt"] + 1,
-        priority=row["priority"],
-        number=row["number"],
-        notice_ms=row["notice_ms"],
-        lost_after_ms=row["lost_after_ms"],
-        needs=jsonb.needs(row["needs"]),
-    )
-
-
-def _maybe(row: asyncpg.Record | None) -> Job | None:
-    return None if row is None else _job(row)
-
-
-def _job(row: asyncpg.Record) -> Job:
+def _job(row: asyncpg.Record, tasks: tuple[Task, ...]) -> Job:
     return Job(
         name=row["name"],
         project=row["project"],
@@ -188,7 +203,26 @@ def _job(row: asyncpg.Record) -> Job:
         placed_at=row["placed_at"],
         ready_at=row["ready_at"],
         ended_at=row["ended_at"],
-        task=_task(row),
+        tasks=tasks,
+        extent=_extent(row),
+        evicted=row["evicted_in_all"],
+        evictions=row["evictions"],
+        last_evicted_at=row["last_evicted_at"],
+        resume_from=row["resume_from"],
+        promised_until=row["promised_until"],
+    )
+
+
+def _extent(row: asyncpg.Record) -> Extent:
+    return Extent(
+        tasks=row["tasks"],
+        tasks_min=row["tasks_min"],
+        tasks_max=row["tasks_max"],
+        longest_ms=row["longest_ms"],
+        expected_ms=row["expected_ms"],
+        min_runtime_ms=row["min_runtime_ms"],
+        requeue=row["requeue"],
+        reservation=row["reservation"],
     )
 
 
@@ -203,13 +237,20 @@ def _task(row: asyncpg.Record) -> Task:
             row["chip"],
             row["quantity_milli"],
         )
+    checkpoint = None
+    if row["checkpoint"]:
+        checkpoint = Checkpoint(row["checkpoint"], row["checkpoint_at"])
     return Task(
-        index=0,
+        index=row["index"],
         attempt=row["attempt"],
         lease_id=row["lease_id"] or "",
         exit_code=row["exit_code"] or 0,
         ran_ns=row["ran_ns"],
-        reason=jsonb.reason(row["task_reason"]),
+        reason=jsonb.reason(row["reason"]),
         node_id=row["node_id"] or "",
+        hostname=row["hostname"] or "",
         allocation=allocation,
+        lease_state=State(row["lease_state"]) if row["lease_state"] else None,
+        rate_nano_per_hour=row["rate_nano_per_hour"] or 0,
+        checkpoint=checkpoint,
     )

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import asyncpg
-from gridlease.scheduler.v1 import sync_pb2
-from gridlease_mesh import trace
-from gridlease_store import outbox
-from gridlease_store.pool import Connection
 
-from gridlease_scheduler.domain.node import Device, Node
 from gridlease_scheduler.ports import (
     DeviceRow,
     InventoryReport,
@@ -21,29 +15,12 @@ from gridlease_scheduler.ports import (
     TokenRow,
 )
 
-_VIEWS = """
-SELECT n.id, n.site, n.inventory, n.cpu_milli, n.memory_bytes, n.disk_bytes, n.emulated,
-    n.cordoned, COALESCE(n.seen_at > now() - $2 * interval '1 ms', false) AS connected,
-    (SELECT COALESCE(jsonb_agg(jsonb_build_array(d.id, d.chip, d.vendor, d.memory_bytes, d.clean,
-        d.emulated) ORDER BY d.id), '[]') FROM device d WHERE d.node_id = n.id AND d.present)
-        AS devices,
-    u.cpu, u.memory, u.disk, u.held
-FROM node n
-CROSS JOIN LATERAL (
-    SELECT COALESCE(sum(cpu_milli), 0)::bigint AS cpu,
-        COALESCE(sum(memory_bytes), 0)::bigint AS memory,
-        COALESCE(sum(disk_bytes), 0)::bigint AS disk,
-        ARRAY(SELECT device_id FROM lease_device WHERE node_id = n.id AND NOT closed) AS held
-    FROM lease WHERE node_id = n.id AND state <> 'CLOSED'
-) u
-WHERE n.inventory IS NOT NULL AND n.revoked_at IS NULL
-    AND ($1::text[] IS NULL OR n.id = ANY($1::text[]))
-ORDER BY n.id
-"""
+from .fleet import PostgresFleet
+
 _DETAIL = """
-SELECT n.*, u.cpu, u.memory, u.disk,
+SELECT n.*, u.cpu, u.memory, u.disk, u.mbps,
     (SELECT COALESCE(jsonb_agg(jsonb_build_array(d.id, d.chip, d.vendor, d.memory_bytes,
-        d.emulated, d.clean, COALESCE(h.lease_id, '')) ORDER BY length(d.id), d.id), '[]')
+        d.emulated, d.clean, COALESCE(h.lease_id, ''), d.island) ORDER BY length(d.id), d.id), '[]')
         FROM device d
         LEFT JOIN lease_device h ON h.node_id = d.node_id AND h.device_id = d.id AND NOT h.closed
         WHERE d.node_id = n.id AND d.present) AS devices
@@ -51,7 +28,8 @@ FROM node n
 CROSS JOIN LATERAL (
     SELECT COALESCE(sum(cpu_milli), 0)::bigint AS cpu,
         COALESCE(sum(memory_bytes), 0)::bigint AS memory,
-        COALESCE(sum(disk_bytes), 0)::bigint AS disk
+        COALESCE(sum(disk_bytes), 0)::bigint AS disk,
+        COALESCE(sum(network_mbps), 0)::bigint AS mbps
     FROM lease WHERE node_id = n.id AND state <> 'CLOSED'
 ) u
 """
@@ -65,9 +43,10 @@ UPDATE node SET inventory = $2, cpu_milli = $3, memory_bytes = $4, disk_bytes = 
 WHERE id = $1 AND revoked_at IS NULL RETURNING site
 """
 _REPORT_DEVICE = """
-INSERT INTO device (node_id, id, chip, vendor, memory_bytes, emulated, clean)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO device (node_id, id, chip, vendor, memory_bytes, emulated, clean, island)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (node_id, id) DO UPDATE SET chip = EXCLUDED.chip, vendor = EXCLUDED.vendor,
+    island = EXCLUDED.island,
     memory_bytes = EXCLUDED.memory_bytes, emulated = EXCLUDED.emulated, clean = EXCLUDED.clean,
     present = true
 """
@@ -81,22 +60,13 @@ ON CONFLICT (id) DO UPDATE SET public_key = EXCLUDED.public_key, revoked_at = NU
 """
 
 
-class PostgresNodes:
+class PostgresNodes(PostgresFleet):
     """``ports.Nodes`` on one connection."""
-
-    def __init__(self, connection: Connection, disconnected_ms: int) -> None:
-        self._connection = connection
-        self._disconnected_ms = disconnected_ms
 
     async def lock(self, node_ids: Iterable[str]) -> None:
         await self._connection.execute(
             "SELECT 1 FROM node WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE", list(node_ids)
         )
-
-    async def views(self, node_ids: Iterable[str] | None = None) -> list[Node]:
-        ids = None if node_ids is None else list(node_ids)
-        rows = await self._connection.fetch(_VIEWS, ids, self._disconnected_ms)
-        return [_view(row) for row in rows]
 
     async def detail(self, node_id: str) -> NodeDetail | None:
         row = await self._connection.fetchrow(_DETAIL + "WHERE n.id = $1", node_id)
@@ -115,17 +85,6 @@ class PostgresNodes:
             await self._connection.execute(
                 _SEEN_DEVICES, node_id, list(clean), list(clean.values())
             )
-
-    async def bump(self, node_ids: Iterable[str]) -> None:
-        rows = await self._connection.fetch(
-            "UPDATE node SET generation = generation + 1 WHERE id = ANY($1::text[]) "
-            "RETURNING id, generation",
-            list(node_ids),
-        )
-        headers = dict(trace.outgoing())
-        for row in rows:
-            hint = sync_pb2.NodeHint(generation=row["generation"]).SerializeToString()
-            await outbox.emit(self._connection, f"hint.{row['id']}", hint, headers)
 
     async def report(self, node_id: str, inventory: InventoryReport) -> str | None:
         site: str | None = await self._connection.fetchval(
@@ -147,7 +106,16 @@ class PostgresNodes:
         await self._connection.executemany(
             _REPORT_DEVICE,
             [
-                (node_id, x.device_id, x.chip, x.vendor, x.memory_bytes, x.emulated, x.clean)
+                (
+                    node_id,
+                    x.device_id,
+                    x.chip,
+                    x.vendor,
+                    x.memory_bytes,
+                    x.emulated,
+                    x.clean,
+                    x.island,
+                )
                 for x in inventory.devices
             ],
         )
@@ -170,6 +138,16 @@ class PostgresNodes:
             "UPDATE node SET cordoned = $2, draining = draining AND $2 WHERE id = $1",
             node_id,
             cordoned,
+        )
+
+    async def drain(self, node_id: str) -> None:
+        await self._connection.execute(
+            "UPDATE node SET cordoned = true, draining = true WHERE id = $1", node_id
+        )
+
+    async def stand(self, node_id: str, rack: str, rail: str) -> None:
+        await self._connection.execute(
+            "UPDATE node SET rack = $2, rail = $3 WHERE id = $1", node_id, rack, rail
         )
 
     async def revoke(self, node_id: str) -> None:
@@ -206,27 +184,6 @@ class PostgresNodes:
         )
 
 
-def _view(row: asyncpg.Record) -> Node:
-    facts: dict[str, Any] = row["inventory"]
-    return Node(
-        node_id=row["id"],
-        site=row["site"],
-        cpu_chip=facts.get("cpuChip", ""),
-        cpu_milli=row["cpu_milli"],
-        memory_bytes=row["memory_bytes"],
-        disk_bytes=row["disk_bytes"],
-        devices=tuple(Device(*each) for each in row["devices"]),
-        runtimes=frozenset(facts.get("runtimes", ())),
-        connected=row["connected"],
-        cordoned=row["cordoned"],
-        emulated=row["emulated"],
-        used_cpu_milli=row["cpu"],
-        used_memory_bytes=row["memory"],
-        used_disk_bytes=row["disk"],
-        held=frozenset(row["held"]),
-    )
-
-
 def _row(row: asyncpg.Record) -> NodeRow:
     return NodeRow(
         node_id=row["id"],
@@ -240,6 +197,9 @@ def _row(row: asyncpg.Record) -> NodeRow:
         seen_at=row["seen_at"],
         created_at=row["created_at"],
         revoked=row["revoked_at"] is not None,
+        draining=row["draining"],
+        rack=row["rack"],
+        rail=row["rail"],
     )
 
 
@@ -250,4 +210,5 @@ def _detail(row: asyncpg.Record) -> NodeDetail:
         used_cpu_milli=row["cpu"],
         used_memory_bytes=row["memory"],
         used_disk_bytes=row["disk"],
+        promised_mbps=row["mbps"],
     )

@@ -1,7 +1,7 @@
-"""A job: what it needs, where it stands, and what the end of a lease means for it.
+"""A job: what it needs, how many tasks it has, and where it stands.
 
-``PENDING -> RUNNING -> SUCCEEDED | FAILED``, back to PENDING when its node failed it,
-``PENDING -> CANCELLED`` at once and ``RUNNING -> STOPPING -> CANCELLED`` through the lease.
+``PENDING -> RUNNING -> SUCCEEDED | FAILED``, back to PENDING when the platform failed it,
+``PENDING -> CANCELLED`` at once and ``RUNNING -> STOPPING -> CANCELLED`` through its leases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass, field
 
 from .chips import AcceleratorNeed
-from .lease import Cause, Exit, Lease
+from .lease import State
 
 
 class JobState(enum.StrEnum):
@@ -118,6 +118,30 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How many tasks, for how long, and on what terms the platform may interrupt them.
+
+    ``tasks``: members of the next attempt, placed all or none. ``longest_ms``: its max_duration.
+    ``expected_ms``: a hint. ``min_runtime_ms``: its place is not taken before. ``requeue``: when
+    another job takes its place it waits for a new one, else it has failed.
+    """
+
+    tasks: int = 1
+    tasks_min: int = 1
+    tasks_max: int = 1
+    longest_ms: int = 0
+    expected_ms: int = 0
+    min_runtime_ms: int = 0
+    requeue: bool = True
+    reservation: str = ""
+
+    @property
+    def elastic(self) -> bool:
+        """May it run on more or on fewer tasks?"""
+        return self.tasks_min < self.tasks_max
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job about to be accepted. ``spec`` is the caller's, defaults filled in, serialised."""
 
@@ -133,11 +157,20 @@ class NewJob:
     notice_ms: int
     lost_after_ms: int
     traceparent: str = ""
+    extent: Extent = Extent()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a task saved of its work: its own name for it, told to the next attempt."""
+
+    id: str
+    created_at: datetime.datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The one member of a job, with its newest lease's facts."""
+    """One member of a job, with its newest lease's facts."""
 
     index: int
     attempt: int
@@ -146,12 +179,16 @@ class Task:
     ran_ns: int
     reason: Reason
     node_id: str = ""
+    hostname: str = ""
     allocation: Allocation | None = None
+    lease_state: State | None = None
+    rate_nano_per_hour: int = 0
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands."""
+    """A job as it stands. ``tasks``: of the attempt that counts, or of the first one to come."""
 
     name: str
     project: str
@@ -172,7 +209,18 @@ class Job:
     placed_at: datetime.datetime | None
     ready_at: datetime.datetime | None
     ended_at: datetime.datetime | None
-    task: Task
+    tasks: tuple[Task, ...]
+    extent: Extent = Extent()
+    evicted: int = 0  # in all; these attempts do not count against max_attempts
+    evictions: int = 0  # within the window of the rate limit
+    last_evicted_at: datetime.datetime | None = None
+    resume_from: str = ""  # the checkpoint that the attempt goes on from
+    promised_until: datetime.datetime | None = None  # the end of its reservation
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt; all members share it. 0 = never placed."""
+        return self.tasks[0].attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,88 +233,3 @@ class Allocation:
     device_ids: tuple[str, ...]
     chip: str
     quantity_milli: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Where a job stands once its lease is CLOSED. ``ran_ns`` is of this lease."""
-
-    state: JobState
-    reason: Reason
-    exit_code: int = 0
-    ran_ns: int = 0
-
-
-# Ends that are the platform's doing and not the task's: it is placed again. A task that exits by
-# itself, with whatever code, is never run a second time.
-_PLACED_AGAIN = {
-    "NODE_LOST": "its node fell silent",
-    "START_LOST": "its node lost it while it was starting",
-    "NODE_REBOOT": "its node was restarted",
-    "NEVER_STARTED": "it could not be started in time",
-    "DEADLINE": "its grant ended unrenewed",
-}
-
-_WORDS = {
-    "EXITED": "The task exited with code {code}.",
-    "OOM_KILLED": "The task used more memory than it asked for and was killed.",
-    "DISK_QUOTA": "The task wrote more to its disk than it asked for and was stopped.",
-    "MAX_DURATION": "The task reached its max_duration and was stopped.",
-    "BUDGET_EXHAUSTED": "The budget or the credit was used up, so the task was stopped.",
-    "START_FAILED": "The task could not be started.",
-    "STOPPED": "The task was stopped.",
-}
-_HINTS = {
-    "EXITED": "Read its logs.",
-    "OOM_KILLED": "Ask for more memory.",
-    "DISK_QUOTA": "Ask for more disk.",
-    "MAX_DURATION": "Raise max_duration.",
-    "BUDGET_EXHAUSTED": "Raise the budget or pay in credit, and submit it again.",
-    "START_FAILED": "Read its logs; check its runtime and its files.",
-}
-
-
-def placed_again(cause: Cause | None, end: Exit | None) -> str:
-    """The reason code by which a task whose lease ended so is placed again; empty = it is not."""
-    if end is not None and end.reason in _PLACED_AGAIN:
-        return end.reason
-    if end is not None and end.reason != "STOPPED":
-        return ""  # it came to its own end, also on a node that was given up meanwhile
-    return str(cause) if cause in (Cause.NODE_LOST, Cause.DRAINED, Cause.PREEMPTED) else ""
-
-
-def outcome(state: JobState, lease: Lease, max_attempts: int, exit_message: str = "") -> Outcome:
-    """What a closed lease leaves its job as."""
-    end = lease.exit
-    code, ran_ns = (end.code, end.ran_ns) if end is not None else (0, 0)
-    evidence = _evidence(lease)
-    again = placed_again(lease.cause, end)
-    if state is JobState.STOPPING or lease.cause is Cause.STOPPED:
-        reason = Reason("CANCELLED", "It was stopped by its tenant.", "", evidence)
-        return Outcome(JobState.CANCELLED, reason, code, ran_ns)
-    if again and lease.attempt < max_attempts:
-        why = _PLACED_AGAIN.get(again, "its place was needed")
-        message = f"Attempt {lease.attempt} ended because {why}; it waits to be placed again."
-        return Outcome(JobState.PENDING, Reason(again, message, "", evidence), code, ran_ns)
-    if again:
-        why = _PLACED_AGAIN.get(again, "its place was needed")
-        message = f"Attempt {lease.attempt}, the last allowed, ended because {why}."
-        hint = "Raise max_attempts, or submit it again."
-        return Outcome(JobState.FAILED, Reason(again, message, hint, evidence), code, ran_ns)
-    assert end is not None, lease
-    if end.reason == "EXITED" and end.code == 0:
-        reason = Reason("EXITED", "The task exited with code 0.", "", evidence)
-        return Outcome(JobState.SUCCEEDED, reason, 0, ran_ns)
-    message = _WORDS.get(end.reason, "The task ended.").format(code=end.code)
-    if exit_message and end.reason != "EXITED":
-        message = f"{message} {exit_message}"
-    reason = Reason(end.reason, message, _HINTS.get(end.reason, ""), evidence)
-    return Outcome(JobState.FAILED, reason, code, ran_ns)
-
-
-def _evidence(lease: Lease) -> dict[str, str]:
-    evidence = {"attempt": str(lease.attempt), "lease": lease.lease_id, "node": lease.node_id}
-    if lease.exit is not None:
-        evidence["exit_code"] = str(lease.exit.code)
-        evidence["ran_ns"] = str(lease.exit.ran_ns)
-    return evidence

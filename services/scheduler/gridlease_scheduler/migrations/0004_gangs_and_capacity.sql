@@ -17,7 +17,13 @@ ALTER TABLE job
     ADD COLUMN last_evicted_at timestamptz,
     -- What its tasks last told of their training or of their load.
     ADD COLUMN progress jsonb,
+    -- Since when it waits: since it was submitted, or last came back to the queue.
+    ADD COLUMN queued_at timestamptz NOT NULL DEFAULT now(),
+    -- The checkpoint that the next attempt goes on from: fixed while an attempt runs.
+    ADD COLUMN resume_from text NOT NULL DEFAULT '',
     ADD CHECK (tasks_min <= tasks_max AND tasks BETWEEN tasks_min AND tasks_max);
+
+UPDATE job SET queued_at = created_at;
 
 ALTER TABLE task
     ADD COLUMN checkpoint text NOT NULL DEFAULT '',
@@ -31,6 +37,9 @@ ALTER TABLE lease
     ADD COLUMN network_mbps bigint NOT NULL DEFAULT 0 CHECK (network_mbps >= 0),
     ADD COLUMN network_path text NOT NULL DEFAULT '',
     ADD COLUMN reservation text NOT NULL DEFAULT '';
+
+-- Few are CLOSING, and each pass of the leader asks which.
+CREATE INDEX lease_closing ON lease (job) WHERE state = 'CLOSING';
 
 ALTER TABLE device ADD COLUMN island text NOT NULL DEFAULT '';
 

@@ -1,0 +1,1 @@
+"""The scheduler's services: decode, one use case, encode."""

@@ -1,0 +1,96 @@
+# ruff: noqa: ARG002, N802 - the generated base classes give names and arguments
+"""FleetService: nodes and their tokens, for the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gridlease.scheduler.v1 import fleet_pb2, fleet_pb2_grpc
+
+from gridlease_scheduler.credential import Revoke
+from gridlease_scheduler.enrol import CreateToken, Enrol
+from gridlease_scheduler.evict import Drain
+from gridlease_scheduler.nodes import Fleet
+from gridlease_scheduler.wire import nodes as wire
+
+from . import pages
+
+
+@dataclass(frozen=True, slots=True)
+class FleetUses:
+    """What the fleet service calls, and what nodes are told of the mesh."""
+
+    fleet: Fleet
+    create_token: CreateToken
+    enrol: Enrol
+    revoke: Revoke
+    drain: Drain
+    node_nats_url: str
+    subject_prefix: str
+
+
+class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
+    """Nodes and their tokens, for the gateway."""
+
+    def __init__(self, uses: FleetUses) -> None:
+        self._uses = uses
+
+    async def ListNodes(
+        self, request: fleet_pb2.ListNodesRequest, context: Any
+    ) -> fleet_pb2.ListNodesResponse:
+        limit = pages.limit(request.page_size, 100, 1_000)
+        return wire.listed(await self._uses.fleet.list(limit, request.page_token), limit)
+
+    async def GetNode(
+        self, request: fleet_pb2.GetNodeRequest, context: Any
+    ) -> fleet_pb2.GetNodeResponse:
+        return fleet_pb2.GetNodeResponse(node=wire.node(await self._uses.fleet.get(request.name)))
+
+    async def ListStock(
+        self, request: fleet_pb2.ListStockRequest, context: Any
+    ) -> fleet_pb2.ListStockResponse:
+        rows = await self._uses.fleet.stock()
+        return fleet_pb2.ListStockResponse(offers=[wire.offer(each) for each in rows])
+
+    async def CreateNodeToken(
+        self, request: fleet_pb2.CreateNodeTokenRequest, context: Any
+    ) -> fleet_pb2.CreateNodeTokenResponse:
+        made = await self._uses.create_token(request.node_id, request.site, request.ttl_ms)
+        answer = fleet_pb2.CreateNodeTokenResponse(token=made.token, node=f"nodes/{made.node_id}")
+        answer.expire_time.FromDatetime(made.expires_at)
+        return answer
+
+    async def EnrolNode(
+        self, request: fleet_pb2.EnrolNodeRequest, context: Any
+    ) -> fleet_pb2.EnrolNodeResponse:
+        enrolled = await self._uses.enrol(request.token, request.public_key)
+        return fleet_pb2.EnrolNodeResponse(
+            node_id=enrolled.node_id,
+            nats_url=self._uses.node_nats_url,
+            credential_jwt=enrolled.credential,
+            subject_prefix=self._uses.subject_prefix,
+        )
+
+    async def CordonNode(
+        self, request: fleet_pb2.CordonNodeRequest, context: Any
+    ) -> fleet_pb2.CordonNodeResponse:
+        node = await self._uses.fleet.cordon(request.name, cordoned=request.cordoned)
+        return fleet_pb2.CordonNodeResponse(node=wire.node(node))
+
+    async def DrainNode(
+        self, request: fleet_pb2.DrainNodeRequest, context: Any
+    ) -> fleet_pb2.DrainNodeResponse:
+        done = await self._uses.drain(request.name, request.notice_ms, request.note)
+        return fleet_pb2.DrainNodeResponse(node=wire.node(done.node), jobs=done.jobs)
+
+    async def SetNodeTopology(
+        self, request: fleet_pb2.SetNodeTopologyRequest, context: Any
+    ) -> fleet_pb2.SetNodeTopologyResponse:
+        node = await self._uses.fleet.stand(request.name, request.rack, request.rail)
+        return fleet_pb2.SetNodeTopologyResponse(node=wire.node(node))
+
+    async def RevokeNode(
+        self, request: fleet_pb2.RevokeNodeRequest, context: Any
+    ) -> fleet_pb2.RevokeNodeResponse:
+        return fleet_pb2.RevokeNodeResponse(node=wire.node(await self._uses.revoke(request.name)))
