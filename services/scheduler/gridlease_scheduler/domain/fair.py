@@ -137,12 +137,12 @@ def decayed(used: int, span_ms: int, half_life_ms: int = RULES.half_life_ms) -> 
     halvings, rest = divmod(span_ms, half_life_ms)
     if halvings >= used.bit_length():
         return 0
-    used >>= halvings
+    left = (used >> halvings) << 32  # digits beyond the point, so that less is never more
     fraction = (rest << _FRACTION_BITS) // half_life_ms
     for bit, factor in _FACTORS:
         if fraction & bit:
-            used = used * factor // _ONE
-    return used
+            left = left * factor // _ONE
+    return left >> 32
 
 
 class Speeds:
