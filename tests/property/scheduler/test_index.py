@@ -109,11 +109,11 @@ class Kept(RuleBasedStateMachine):
             assert [sorted(x) for x in host.free] == [sorted(x) for x in other.free]
             assert host.state.sort[3:-1] == other.state.sort[3:-1]
         assert sum(x.count for x in self.index.states.values()) == len(views)
-        for need, tasks in self.asks[-4:]:
+        for need, _ in self.asks[-4:]:
             mine, theirs = self.planner._ask(need), fresh._ask(need)
             chips = {chip for chip, way in theirs.ways if way.best()}
             assert {chip for chip, way in mine.ways if way.best()} == chips
-            known = {chip: way for chip, way in mine.ways}
+            known = dict(mine.ways)
             for chip, way in theirs.ways:
                 if chip not in known or len([x for x, _ in mine.ways if x == chip]) > 1:
                     continue

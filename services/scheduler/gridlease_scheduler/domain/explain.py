@@ -49,12 +49,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a placement was chosen from. ``cpu_milli_left``: on its first node, afterwards."""
+    """What placements are chosen from."""
 
     catalogue: Catalogue
     nodes: int
     emulated: bool
-    cpu_milli_left: int
 
 
 def look(
@@ -149,7 +148,6 @@ def placed(needs: Needs, held: Sequence[tuple[str, Allocation]], choice: Choice)
         "chip": allocation.chip,
         "purpose": needs.purpose.value,
         "nodes": str(choice.nodes),
-        "cpu_milli_left": str(choice.cpu_milli_left),
         "emulated": str(choice.emulated).lower(),
     }
     if len(held) > 1:

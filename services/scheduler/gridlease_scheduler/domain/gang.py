@@ -8,7 +8,6 @@ rack, and the group with the least room that still holds all. One member is a ga
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from .index import Host, Index
 from .job import Span
@@ -18,33 +17,26 @@ _LEVELS = {Span.RACK: RACK, Span.RAIL: RAIL, Span.SITE: SITE}
 _Shares = list[tuple[Host, int]]  # how many members go to which host
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """One member's place: the host, and the devices by name."""
-
-    host: Host
-    devices: tuple[str, ...]
+Seat = tuple[Host, tuple[str, ...]]  # one member's place: the host, and its devices by name
 
 
-def seat(index: Index, way: Shelf, members: int, span: Span) -> tuple[Seat, ...] | None:
+def seat(index: Index, way: Shelf, members: int, span: Span) -> list[Seat] | None:
     """Take places for all members, or leave everything as it is and answer None."""
+    take, shape = index.take, way.shape
     if members == 1:
         state = way.best()
         if state is None:
             return None
         host = index.first(state)
-        return (Seat(host, index.take(host, way.at(state), way.shape)),)
+        return [(host, take(host, way.at(state), shape))]
     shares = _shares(index, way, members, span)
     if shares is None:
         return None
-    take, shape = index.take, way.shape
-    return tuple(
-        [
-            Seat(host, take(host, way.at(host.state), shape))
-            for host, count in shares
-            for _ in range(count)
-        ]
-    )
+    return [
+        (host, take(host, way.at(host.state), shape))
+        for host, count in shares
+        for _ in range(count)
+    ]
 
 
 def room(way: Shelf, span: Span) -> int:

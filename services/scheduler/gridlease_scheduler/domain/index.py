@@ -8,7 +8,7 @@ looked. Built from a snapshot, or kept between passes: then it equals one built 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
@@ -21,7 +21,32 @@ from .packing import Fleet
 WHOLE = 1_000
 MIB = 2**20
 CPU = ""  # the pool of every node, for tasks without accelerators
-_LOG = 50_000  # entries kept for those that read along; who lags behind more starts anew
+_LOG = 50_000  # moves between two looks at the logs' length; who lags behind starts anew
+_SLACK = 64  # numbers of hosts that left a state which may stand in its queue
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The nodes that have one chip, and what happened to them.
+
+    ``start``: entries forgotten so far. ``followed``: somebody reads ``moved``.
+    """
+
+    hosts: dict[int, Host] = field(default_factory=dict)
+
+    born: list[State] = field(default_factory=list)
+    moved: list[tuple[Host, State | None, State | None]] = field(default_factory=list)
+    born_start: int = 0
+    moved_start: int = 0
+    followed: bool = False
+    freed: int = 0  # counts up when something may fit that did not before
+
+    def forget(self) -> None:
+        """Bound the logs."""
+        self.born_start += len(self.born)
+        self.born.clear()
+        self.moved_start += len(self.moved)
+        self.moved.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +56,7 @@ class Kind:
     serial: int
     like: Node
     chips: tuple[str, ...]
+    pools: tuple[Pool, ...]  # of its chips, and of all nodes
     order: tuple[int, int, int]  # the fixed order: many devices first, then few CPUs for each
     islands: bool  # some of its devices are joined by a faster interconnect than others
 
@@ -82,26 +108,6 @@ class Host:
         return self.node
 
 
-@dataclass(slots=True)
-class Pool:
-    """What happened to the nodes that have one chip. ``start``: entries forgotten so far."""
-
-    born: list[State] = field(default_factory=list)
-    moved: list[tuple[Host, State | None, State | None]] = field(default_factory=list)
-    born_start: int = 0
-    moved_start: int = 0
-    freed: int = 0  # counts up when something may fit that did not before
-
-    def forget(self) -> None:
-        """Bound the logs."""
-        if len(self.born) > _LOG:
-            self.born_start += len(self.born)
-            self.born.clear()
-        if len(self.moved) > _LOG:
-            self.moved_start += len(self.moved)
-            self.moved.clear()
-
-
 class Index:
     """All nodes of a pool, by state."""
 
@@ -117,6 +123,7 @@ class Index:
         self.real: dict[str, int] = {}  # devices of each chip on real nodes
         self.version = 0  # counts up with each new kind, chip or group
         self.shelves: dict[object, object] = {}
+        self._seen = 0
         given = list(nodes)
         self.prices = Fleet(_rooms(given))
         for node in sorted(given, key=lambda x: (x.site, x.rack, x.node_id)):
@@ -144,14 +151,20 @@ class Index:
             for level, group in enumerate(groups):
                 self.members[level][group].append(host)
             self._count_real(node, 1)
+            for pool in kind.pools:
+                pool.hosts[host.number] = host
             self._enter(host, None, state)
         else:
             self._count_real(before.node, -1)
             self._count_real(node, 1)
+            for pool in before.kind.pools:
+                del pool.hosts[before.number]
+            for pool in kind.pools:
+                pool.hosts[before.number] = before
             before.node, before.kind, before.free, before.changed = node, kind, free, False
             self._move(before, state)
-        for chip in (*kind.chips, CPU):
-            self.pools[chip].freed += 1
+        for pool in kind.pools:
+            pool.freed += 1
 
     def remove(self, node_id: str) -> None:
         """Take a node out."""
@@ -161,7 +174,10 @@ class Index:
             self.members[level][group].remove(host)
         self._count_real(host.node, -1)
         host.state.count -= 1
-        self._log(host, host.state, None)
+        for pool in host.kind.pools:
+            del pool.hosts[host.number]
+            if pool.followed:
+                pool.moved.append((host, host.state, None))
 
     def take(self, host: Host, chip: int, shape: Shape) -> tuple[str, ...]:
         """Give one member what it takes of a host; the devices that it gets, by name."""
@@ -190,8 +206,8 @@ class Index:
     def release(self, node_id: str, allocation: Allocation, mbps: int = 0) -> None:
         """A lease that was not written, or that left no trace, holds this no more."""
         self._held(node_id, allocation, mbps, -1)
-        for chip in (*self.hosts[node_id].kind.chips, CPU):
-            self.pools[chip].freed += 1
+        for pool in self.hosts[node_id].kind.pools:
+            pool.freed += 1
 
     def _held(self, node_id: str, allocation: Allocation, mbps: int, sign: int) -> None:
         host = self.hosts[node_id]
@@ -268,23 +284,32 @@ class Index:
             self._enter(host, before, after)
 
     def _enter(self, host: Host, before: State | None, after: State) -> None:
-        after.count += 1
-        heappush(after.queue, host.number)
-        self._log(host, before, after)
-
-    def _log(self, host: Host, before: State | None, after: State | None) -> None:
-        entry = (host, before, after)
-        born = after is not None and after.count == 1
-        chips: Sequence[str] = host.kind.chips
-        if before is not None and before.kind is not host.kind:
-            chips = sorted({*chips, *before.kind.chips})
-        for chip in (*chips, CPU):
-            pool = self.pools[chip]
-            pool.moved.append(entry)
-            if born and after is not None:
+        after.count = count = after.count + 1
+        queue = after.queue
+        heappush(queue, host.number)
+        if len(queue) > _SLACK and len(queue) > 4 * count:
+            self._tidy(after)
+        kind = host.kind
+        for pool in kind.pools:
+            if count == 1:
                 pool.born.append(after)
-            if len(pool.moved) > _LOG:
+            if pool.followed:
+                pool.moved.append((host, before, after))
+        if before is not None and before.kind is not kind:
+            for pool in before.kind.pools:
+                if pool not in kind.pools and pool.followed:
+                    pool.moved.append((host, before, None))
+        self._seen += 1
+        if self._seen >= _LOG:
+            self._seen = 0
+            for pool in self.pools.values():
                 pool.forget()
+
+    def _tidy(self, state: State) -> None:
+        """Forget the numbers of hosts that left, and those noted twice."""
+        hosts = self.by_number
+        stay = {x for x in state.queue if (host := hosts[x]) is not None and host.state is state}
+        state.queue[:] = sorted(stay)
 
     def without(self, state: State, chip: int, shape: Shape) -> State:
         """The state of a node once one member of a shape has been put on it."""
@@ -326,10 +351,9 @@ class Index:
             many = len(node.devices)
             islands = any(device.island for device in node.devices)
             order = (-many, node.cpu_milli // max(1, many), len(self.kinds))
-            kind = self.kinds[key] = Kind(len(self.kinds), node, chips, order, islands)
+            pools = tuple(self.pools.setdefault(chip, Pool()) for chip in (*chips, CPU))
+            kind = self.kinds[key] = Kind(len(self.kinds), node, chips, pools, order, islands)
             self.version += 1
-            for chip in chips:
-                self.pools.setdefault(chip, Pool())
         return kind
 
     def _groups(self, node: Node) -> tuple[int, ...]:

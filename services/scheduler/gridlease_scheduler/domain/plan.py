@@ -105,6 +105,7 @@ class Planner:
     prices: Mapping[tuple[str, Tier], int] = field(default_factory=dict)
     _asks: dict[Needs, _Ask] = field(default_factory=dict)
     _by_id: dict[int, _Ask] = field(default_factory=dict)
+    _choices: dict[bool, explain.Choice] = field(default_factory=dict)
 
     def decide(self, task: Pending, now_ms: int = 0) -> Decision:
         """Where one job goes, given what is free now; what it gets is taken."""
@@ -119,8 +120,17 @@ class Planner:
         for chip, way in ask.ways:
             seats = seat(index, way, task.tasks, needs.span)
             if seats is not None:
-                return _placed(task, seats, chip, way, index)
+                members = [_member(task, at, each, chip, way) for at, each in enumerate(seats)]
+                return Placed(task, tuple(members), self._choice(seats[0][0].node.emulated))
         return self._refused(task, ask, now_ms)
+
+    def _choice(self, emulated: bool) -> explain.Choice:
+        """What is said about all placements alike."""
+        known = self._choices.get(emulated)
+        nodes = len(self.index.hosts)
+        if known is None or known.nodes != nodes:
+            known = self._choices[emulated] = explain.Choice(self.index.catalogue, nodes, emulated)
+        return known
 
     def arrive(self, task: Pending) -> None:
         """The packing policy learns what is asked for, placed or not."""
@@ -206,27 +216,22 @@ def _request(needs: Needs, found: tuple[tuple[str, Shelf], ...]) -> Request:
     return Request(needs.cpu_milli, memory_mib, count, WHOLE if count else 0, chips)
 
 
-def _placed(task: Pending, seats: tuple[Seat, ...], chip: str, way: Shelf, index: Index) -> Placed:
-    needs, shape = task.needs, way.shape
-    members = tuple(
-        [
-            Member(
-                task.index + at,
-                each.host.node.node_id,
-                Allocation(
-                    needs.cpu_milli, needs.memory_bytes, needs.disk_bytes, each.devices,
-                    chip or each.host.node.cpu_chip,
-                    WHOLE * shape.devices if shape.devices else needs.cpu_milli,
-                ),
-            )
-            for at, each in enumerate(seats)
-        ]
-    )  # fmt: skip
-    first = seats[0].host
-    choice = explain.Choice(
-        index.catalogue, len(index.hosts), first.node.emulated, first.state.cpu_milli
-    )
-    return Placed(task, members, choice)
+def _member(task: Pending, number: int, seat: Seat, chip: str, way: Shelf) -> Member:
+    """A member as it is written; allocations that are alike are one object."""
+    host, devices = seat
+    key = devices or host.node.cpu_chip
+    allocation = way.allocations.get(key)
+    if allocation is None:
+        shape = way.shape
+        allocation = way.allocations[key] = Allocation(
+            shape.cpu_milli,
+            shape.memory_bytes,
+            shape.disk_bytes,
+            devices,
+            chip if devices else host.node.cpu_chip,
+            WHOLE * shape.devices if devices else shape.cpu_milli,
+        )
+    return Member(task.index + number, host.node.node_id, allocation)
 
 
 def still_valid(

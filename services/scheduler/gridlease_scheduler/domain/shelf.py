@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from .index import Host, Index, Pool, Shape, State
+from .job import Allocation
 
 RACK, RAIL, SITE = range(3)
 _MANY = 4_096  # members of a shape that takes nothing; no gang is larger
@@ -27,6 +28,7 @@ class Shelf:
     pool: Pool = field(init=False)
     fits: dict[State, int] = field(default_factory=dict)
     tables: dict[int, Table] = field(default_factory=dict)
+    allocations: dict[object, Allocation] = field(default_factory=dict)  # known ones, by devices
     _prices: dict[State, float] = field(default_factory=dict)
     _heap: list[tuple[float, tuple[object, ...], State]] = field(default_factory=list)
     _inside: set[State] = field(default_factory=set)
@@ -108,6 +110,7 @@ class Shelf:
         found = self.tables.get(level)
         if found is None:
             found = self.tables[level] = Table(self, level)
+            self.pool.followed = True
         found.catch_up()
         return found
 
@@ -167,7 +170,7 @@ class Table:
         if self._read == end:
             return
         groups = len(self.of.index.members[self.level])
-        if self._read < pool.moved_start or end - self._read > len(self.of.index.hosts):
+        if self._read < pool.moved_start or end - self._read > 2 * len(pool.hosts):
             self._anew(groups)
         else:
             self.room.extend([0] * (groups - len(self.room)))
@@ -175,12 +178,13 @@ class Table:
         self._read = end
 
     def _anew(self, groups: int) -> None:
-        fit, level = self.of.fit, self.level
+        fits, level = self.of.fits, self.level
         self.room, self.some, self.total = [0] * groups, 0, 0
         self._groups, self._count = {}, {}
         room = [0] * groups
-        for host in self.of.index.hosts.values():
-            room[host.groups[level]] += fit(host.state)
+        for host in self.of.pool.hosts.values():
+            many = fits.get(host.state)
+            room[host.groups[level]] += self.of.fit(host.state) if many is None else many
         for group, each in enumerate(room):
             if each:
                 self._set(group, each)
