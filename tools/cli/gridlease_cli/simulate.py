@@ -44,12 +44,16 @@ def simulate(
         Path | None, typer.Argument(help="A TOML file, or Alibaba's nodes as CSV")
     ] = None,
     trace: Annotated[Path | None, typer.Argument(help="A CSV file, packed or not")] = None,
-    example: Annotated[bool, typer.Option(help="Print a commented cluster file")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a commented cluster file")
+    ] = False,
     add: Annotated[
         list[str] | None, typer.Option(help='More nodes: "2 x H100-80GB:8", "1 x L4:4@north"')
     ] = None,
     remove: Annotated[list[str] | None, typer.Option(help='Fewer nodes: "2 x GROUP"')] = None,
-    compare: Annotated[bool, typer.Option(help="Show it without and with the changes")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show it without and with the changes")
+    ] = False,
     baseline: Annotated[str, typer.Option(help="Beside it, the same under: fifo")] = "",
     share: Annotated[int, typer.Option(help="Split each device into so many parts")] = 1,
     sample: Annotated[int, typer.Option(help="Only so many jobs, drawn by --seed")] = 0,

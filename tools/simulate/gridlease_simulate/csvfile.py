@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gridlease_simulate.fields import nearest, wrong
+from gridlease_simulate.fields import wrong
 
 _GZIP: Final = b"\x1f\x8b"
 MOST_BYTES: Final = 2 << 30  # unpacked
@@ -96,8 +96,7 @@ def need(file: File, columns: Iterable[str], field: str) -> None:
                 f"{file.name} has no column {column!r}.",
                 reason="COLUMN_MISSING",
                 field=field,
-                remedy=f"Its header has: {', '.join(file.columns) or 'nothing'}. "
-                + nearest(column, file.columns),
+                remedy=f"Add it; the header has: {', '.join(file.columns) or 'nothing'}.",
             )
 
 
