@@ -3,7 +3,8 @@
 A multiple-choice knapsack: at most one option a job, capacities by chip, the sum of values as large
 as possible. Prices per device come first (the Lagrangian dual, lowered and raised until demand
 meets capacity); they give a bound and, by it, the few options that can still be part of a better
-answer. Among these the answer is built and improved by single and pairwise exchanges.
+answer. Among these the answer is built, improved by exchanges of two, and searched for a while:
+small cases are solved, large ones are within a per cent or so of the bound.
 
 Source: Geoffrion, Lagrangean relaxation for integer programming (1974); fixing by reduced cost.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TypeAlias
 
 _PRICE_STEPS = 60
 _FIRST_STEP = 0.5
 _STEP_DECAY = 0.92
 _EXCHANGES = 200
+_SEARCH_STEPS = 4_000
 _LEAST_GAIN = 1e-9
 
 
@@ -31,20 +34,21 @@ class Option:
 
 
 Choice: TypeAlias = "list[Option | None]"
+Near: TypeAlias = "tuple[float, Option | None]"  # what is lost against the best, at the prices
 
 
 def share(jobs: Sequence[Sequence[Option]], capacity: Sequence[int]) -> Choice:
     """One option or none for each job, within the capacity, worth as much as can be found."""
+    jobs = [[x for x in options if 0 < x.devices <= capacity[x.chip]] for options in jobs]
     prices, bound = _priced(jobs, capacity)
     choice = _within(jobs, capacity, prices)
     _fill(jobs, capacity, choice)
-    for _ in range(2):
+    for improve in (_exchange, _search):
         gap = bound - _worth(choice)
         if gap <= _LEAST_GAIN:
             break
         near = [_near(options, prices, gap) for options in jobs]
-        if not _exchange(near, capacity, choice):
-            break
+        choice = improve(near, prices, capacity, choice)
     return choice
 
 
@@ -113,16 +117,12 @@ def _under(line: list[Option], option: Option) -> bool:
     return rise <= (option.value - before_value) * (last.devices - before_devices)
 
 
-def _near(options: Sequence[Option], prices: Sequence[float], gap: float) -> list[Option | None]:
-    """What a better answer could still hold: no more than ``gap`` below the best surplus."""
+def _near(options: Sequence[Option], prices: Sequence[float], gap: float) -> list[Near]:
+    """What a better answer could still hold: what loses less than the gap, least loss first."""
     _, most = _best(options, prices)
-    floor = most - gap
-    near: list[Option | None] = [
-        x for x in options if x.value - prices[x.chip] * x.devices >= floor
-    ]
-    if floor <= 0.0:
-        near.append(None)
-    return near
+    all_of: list[Near] = [(most, None)]
+    all_of += [(most - x.value + prices[x.chip] * x.devices, x) for x in options]
+    return sorted((x for x in all_of if x[0] < gap), key=lambda x: x[0])
 
 
 def _within(
@@ -180,41 +180,43 @@ def _fill(jobs: Sequence[Sequence[Option]], capacity: Sequence[int], choice: Cho
 
 
 def _exchange(
-    near: Sequence[Sequence[Option | None]], capacity: Sequence[int], choice: Choice
-) -> bool:
-    """Two jobs at a time take the options that are worth most together; was anything gained?"""
+    near: Sequence[Sequence[Near]],
+    _prices: Sequence[float],
+    capacity: Sequence[int],
+    choice: Choice,
+) -> Choice:
+    """Two jobs at a time take the options that are worth most together, until none gains."""
+    choice = list(choice)
     free = _free(capacity, choice)
-    gained = False
     for _ in range(_EXCHANGES):
         swap = next(_swaps(near, free, choice), None)
         if swap is None:
             break
-        gained = True
         for index, option in swap:
-            held = choice[index]
-            if held:
-                free[held.chip] += held.devices
-            if option:
-                free[option.chip] -= option.devices
+            _move(free, choice[index], option)
             choice[index] = option
-    return gained
+    return choice
+
+
+def _move(free: list[int], held: Option | None, option: Option | None) -> None:
+    if held:
+        free[held.chip] += held.devices
+    if option:
+        free[option.chip] -= option.devices
 
 
 def _swaps(
-    near: Sequence[Sequence[Option | None]], free: list[int], choice: Choice
+    near: Sequence[Sequence[Near]], free: list[int], choice: Choice
 ) -> Iterator[tuple[tuple[int, Option | None], tuple[int, Option | None]]]:
     """Pairs of changes that gain, best partner first for each change."""
     for first, options in enumerate(near):
         held = choice[first]
-        for option in options:
+        for _, option in options:
             if option is held:
                 continue
             room = list(free)
-            if held:
-                room[held.chip] += held.devices
-            if option:
-                room[option.chip] -= option.devices
-            gain = (option.value if option else 0.0) - (held.value if held else 0.0)
+            _move(room, held, option)
+            gain = _value(option) - _value(held)
             for second, others in enumerate(near):
                 if second == first:
                     continue
@@ -226,21 +228,64 @@ def _swaps(
 _NOTHING = Option(-1, 0, 0.0)
 
 
+def _value(option: Option | None) -> float:
+    return option.value if option else 0.0
+
+
 def _partner(
-    others: Sequence[Option | None], held: Option | None, room: list[int], gain: float
+    others: Sequence[Near], held: Option | None, room: list[int], gain: float
 ) -> Option | None:
     """The other job's best option by which the pair gains and fits, or ``_NOTHING``."""
-    base = (held.value if held else 0.0) - gain + _LEAST_GAIN
+    base = _value(held) - gain + _LEAST_GAIN
     found: Option | None = _NOTHING
-    for option in [*others, held]:
-        value = option.value if option else 0.0
-        if value <= base:
+    for _, option in [*others, (0.0, held)]:
+        if _value(option) <= base:
             continue
         after = list(room)
-        if held:
-            after[held.chip] += held.devices
-        if option:
-            after[option.chip] -= option.devices
+        _move(after, held, option)
         if min(after) >= 0:
-            found, base = option, value
+            found, base = option, _value(option)
     return found
+
+
+def _search(
+    near: Sequence[Sequence[Near]],
+    prices: Sequence[float],
+    capacity: Sequence[int],
+    choice: Choice,
+) -> Choice:
+    """Depth first through what could be better, within a bound on steps.
+
+    An answer is worth the bound, less what each option loses, less the price of what stays free.
+    """
+    order = sorted(range(len(near)), key=lambda i: (len(near[i]), i))
+    best, most = list(choice), _worth(choice)
+    bound = sum(price * room for price, room in zip(prices, capacity, strict=True))
+    bound += sum(max((_surplus(x, prices) for _, x in options), default=0.0) for options in near)
+    current: Choice = [None] * len(near)
+    free = list(capacity)
+    stack = [(0, iter(near[order[0]]), 0.0)] if order else []
+    for _ in range(_SEARCH_STEPS):
+        if not stack:
+            break
+        depth, options, lost = stack[-1]
+        index = order[depth]
+        _move(free, current[index], None)
+        current[index] = None
+        loss, option = next(options, (inf, None))
+        if lost + loss >= bound - most - _LEAST_GAIN:
+            stack.pop()
+            continue
+        if option and option.devices > free[option.chip]:
+            continue
+        current[index] = option
+        _move(free, None, option)
+        if depth + 1 < len(order):
+            stack.append((depth + 1, iter(near[order[depth + 1]]), lost + loss))
+        elif (worth := _worth(current)) > most:
+            best, most = list(current), worth
+    return best
+
+
+def _surplus(option: Option | None, prices: Sequence[float]) -> float:
+    return option.value - prices[option.chip] * option.devices if option else 0.0
