@@ -107,8 +107,13 @@ class Planner:
     _by_id: dict[int, _Ask] = field(default_factory=dict)
     _choices: dict[bool, explain.Choice] = field(default_factory=dict)
 
-    def decide(self, task: Pending, now_ms: int = 0) -> Decision:
-        """Where one job goes, given what is free now; what it gets is taken."""
+    def decide(self, task: Pending, now_ms: int = 0, barred: Collection[str] = ()) -> Decision:
+        """Where one job goes, given what is free now; what it gets is taken.
+
+        Args:
+            barred: Chips that it may not have now; where it could only have those, the reason for
+                its waiting is left to who knows why.
+        """
         ask = self._by_id.get(id(task.needs))
         if ask is None or ask.version != self.index.version or ask.needs is not task.needs:
             ask = self._ask(task.needs)
@@ -118,11 +123,27 @@ class Planner:
                 return Waiting(task, known.reason, known.ruled_out)
         index, needs = self.index, task.needs
         for chip, way in ask.ways:
+            if chip in barred:
+                continue
             seats = seat(index, way, task.tasks, needs.span)
             if seats is not None:
                 members = [_member(task, at, each, chip, way) for at, each in enumerate(seats)]
                 return Placed(task, tuple(members), self._choice(seats[0][0].node.emulated))
-        return self._refused(task, ask, now_ms)
+        return Waiting(task, Reason(), {}) if barred else self._refused(task, ask, now_ms)
+
+    def chips(self, needs: Needs) -> tuple[tuple[str, int], ...]:
+        """Chips that a task could have on nodes as they are, the best first, and how much of one
+        a member then holds, in thousandths."""
+        return tuple(
+            (chip, WHOLE * way.shape.devices if way.shape.devices else needs.cpu_milli)
+            for chip, way in self._ask(needs).ways
+        )
+
+    def release(self, placed: Placed) -> None:
+        """A placement is not to be: what it took is free again."""
+        mbps = placed.task.needs.network.guaranteed_mbps
+        for member in placed.members:
+            self.index.release(member.node_id, member.allocation, mbps)
 
     def _choice(self, emulated: bool) -> explain.Choice:
         """What is said about all placements alike."""
