@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from .playout import NOWHERE, Play, Rates, Release, Runner, assign
 
@@ -59,20 +60,30 @@ class RoundJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """How long a job has run, and how long its fastest kind would have taken for the same work."""
+
+    served_s: float
+    fast_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What is kept from one decision to the next; whoever lost it passes what runs, or nothing.
 
     Attributes:
         running: Kind by job, as decided last.
+        worked: What was known of each job's past at the last search.
         order: All jobs, as ordered last.
         free: Capacity by kind, as of the last search.
-        planned_s: When the last search was made.
+        planned_s: When the last search was made; -inf: never.
     """
 
     running: Mapping[str, str] = field(default_factory=dict)
+    worked: Mapping[str, Past] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     free: tuple[tuple[str, int], ...] = ()
-    planned_s: float = 0.0
+    planned_s: float = -inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +144,8 @@ def decide(
     if _holds(t_s, room, here, memory, search):
         return Decision(memory.running, memory)
     kinds = [kind for kind, _ in room]
-    able, runners = _runners(here, room, memory, search)
+    worked = {job.name: _past(job, memory) for job in here}
+    able, runners = _runners(here, room, worked, memory, search)
     counts = [count for _, count in room]
     order = _order(able, runners, counts, memory, search)
     chosen = assign(order, runners, counts, search.rates)
@@ -141,7 +153,7 @@ def decide(
     names = [able[j].name for j in order]
     placed = set(names)
     names += [job.name for job in here if job.name not in placed]
-    return Decision(run, Memory(run, tuple(names), room, t_s))
+    return Decision(run, Memory(run, worked, tuple(names), room, t_s))
 
 
 def _holds(
@@ -167,9 +179,24 @@ def _holds(
     return min(left.values(), default=0) >= 0
 
 
+def _past(job: RoundJob, memory: Memory) -> Past:
+    """What it has done since the last search, on the kind that it was given then, is added.
+
+    Without a record, all its time is taken to have been spent on its fastest kind.
+    """
+    before = memory.worked.get(job.name)
+    if before is None:
+        return Past(job.served_s, job.served_s)
+    kind = memory.running.get(job.name)
+    top = max(job.steps_per_s.values(), default=0.0)
+    part = job.steps_per_s.get(kind, 0.0) / top if kind is not None and top > 0 else 1.0
+    return Past(job.served_s, before.fast_s + part * max(0.0, job.served_s - before.served_s))
+
+
 def _runners(
     here: Sequence[RoundJob],
     room: Sequence[tuple[str, int]],
+    worked: Mapping[str, Past],
     memory: Memory,
     search: Search,
 ) -> tuple[list[RoundJob], list[Runner]]:
@@ -188,8 +215,9 @@ def _runners(
         if job.pinned and held:
             speeds = held
         top = max(speed for _, speed, _ in speeds)
+        done_s = worked[job.name].fast_s
         if job.left_steps is None:
-            shortest = max(job.served_s, search.newcomer_s)
+            shortest = max(done_s, search.newcomer_s)
         else:
             shortest = job.left_steps / top
         options = sorted(
@@ -202,7 +230,7 @@ def _runners(
                 tuple((number, seconds) for seconds, number in options),
                 held[0][0] if held else NOWHERE,
                 job.age_s,
-                search.fair * (shortest + job.served_s),
+                search.fair * (shortest + done_s),
             )
         )
         able.append(job)
