@@ -176,6 +176,20 @@ def test_a_small_saving_is_not_waited_for():
     assert clean(now_ms=0, run_h=1, forecast=forecast).start_ms == 2 * HOUR_MS
 
 
+def test_a_saving_of_just_so_much_is_waited_for():
+    forecast = (Hour(0, 0, 100), Hour(HOUR_MS, 0, 90))
+    assert isinstance(clean(now_ms=0, run_h=1, forecast=forecast, gain_permille=100), WaitUntil)
+    assert isinstance(clean(now_ms=0, run_h=1, forecast=forecast, gain_permille=101), StartNow)
+
+
+def test_a_forecast_is_of_the_hours_of_the_day():
+    prices = tuple(range(24))
+    site = Site("s", 1_000, prices, tuple(reversed(prices)))
+    made = forecast_of(site, 26 * HOUR_MS + 5, 24)
+    assert made[0] == Hour(26 * HOUR_MS, 2, 21)
+    assert made[23] == Hour(49 * HOUR_MS, 1, 22)
+
+
 def test_without_a_forecast_nothing_is_waited_for():
     assert clean(forecast=()).reason == "NO_FORECAST"
     gap = (Hour(0, 9, 9), Hour(2 * HOUR_MS, 1, 1))
@@ -245,6 +259,12 @@ def test_who_was_just_emptied_stays_awake():
 
 def test_who_cannot_sleep_is_the_reserve():
     assert sleepers(host("a"), host("b", wake=0)) == ["a"]
+
+
+def test_who_cannot_sleep_never_does_and_who_is_empty_just_long_enough_does():
+    assert sleepers(host("a", wake=0), reserve=0) == []
+    assert sleepers(host("a", since=45 * MINUTE), reserve=0) == ["a"]
+    assert sleepers(host("a", since=45 * MINUTE + 1), reserve=0) == []
 
 
 def test_what_waiting_jobs_want_stays_awake():

@@ -88,6 +88,21 @@ def test_a_latency_that_the_job_measured_counts():
     assert latency_us(Wish(Purpose.INFERENCE, 1), of("L4-24GB")) is None
 
 
+def test_the_target_itself_is_met():
+    at, beyond = rank(serving(362), [of("L4-24GB")])[0], rank(serving(361), [of("L4-24GB")])[0]
+    assert (at.meets, beyond.meets) == (True, False)
+    assert "362 us (published) meets" in at.words
+    assert "362 us (published) misses" in beyond.words
+
+
+def test_the_words_tell_where_the_figures_come_from():
+    guess = rank(BATCH, [of("L4-24GB")])[0].words
+    known = rank(BATCH, [of("L4-24GB", price_nano_per_hour=1, throughput_milli=9)])[0].words
+    assert "its catalogued throughput by its relative cost" in guess
+    assert "the job's measured throughput by its offer" in known
+    assert "measured by the job" in rank(serving(9), [of("L4-24GB", latency_us=9)])[0].words
+
+
 def test_without_a_target_nothing_is_claimed():
     assert rank(serving(), [of("L4-24GB")])[0].meets is None
 
