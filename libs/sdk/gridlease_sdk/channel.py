@@ -58,6 +58,7 @@ class Connection:
         self.channel = _open(endpoint, ca_file)
         self.jobs: Any = gateway_pb2_grpc.JobServiceStub(self.channel)
         self.fleet: Any = gateway_pb2_grpc.FleetServiceStub(self.channel)
+        self.capacity: Any = gateway_pb2_grpc.CapacityServiceStub(self.channel)
         self.billing: Any = gateway_pb2_grpc.BillingServiceStub(self.channel)
         self.access: Any = gateway_pb2_grpc.AccessServiceStub(self.channel)
 

@@ -16,12 +16,13 @@ from gridlease.gateway.v1 import gateway_pb2 as pb
 from gridlease.type.v1 import fleet_pb2, job_pb2, money_pb2
 
 from gridlease_sdk import where
+from gridlease_sdk.capacitycalls import CapacityCalls
 from gridlease_sdk.channel import Connection
 from gridlease_sdk.jobcalls import ENDED, JobCalls
 from gridlease_sdk.jobfile import Draft
 
 
-class Client(JobCalls):
+class Client(JobCalls, CapacityCalls):
     """A connection to the platform with one API key."""
 
     @classmethod
@@ -106,6 +107,23 @@ class Client(JobCalls):
         """Cut a node off: its credential ends now. Operators."""
         request = pb.RevokeNodeRequest(name=name)
         return (await self._on.ask(self._on.fleet.RevokeNode, request, pb.RevokeNodeResponse)).node
+
+    async def drain_node(
+        self, name: str, *, notice_ms: int = 0, note: str = ""
+    ) -> pb.DrainNodeResponse:
+        """Empty a node: what runs there is placed elsewhere, with notice. Operators."""
+        request = pb.DrainNodeRequest(name=name, notice_ms=notice_ms, note=note)
+        return await self._on.ask(self._on.fleet.DrainNode, request, pb.DrainNodeResponse)
+
+    async def set_node_topology(
+        self, name: str, *, rack: str = "", rail: str = ""
+    ) -> fleet_pb2.Node:
+        """Say where a node stands; what is left empty the node says itself. Operators."""
+        request = pb.SetNodeTopologyRequest(name=name, rack=rack, rail=rail)
+        answer = await self._on.ask(
+            self._on.fleet.SetNodeTopology, request, pb.SetNodeTopologyResponse
+        )
+        return answer.node
 
     # Money
 

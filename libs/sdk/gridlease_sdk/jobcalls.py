@@ -40,6 +40,14 @@ class JobCalls:
         answer = await self._on.ask(self._on.jobs.CreateJob, request, pb.CreateJobResponse)
         return answer.job
 
+    async def plan(
+        self, draft: Draft | job_pb2.JobSpec, *, project: str = ""
+    ) -> pb.PlanJobResponse:
+        """What would become of a job if it were submitted now; nothing is kept."""
+        spec = draft.spec if isinstance(draft, Draft) else draft
+        request = pb.PlanJobRequest(parent=project, spec=spec)
+        return await self._on.ask(self._on.jobs.PlanJob, request, pb.PlanJobResponse)
+
     async def upload_bundle(self, content: bytes) -> str:
         """Upload a tar archive; its digest."""
         patience = Patience(self._on.patience)

@@ -2,7 +2,8 @@
 
 type, name, commands, resources {cpu, memory, disk, gpu}, nodes, priority, tier, purpose,
 max_duration, budget, max_price, env, workdir, files, outputs, runtime, lost_after, max_attempts,
-notice. Every refusal names the key, as a path, and the remedy.
+notice, and those of ``placement``. Every refusal names the key, as a path, and the remedy.
+docs/jobs.md is the table of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gridlease_kernel.units import (
     parse_range,
 )
 
-from gridlease_sdk import jobvalues, jobyaml
+from gridlease_sdk import jobvalues, jobyaml, placement
 from gridlease_sdk.jobvalues import choice, integer, text, texts, wrong_type
 from gridlease_sdk.resources import RESOURCE_ALIASES, set_resources
 
@@ -245,4 +246,8 @@ _SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
     "lost_after": _span_ms("lost_after"),
     "max_attempts": _integer("max_attempts", 100),
     "notice": _span_ms("notice"),
+    "deferrable": _span_ms("deferrable"),
+    "min_runtime": _span_ms("min_runtime"),
+    "expected_duration": _span_ms("expected_duration"),
+    **placement.SETTERS,
 }

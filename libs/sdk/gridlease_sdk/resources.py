@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gridlease.type.v1 import job_pb2 as types
 from gridlease.type.v1 import resources_pb2
+from gridlease_kernel.faults import Invalid
 from gridlease_kernel.resources import AcceleratorAsk, check_count, parse_accelerator, parse_chips
 from gridlease_kernel.units import (
     Span,
@@ -26,6 +27,8 @@ RESOURCE_ALIASES: Final = {
     "accelerators": "gpu",
     "accelerator": "gpu",
 }
+_CHOICES: Final = ("any_of", "ordered")
+_MOST_CHOICES: Final = 9
 _GPU_KEYS: Final = ("name", "vendor", "memory", "count")
 _LEAST_CPU_MILLI: Final = 10
 _LEAST_MEMORY_BYTES: Final = 16 << 20
@@ -40,9 +43,21 @@ def set_resources(spec: types.JobSpec, value: Any) -> None:
     """
     if not isinstance(value, Mapping):
         raise wrong_type("resources", "a mapping of cpu, memory, disk and gpu", value)
-    known = ("cpu", "memory", "disk", "gpu")
-    for key, item in jobvalues.known_keys(value, known, RESOURCE_ALIASES, "resources.").items():
-        put(spec.resources, key, item)
+    known = ("cpu", "memory", "disk", "gpu", *_CHOICES)
+    keys = jobvalues.known_keys(value, known, RESOURCE_ALIASES, "resources.")
+    said = [key for key in ("gpu", *_CHOICES) if key in keys]
+    if len(said) > 1:
+        raise Invalid(
+            f"{' and '.join(said)} both say which devices the job wants.",
+            reason="DEVICES_CONTRADICT",
+            field=f"resources.{said[1]}",
+            remedy="Keep one: gpu for one kind, any_of or ordered for a list of kinds.",
+        )
+    for key, item in keys.items():
+        if key in _CHOICES:
+            _set_choices(spec.resources, key, item)
+        else:
+            put(spec.resources, key, item)
 
 
 def put(request: resources_pb2.ResourceRequest, key: str, value: Any) -> None:
@@ -62,6 +77,24 @@ def put(request: resources_pb2.ResourceRequest, key: str, value: Any) -> None:
     }
     target, parse, lowest = targets[key]
     _set(target, parse_range(plain(value, field), field, parse, lowest=lowest))
+
+
+def _set_choices(request: resources_pb2.ResourceRequest, key: str, value: Any) -> None:
+    """A list of accelerators: the first, then those that would do as well."""
+    field = f"resources.{key}"
+    if not isinstance(value, list) or not value:
+        raise wrong_type(field, "a list of accelerators, such as ['H100:8', 'A100:80GB:8']", value)
+    if len(value) > _MOST_CHOICES:
+        raise Invalid(
+            f"{field} has {len(value)} entries; at most {_MOST_CHOICES} are looked at.",
+            reason="TOO_MANY_CHOICES",
+            field=field,
+            remedy="Keep the best of them.",
+        )
+    _set_gpu(request.accelerator, _gpu(value[0], f"{field}[0]"))
+    for at, item in enumerate(value[1:], 1):
+        _set_gpu(request.alternatives.add(), _gpu(item, f"{field}[{at}]"))
+    request.alternatives_ordered = key == "ordered"
 
 
 def _parse_gigabytes(text: str, field: str) -> int:

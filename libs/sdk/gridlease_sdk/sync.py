@@ -71,6 +71,9 @@ class SyncClient:
     def submit(self, draft: Draft | job_pb2.JobSpec, *, request_id: str = "") -> job_pb2.Job:
         return self.run(self.wrapped.submit(draft, request_id=request_id))
 
+    def plan(self, draft: Draft | job_pb2.JobSpec) -> pb.PlanJobResponse:
+        return self.run(self.wrapped.plan(draft))
+
     def get_job(self, name: str) -> job_pb2.Job:
         return self.run(self.wrapped.get_job(name))
 

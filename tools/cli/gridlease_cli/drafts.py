@@ -54,6 +54,9 @@ def _over(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         for other in jobfile.other_names(key):
             if other in target:
                 target[key] = target.pop(other)
+        if key == "gpu":  # the line names one kind, instead of the file's list
+            target.pop("any_of", None)
+            target.pop("ordered", None)
         if key == "env":
             value = _both(target.get(key), value)  # noqa: PLW2901 - the file's own stay
         target[key] = str(Path.cwd() / value) if key == "workdir" else value

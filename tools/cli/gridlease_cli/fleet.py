@@ -11,12 +11,12 @@ from gridlease_kernel.units import parse_duration
 from gridlease_sdk import where
 from gridlease_sdk.client import Client
 
-from gridlease_cli import words
+from gridlease_cli import capacity, words
 from gridlease_cli.app import options_of, reach
 from gridlease_cli.output import show, show_rows
 
 nodes = typer.Typer(
-    help="Nodes: list, add, cordon, remove. Operators.",
+    help="Nodes: list, add, cordon, drain, stand, remove. Operators.",
     rich_markup_mode=None,
     no_args_is_help=False,
 )
@@ -26,6 +26,8 @@ Node = Annotated[str, typer.Argument(help="A node's name or id")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(nodes, name="nodes", invoke_without_command=True, callback=list_nodes)
+    nodes.command("drain")(capacity.drain)
+    nodes.command("stand")(capacity.stand)
     app.command("offers")(offers)
 
 
@@ -86,6 +88,9 @@ def show_node(context: typer.Context, node: Node) -> None:
         f"memory    {words.size(has.memory_bytes)}, disk {words.size(has.disk_bytes)}",
         f"sandbox   {has.sandbox_runtime}",
     ]
+    if found.rack or found.rail:
+        lines.append(f"stands    in rack {found.rack or '-'}, on rail {found.rail or '-'}")
+    lines += [f"driver    {name} {version}" for name, version in sorted(has.drivers.items())]
     lines += [f"          not enforced: {limit}" for limit in has.unenforced]
     lines += [f"runtime   {name}" for name in has.runtimes]
     for device in has.devices:

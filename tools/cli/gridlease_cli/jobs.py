@@ -1,4 +1,4 @@
-"""submit, ps, show, logs, stop, explain, events, artefacts."""
+"""submit, ps, show, logs, stop, events, artefacts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 from gridlease.agent.v1 import files_pb2
-from gridlease.gateway.v1 import gateway_pb2
 from gridlease.type.v1 import fleet_pb2, job_pb2
 from gridlease_kernel.faults import Conflict, Invalid, Precondition
 from gridlease_sdk.client import ENDED, Client
@@ -26,6 +25,7 @@ from gridlease_cli.trouble import JOB_FAILED
 
 File = Annotated[str | None, typer.Argument(help="Job file (YAML or JSON); or use: -- COMMAND")]
 Job = Annotated[str, typer.Argument(help="A job's name, whole or its last part")]
+Task = Annotated[int, typer.Option("--task", min=0, help="Which of its tasks, from 0")]
 Name = Annotated[str, typer.Option("--name", help="A name for people")]
 Gpu = Annotated[str, typer.Option("--gpu", "--gpus", help="Such as A100:80GB:8 or nvidia:24GB..")]
 Cpu = Annotated[str, typer.Option("--cpu", "--cpus", help="Cores, such as 4, 0.5 or 4+")]
@@ -36,6 +36,7 @@ Budget = Annotated[str, typer.Option(help="The most that it may cost, such as 1.
 MaxDuration = Annotated[str, typer.Option(help="The longest that it may run, such as 2h")]
 Tier = Annotated[str, typer.Option(help="on-demand, reserved or spot")]
 Priority = Annotated[int | None, typer.Option(help="0 to 100, higher first")]
+Nodes = Annotated[str, typer.Option(help="How many tasks, such as 4; a range such as 2..8")]
 Env = Annotated[list[str], typer.Option(help="NAME=VALUE; may be repeated")]
 Workdir = Annotated[str, typer.Option(help="Folder that travels with the job (at most 32 MiB)")]
 Output = Annotated[list[str], typer.Option("--output", help="Path to keep; may be repeated")]
@@ -43,7 +44,7 @@ Output = Annotated[list[str], typer.Option("--output", help="Path to keep; may b
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (submit, ps, logs, stop, explain, events, artefacts):
+    for command in (submit, ps, logs, stop, events, artefacts):
         app.command(command.__name__)(command)
     app.command("show")(show_job)
 
@@ -58,6 +59,7 @@ def submit(
     memory: Memory = "",
     disk: Disk = "",
     runtime: Runtime = "",
+    nodes: Nodes = "",
     budget: Budget = "",
     max_duration: MaxDuration = "",
     tier: Tier = "",
@@ -74,8 +76,8 @@ def submit(
     options = options_of(context)
     given = {
         "name": name, "gpu": gpu, "cpu": cpu, "memory": memory, "disk": disk, "runtime": runtime,
-        "budget": budget, "max_duration": max_duration, "tier": tier, "priority": priority,
-        "env": list(env), "workdir": workdir, "outputs": list(output),
+        "nodes": nodes, "budget": budget, "max_duration": max_duration, "tier": tier,
+        "priority": priority, "env": list(env), "workdir": workdir, "outputs": list(output),
     }  # fmt: skip
     made = draft(file, options.command, given)
 
@@ -127,12 +129,14 @@ def logs(
     context: typer.Context,
     job: Job,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it has ended")] = False,
+    task: Task = 0,
 ) -> None:
     """A job's output, as it wrote it."""
     options = options_of(context)
 
     async def work(client: Client) -> None:
-        await _copy_logs(client, await job_name(client, job), None, follow=follow)
+        name = await job_name(client, job)
+        await _copy_logs(client, name, None, follow=follow, task=task)
 
     reach(options, work)
 
@@ -146,24 +150,6 @@ def stop(context: typer.Context, job: Job) -> None:
 
     found = reach(options, work)
     show(options, found, [f"{found.name} {words.state(found.state)}"])
-
-
-def explain(context: typer.Context, job: Job) -> None:
-    """Why a job stands where it stands, and what would change it."""
-    options = options_of(context)
-
-    async def work(client: Client) -> gateway_pb2.ExplainJobResponse:
-        return await client.explain(await job_name(client, job))
-
-    found = reach(options, work)
-    lines = [f"{words.state(found.state)}: {found.reason.code}", found.reason.message]
-    lines += [f"What would change it: {found.reason.hint}"] if found.reason.hint else []
-    lines += [f"  {name}: {value}" for name, value in sorted(found.reason.evidence.items())]
-    lines += [
-        f"  {count} node{'s' if count != 1 else ''} ruled out by {code}"
-        for code, count in sorted(found.nodes_ruled_out.items())
-    ]
-    show(options, found, lines)
 
 
 def events(
@@ -196,16 +182,17 @@ def artefacts(
     context: typer.Context,
     job: Job,
     to: Annotated[Path | None, typer.Option("--to", help="Fetch them into this folder")] = None,
+    task: Task = 0,
 ) -> None:
     """The files that a job left; with --to, fetch them."""
     options = options_of(context)
 
     async def work(client: Client) -> list[files_pb2.Artefact]:
         name = await job_name(client, job)
-        found = await client.list_artefacts(name)
+        found = await client.list_artefacts(name, task_index=task)
         for artefact in found if to is not None else ():
             assert to is not None
-            await _fetch(client, name, artefact, to)
+            await _fetch(client, name, artefact, to, task)
         return found
 
     found = reach(options, work)
@@ -213,14 +200,18 @@ def artefacts(
     show_rows(options, found, ("PATH", "SIZE", "SHA-256"), rows)
 
 
-async def _copy_logs(client: Client, name: str, to: Any, *, follow: bool = True) -> None:
+async def _copy_logs(
+    client: Client, name: str, to: Any, *, follow: bool = True, task: int = 0
+) -> None:
     out = (to or sys.stdout).buffer
-    async for piece in client.logs(name, follow=follow):
+    async for piece in client.logs(name, follow=follow, task_index=task):
         out.write(piece)
         out.flush()
 
 
-async def _fetch(client: Client, name: str, artefact: files_pb2.Artefact, folder: Path) -> None:
+async def _fetch(
+    client: Client, name: str, artefact: files_pb2.Artefact, folder: Path, task: int
+) -> None:
     """Fetch one file whole, checked, under its own name; never outside ``folder``."""
     path = PurePosixPath(artefact.path)
     if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -233,7 +224,7 @@ async def _fetch(client: Client, name: str, artefact: files_pb2.Artefact, folder
     target = folder / path
     digest = hashlib.sha256()
     with _part_beside(target) as (part, out):
-        async for piece in client.read_artefact(name, artefact.path):
+        async for piece in client.read_artefact(name, artefact.path, task_index=task):
             digest.update(piece)
             out.write(piece)
         out.close()
@@ -271,11 +262,13 @@ def _part_beside(target: Path) -> Iterator[tuple[Path, Any]]:
 
 def _job_row(job: job_pb2.Job) -> tuple[str, ...]:
     task = job.tasks[0] if job.tasks else job_pb2.Task()
+    nodes = sorted({words.short(it.node) for it in job.tasks if it.node})
+    more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
     return (
         words.short(job.name),
         words.state(job.state),
         job.reason.code or "-",
-        words.short(task.node) or "-",
+        f"{nodes[0]}{more}" if nodes else "-",
         task.allocation.chip or "-",
         words.ago(job.create_time),
         words.span(task.ran_ns) if task.ran_ns else "-",
@@ -291,7 +284,11 @@ def _job_lines(job: job_pb2.Job) -> Iterator[str]:
         yield f"          {job.reason.hint}"
     yield f"commands  {' && '.join(job.spec.commands)}"
     if job.spec.resources.HasField("accelerator"):
-        yield f"gpu       {words.accelerator(job.spec.resources.accelerator)}"
+        wanted = (job.spec.resources.accelerator, *job.spec.resources.alternatives)
+        link = ", then " if job.spec.resources.alternatives_ordered else " or "
+        yield f"gpu       {link.join(words.accelerator(it) for it in wanted)}"
+    if len(job.tasks) > 1:
+        yield f"tasks     {len(job.tasks)}, all or none"
     if job.spec.budget_nano:
         yield f"budget    {words.money(job.spec.budget_nano)}"
     times = (
@@ -299,6 +296,8 @@ def _job_lines(job: job_pb2.Job) -> Iterator[str]:
         ("ready", job.ready_time), ("ended", job.end_time),
     )  # fmt: skip
     yield from (f"{name:<9} {words.clock(moment)}" for name, moment in times if moment.seconds)
+    if job.evictions:
+        yield f"evicted   {job.evictions} times; it goes on from its newest checkpoint"
     for task in job.tasks:
         yield from _task_lines(task, job.state in ENDED)
 

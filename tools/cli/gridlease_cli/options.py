@@ -10,8 +10,8 @@ from typing import Final
 from gridlease_kernel.faults import Invalid
 
 FORMATS: Final = ("table", "json", "yaml")
-HELP: Final = """Everywhere: -o, --format table|json|yaml; --endpoint HOST:PORT; --api-key KEY;
---client-file FILE; --operator (use the operator's key of the client file)."""
+HELP: Final = """Everywhere: -o, --format table|json|yaml (--json for short);
+--endpoint HOST:PORT; --api-key KEY; --client-file FILE; --operator (use the operator's key of the client file)."""
 _VALUED: Final = {
     "-o": "format",
     "--format": "format",
@@ -54,6 +54,8 @@ def hoist(arguments: Sequence[str], options: Options) -> list[str]:
         name, sign, value = word.partition("=")
         if word == "--operator":
             options.operator = True
+        elif word == "--json":
+            options.format = "json"
         elif name in _VALUED:
             if not sign:
                 if not words:

@@ -57,21 +57,28 @@ def show_rows(
     show_cells(heads, rows)
 
 
+def cells(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines, its columns aligned."""
+    words = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *words, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (list(heads), *words)
+    ]
+
+
 def show_cells(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table for people."""
-    cells = [[clean(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         table = Table(box=None, header_style="bold", pad_edge=False)
         for head in heads:
             table.add_column(head, overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
+        for row in rows:
+            table.add_row(*(Text(clean(cell)) for cell in row))
         Console().print(table)
         return
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    for row in (list(heads), *cells):
-        words = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(words).rstrip())
+    for line in cells(heads, rows):
+        print(line)
 
 
 def _data(value: Any) -> Any:
