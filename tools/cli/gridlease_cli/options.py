@@ -11,7 +11,8 @@ from gridlease_kernel.faults import Invalid
 
 FORMATS: Final = ("table", "json", "yaml")
 HELP: Final = """Everywhere: -o, --format table|json|yaml (--json for short);
---endpoint HOST:PORT; --api-key KEY; --client-file FILE; --operator (use the operator's key of the client file)."""
+--endpoint HOST:PORT; --api-key KEY; --client-file FILE; --operator (use the operator's key of the
+client file)."""
 _VALUED: Final = {
     "-o": "format",
     "--format": "format",
