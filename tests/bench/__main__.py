@@ -21,6 +21,10 @@ BENCHES = {
         "tests.bench.rounds",
         "completion time of Gavel's jobs on mixed devices, beside FIFO and max-min fairness",
     ),
+    "placement": (
+        "tests.bench.placement",
+        "gangs placed for good a second, through the mesh, billing and PostgreSQL; the core alone",
+    ),
     "telemetry": (
         "tests.bench.telemetry",
         "2,000 agents reporting once a second: cost a message, losses, agents a core",
