@@ -168,12 +168,10 @@ def test_durations_scale_from_a_reference_chip():
 class Pushing(Production):
     """Puts whatever runs out as soon as a job of priority 90 waits."""
 
-    reads_running = True
-
-    def decide(self, snapshot):
-        verdict = super().decide(snapshot)
+    def decide(self, snapshot, leases):
+        verdict = dataclasses.replace(super().decide(snapshot, leases), evicted=())
         if any(task.priority == 90 and task.job in verdict.reasons for task in snapshot.pending):
-            evicted = {lease.job: None for lease in snapshot.running}
+            evicted = {lease.job: None for lease in leases()}
             return dataclasses.replace(verdict, evicted=tuple(evicted))
         return verdict
 
@@ -195,6 +193,29 @@ def test_an_evicted_job_comes_back_with_what_its_checkpoints_kept():
     assert jobs["long"].waited_ms == 100_000
     assert [lease.attempt for lease in outcome.leases if lease.job == "long"] == [1, 2]
     assert not recount(outcome)
+
+
+def test_on_demand_work_takes_the_place_of_spot_work_with_notice():
+    trace = (
+        "submit_s,duration_s,name,chip,devices,tier\n"
+        "0,7200,cheap,L4,2,spot\n1800,600,dear,L4,2,on-demand\n"
+    )
+    jobs = by_name(play(TWO_L4, trace, rules=Rules(checkpoint_ms=900_000, restart_ms=30_000)))
+    # Told at 1,800 s, gone 30 s later with 1,800 s of work saved.
+    assert (jobs["dear"].started_ms, jobs["dear"].ended_ms) == (1_830_000, 2_430_000)
+    assert jobs["cheap"].evictions == 1
+    assert jobs["cheap"].ended_ms == 2_430_000 + 30_000 + 5_400_000
+    # Both leases of the evicted job are paid for, at half of 1.20 an hour and device.
+    assert jobs["cheap"].cost_nano == 2 * 600_000_000 * (1_830 + 5_430) // 3_600
+
+
+def test_work_that_has_just_begun_is_left_its_ten_minutes():
+    trace = (
+        "submit_s,duration_s,name,chip,devices,tier\n"
+        "0,7200,cheap,L4,2,spot\n60,600,dear,L4,2,on-demand\n"
+    )
+    jobs = by_name(play(TWO_L4, trace))
+    assert jobs["dear"].started_ms == 600_000 + 30_000
 
 
 CLUSTER = """

@@ -104,6 +104,7 @@ class Replay:
         self._moments: list[Moment] = []
         self._leases_ended: list[LeaseRecord] = []
         self._now_ms = 0
+        self._again_ms = 0  # the policy wants to look again then
         self._ended = 0
         self._plans = 0
 
@@ -116,7 +117,7 @@ class Replay:
                 self._advance(self._rules.until_ms)
                 break
             self._advance(now_ms)
-            changed = self._finish()
+            changed = self._finish() or now_ms == self._again_ms
             while next_job < len(self._jobs) and self._at(next_job) == now_ms:
                 changed |= self._arrive(self._jobs[next_job])
                 next_job += 1
@@ -133,7 +134,8 @@ class Replay:
     def _next_instant(self, next_job: int) -> int:
         ends = [self._ends[0][0]] if self._ends else []
         arrives = [self._at(next_job)] if next_job < len(self._jobs) else []
-        return min(ends + arrives)
+        again = [self._again_ms] if self._again_ms > self._now_ms and self._waiting else []
+        return min(ends + arrives + again)
 
     def _advance(self, now_ms: int) -> None:
         span_ms = now_ms - self._now_ms
@@ -179,33 +181,33 @@ class Replay:
 
     def _would_never_fit(self, pending: Pending) -> Reason:
         """Why not even the empty cluster has room for it; no code = it has."""
-        verdict = self._alone.decide(self._snapshot(self._empty, (pending,), ()))
+        verdict = self._alone.decide(self._snapshot(self._empty, (pending,)), tuple)
         for node_id, held in verdict.placed.get(pending.job, ()):
-            self._alone.released(node_id, held)
+            self._alone.released(pending.job, node_id, held)
         return verdict.reasons.get(pending.job, Reason())
 
     def _decide(self) -> None:
         """Ask the policy, and do as it says."""
         self._plans += 1
-        running = tuple(self._leases()) if self._policy.reads_running else ()
         waiting = tuple(self._waiting.values())
         nodes = tuple(self._nodes.values())
-        verdict = self._policy.decide(self._snapshot(nodes, waiting, running))
+        verdict = self._policy.decide(self._snapshot(nodes, waiting), self._running_leases)
         for name, reason in verdict.reasons.items():
             self._by_name[name].reason = reason
+        self._again_ms = verdict.again_ms
         for name in verdict.evicted:
             self._evict(self._running[name])
         for name, members in verdict.placed.items():
             self._start(self._by_name[name], members)
 
-    def _snapshot(
-        self, nodes: tuple[Node, ...], pending: tuple[Pending, ...], running: tuple[Running, ...]
-    ) -> Snapshot:
+    def _running_leases(self) -> tuple[Running, ...]:
+        return tuple(self._leases())
+
+    def _snapshot(self, nodes: tuple[Node, ...], pending: tuple[Pending, ...]) -> Snapshot:
         return Snapshot(
             nodes=nodes,
             pending=pending,
             catalogue=self._cluster.catalogue,
-            running=running,
             sites=self._cluster.sites,
             offers=self._offers,
             now_ms=self._now_ms,
@@ -226,6 +228,7 @@ class Replay:
             tasks=arrival.tasks,
             tasks_max=arrival.tasks,
             submitted_ms=arrival.submit_ms,
+            queued_ms=job.since_ms if job.attempt > 1 else 0,
         )
 
     def _leases(self) -> Iterable[Running]:
@@ -250,6 +253,7 @@ class Replay:
                     evictions=job.evictions,
                     tasks_min=arrival.tasks,
                     closing=job.closing,
+                    number=job.number,
                 )
 
     def _saved_ms(self, worked_ms: int) -> int:
@@ -316,7 +320,7 @@ class Replay:
         for node_id, held in job.held:
             node = self._nodes[node_id]
             self._nodes[node_id] = without(node, held)
-            self._policy.released(node_id, held)
+            self._policy.released(job.arrival.name, node_id, held)
             self._count(node, held, -1)
         del self._running[job.arrival.name]
         job.held = ()
