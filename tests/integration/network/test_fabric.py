@@ -125,6 +125,11 @@ def test_bytes_are_counted_and_a_path_is_left(place: Town) -> None:
         after = place.fabric.counted("a")
         assert 32 <= after.sent - before.sent <= 400
         assert 32 <= after.received - before.received <= 400
+        ip("-n", place.server, "link", "set", "s1", "down")  # nobody is told
+        try:
+            assert _reached(a, SERVER)
+        finally:
+            ip("-n", place.server, "link", "set", "s1", "up")
         ip("-n", place.fabric.name, "link", "set", "u1", "down")
         try:
             place.fabric.path_changed("u1", works=False)

@@ -26,6 +26,7 @@ _FIRST_PREFERENCE = 10_000
 _MTU_BYTES = 1_514
 _LAST = 0xFFFF  # the class of packets that no task's class claims: the lowest
 MAX_SLOT = 4_095
+_FIRST_METRIC, _LAST_METRIC = 10, 4_278_198_272
 
 
 class Class(enum.IntEnum):
@@ -142,23 +143,34 @@ def _share(kbit: int, ceil_kbit: int, priority: int) -> str:
 def route_lines(
     traffic: Traffic, uplinks: Mapping[str, Uplink], working: Iterable[str]
 ) -> list[str]:
-    """``ip`` lines of the task's own table: what it may reach, by its first working path.
+    """``ip`` lines of the task's own table: what it may reach, by each of its working paths.
 
-    A task that may reach other tasks of its own reaches them by their links, never by an uplink.
+    The first path has the least metric; when its link dies the kernel itself takes the next, in
+    less time than it would take to tell anybody.
     """
     table, alive = _FIRST_TABLE + traffic.slot, set(working)
-    path = next((uplinks[name] for name in traffic.paths if name in alive), None)
     lines = [
-        f"route replace unreachable default metric 4278198272 table {table}",
+        f"route replace unreachable default metric {_LAST_METRIC} table {table}",
         f"route replace {traffic.address}/32 dev {traffic.interface} table {table}",
     ]
     for destination in traffic.reaches:
-        if path is not None:
-            via = f"via {path.gateway} " if path.gateway else ""
-            lines.append(f"route replace {destination} {via}dev {path.name} table {table}")
-        else:
-            lines.append(f"route replace unreachable {destination} table {table}")
+        lines.append(f"route replace unreachable {destination} metric {_LAST_METRIC} table {table}")
+        for metric, name in enumerate(traffic.paths, _FIRST_METRIC):
+            via = f"via {uplinks[name].gateway} " if uplinks[name].gateway else ""
+            route = f"{destination} {via}dev {name} metric {metric} table {table}"
+            if name in alive:
+                lines.append(f"route replace {route}")
     return lines
+
+
+def path_gone_lines(traffic: Traffic, name: str) -> list[str]:
+    """``ip`` lines that take a path away from a task; whether or not it still is there."""
+    table = _FIRST_TABLE + traffic.slot
+    return [
+        f"route del {destination} dev {name} table {table}"
+        for destination in traffic.reaches
+        if name in traffic.paths
+    ]
 
 
 def rule_lines(traffic: Traffic) -> list[str]:
