@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 from gridlease_scheduler.domain.elastic import Change, Policy, Snapshot, change, decide
-from gridlease_scheduler.domain.lessons import App, Lessons, Row, learn, rates
+from gridlease_scheduler.domain.lessons import Lessons, Row, learn
+from gridlease_scheduler.domain.prospects import rates
 from gridlease_scheduler.domain.seats import Host, Wish, seat
 from gridlease_scheduler.domain.shares import Option, share
 
@@ -94,7 +95,7 @@ def test_what_was_measured_outweighs_estimates():
     lessons = learn(Lessons(), [trainee("a", app="n", rows=wrong), trainee("b", app="n")], 0.0)
     running = trainee("c", app="n", has=has, rows=right)
     lessons = learn(learn(lessons, [running], 60.0), [running], 120.0)
-    assert rates(lessons.apps["n"], trainee("d", app="n"))["A100", 2] == pytest.approx(1.5, rel=0.1)
+    assert rates(lessons, trainee("d", app="n"))["A100", 2] == pytest.approx(1.5, rel=0.1)
 
 
 def test_the_whole_work_is_known_once_some_was_seen_done():
@@ -127,7 +128,7 @@ def test_lessons_are_bounded():
 
 
 def test_counts_beyond_what_is_known_gain_less_and_less():
-    known = rates(App(), trainee("a", rows={"L4": (Row(1, 1, 1.0), Row(2, 1, 1.8))}, seen=1))
+    known = rates(Lessons(), trainee("a", rows={"L4": (Row(1, 1, 1.0), Row(2, 1, 1.8))}, seen=1))
     assert set(known) == {("L4", n) for n in (1, 2, 4, 8)}
     assert 1.8 < known["L4", 4] / known["L4", 2] * 1.0 + 0.2 < 2.0
     assert known["L4", 8] / known["L4", 4] < known["L4", 4] / known["L4", 2] < 1.8

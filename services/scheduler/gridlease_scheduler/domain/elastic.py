@@ -16,7 +16,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .lessons import App, Blind, Lessons, Trainee, learn, rates
+from .lessons import App, Lessons, Trainee, learn
+from .prospects import Blind, rates
 from .seats import Held, Host, Wish, seat
 from .shares import Option, share
 
@@ -105,7 +106,7 @@ def values(
 ) -> dict[tuple[str, int], float]:
     """What each (chip, devices) that ``room`` has is worth for a job: above 0, without a unit."""
     app = lessons.apps.get(job.app, App())
-    known = rates(app, job, policy.blind)
+    known = rates(lessons, job, policy.blind)
     if not known:
         return {}
     fewest = min(devices for _, devices in known)

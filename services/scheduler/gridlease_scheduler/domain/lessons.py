@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 
+from .curves import unevenness
 from .seats import Held
 
 BUCKETS = 50  # parts of a job's work within which its goodput is taken for constant
@@ -96,16 +98,21 @@ class Track:
     held: Held | None
     per_s: float
     restart_left_s: float
+    ran: frozenset[Spread] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """All that is carried from one decision to the next."""
+    """All that is carried from one decision to the next.
+
+    ``error``: the standard deviation of the logarithm of goodput that was estimated and not run.
+    """
 
     apps: Mapping[str, App] = field(default_factory=dict)
     tracks: Mapping[str, Track] = field(default_factory=dict)
     at_s: float = 0.0
     gap_s: float = 0.0  # mean time between arrivals and ends, fading
+    error: float = 0.0
 
 
 def learn(lessons: Lessons, jobs: Sequence[Trainee], now_s: float) -> Lessons:
@@ -122,7 +129,8 @@ def learn(lessons: Lessons, jobs: Sequence[Trainee], now_s: float) -> Lessons:
         del apps[name]
     names = {job.name for job in jobs}
     events = len(names ^ lessons.tracks.keys())
-    return Lessons(apps, tracks, now_s, _gap(lessons.gap_s, span_s, events))
+    gap_s = _gap(lessons.gap_s, span_s, events)
+    return Lessons(apps, tracks, now_s, gap_s, _error(lessons, jobs))
 
 
 def _gap(gap_s: float, span_s: float, events: int) -> float:
@@ -139,19 +147,42 @@ def _look(app: App, track: Track | None, job: Trainee, span_s: float) -> tuple[A
     bucket = bucket_of(job.done)
     if track is None or track.bucket != bucket or track.seen != job.seen:
         app = _with_rows(app, bucket, job)
-    work = 0.0
+    work, ran = 0.0, frozenset[Spread]()
+    per_s = held_rate(job) or 0.0
     if track is not None:
-        work = track.work
-        ran_s = max(0.0, span_s - track.restart_left_s)
-        if track.held is not None and track.held == job.held:
-            work += track.per_s * ran_s
-            if ran_s > 0.0:
-                app = _measured(app, bucket, job)
+        work, ran = track.work, track.ran
+        same = track.held == job.held
+        ran_s = max(0.0, span_s - (track.restart_left_s if same else job.restart_s))
+        if job.held is not None and ran_s > 0.0:
+            work += (track.per_s if same else per_s) * ran_s
+            app = _measured(app, bucket, job)
+            ran |= {(job.held.chip, job.held.devices, len(job.held.nodes))}
         if job.done > track.done:
             share = app.share + job.done - track.done
             app, work = replace(app, work=app.work + work, share=share), 0.0
-    per_s = held_rate(job) or 0.0
-    return app, Track(job.done, work, bucket, job.seen, job.held, per_s, job.restart_left_s)
+    left_s = job.restart_left_s
+    return app, Track(job.done, work, bucket, job.seen, job.held, per_s, left_s, ran)
+
+
+def _error(lessons: Lessons, jobs: Sequence[Trainee]) -> float:
+    """What estimates are off by, from the unevenness of all rows that have neighbours."""
+    found = []
+    for job in jobs:
+        track = lessons.tracks.get(job.name)
+        for chip, rows in sorted(job.rows.items()):
+            curve = {
+                row.devices: math.log(row.per_s)
+                for row in rows
+                if row.per_s > 0.0
+                and (track is None or (chip, row.devices, row.nodes) not in track.ran)
+            }
+            error = unevenness(curve)
+            if error is not None:
+                found.append(error)
+    if not found:
+        return lessons.error
+    now = median(found)
+    return lessons.error + (now - lessons.error) * (1 - _FADE) if lessons.error else now
 
 
 def bucket_of(done: float) -> int:
@@ -189,91 +220,3 @@ def _measured(app: App, bucket: int, job: Trainee) -> App:
     cells = dict(app.cells.get(bucket, {}))
     cells[key] = cells.get(key, Cell(0.0, 0.0)).with_(_MEASURED_WEIGHT, math.log(per_s))
     return replace(app, cells={**app.cells, bucket: cells})
-
-
-@dataclass(frozen=True, slots=True)
-class Blind:
-    """How goodput is guessed beyond the counts that any job of the application has tried.
-
-    ``growth``: up to this many times the largest known count; ``power``: of the first doubling,
-    where no two counts are known; ``fade``: of each further doubling against the one before.
-    """
-
-    growth: int = 4
-    power: float = 0.8
-    fade: float = 0.9
-
-
-Known = dict[tuple[str, int], float]  # (chip, devices) -> goodput on the fewest nodes
-
-
-def rates(app: App, job: Trainee, blind: Blind | None = None) -> Known:
-    """Goodput of each configuration that the job may take: its own rows, its like's, and guesses.
-
-    Rows come with the fewest nodes last of their count, so these win.
-    """
-    found: Known = {}
-    here = app.cells.get(bucket_of(job.done), {})
-    for chip, rows in sorted(job.rows.items()):
-        for row in rows:
-            cell = here.get((chip, row.devices, row.nodes))
-            found[chip, row.devices] = math.exp(cell.log) if cell else row.per_s
-    _borrow(found, app, job)
-    _extend(found, job, blind or Blind())
-    _keep_held(found, job)
-    return {
-        key: rate for key, rate in found.items() if job.least <= key[1] <= job.most and rate > 0.0
-    }
-
-
-def _borrow(found: Known, app: App, job: Trainee) -> None:
-    """Counts that only others have seen: here, and at the next part of the work that knows more."""
-    own = dict(found)
-    bucket = bucket_of(job.done)
-    for at in sorted(app.cells, key=lambda at: (abs(at - bucket), at)):
-        fewest: dict[tuple[str, int], tuple[int, float]] = {}
-        for (chip, devices, nodes), cell in app.cells[at].items():
-            key = chip, devices
-            if key not in found and (key not in fewest or nodes < fewest[key][0]):
-                fewest[key] = nodes, cell.log
-        for (chip, devices), (_, log) in fewest.items():
-            found[chip, devices] = math.exp(log + _shift(own, app.cells[at], chip, devices))
-        if fewest and at != bucket:
-            return
-
-
-def _shift(own: Known, cells: Mapping[Spread, Cell], chip: str, devices: int) -> float:
-    """How a job's goodput differs from its like's, by the largest count that both know."""
-    both = [
-        (n, math.log(own[chip, n]) - cell.log)
-        for (where, n, _), cell in cells.items()
-        if where == chip and n <= devices and own.get((chip, n), 0.0) > 0.0
-    ]
-    return max(both, default=(0, 0.0))[1]
-
-
-def _keep_held(found: Known, job: Trainee) -> None:
-    """What a job holds stays possible, at the goodput of the next smaller count."""
-    if job.held is None or (job.held.chip, job.held.devices) in found:
-        return
-    chip, devices = job.held.chip, job.held.devices
-    below = [(n, rate) for (where, n), rate in found.items() if where == chip and n < devices]
-    if below:
-        found[chip, devices] = max(below)[1]
-
-
-def _extend(found: Known, job: Trainee, blind: Blind) -> None:
-    """Doublings beyond what is known, and the least count that the job accepts."""
-    for chip in sorted({chip for chip, _ in found}):
-        n = max(count for where, count in found if where == chip)
-        rate, half = found[chip, n], found.get((chip, n // 2), 0.0)
-        if rate <= 0.0:
-            continue
-        power = min(1.0, math.log2(rate / half)) if half > 0.0 and n % 2 == 0 else blind.power
-        largest = min(job.most, max(blind.growth * n, job.least))
-        while 2 * n <= largest or n < job.least:
-            power = max(0.0, power * blind.fade)
-            after = min(2 * n, largest)
-            rate *= (after / n) ** power
-            n = after
-            found[chip, n] = rate
