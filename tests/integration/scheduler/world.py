@@ -11,6 +11,7 @@ from dataclasses import replace
 import grpc
 from gridlease.billing.v1 import lease_pb2, lease_pb2_grpc
 from gridlease.scheduler.v1 import (
+    capacity_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     job_pb2,
@@ -204,6 +205,7 @@ class World:
         channel = (await self.bus("test")).channel()
         self.jobs = job_pb2_grpc.JobServiceStub(channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(channel)
+        self.capacity = capacity_pb2_grpc.CapacityServiceStub(channel)
 
     async def start(self, **changes):
         """Another instance of the scheduler in this process; its stop."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import json_format
 from gridlease.scheduler.v1 import sync_pb2
 from gridlease.type.v1 import fleet_pb2, job_pb2
 
@@ -47,7 +46,7 @@ def _seen(each: sync_pb2.LeaseObservation) -> Seen:
     phase = Phase(min(each.phase, int(Phase.CLEAN)))
     progress: dict[str, Any] | None = None
     if each.HasField("progress"):
-        progress = json_format.MessageToDict(each.progress, preserving_proto_field_name=True)
+        progress = {field.name: value for field, value in each.progress.ListFields()}
     sighting = Sighting(each.lease, phase, end, each.gone)
     return Seen(sighting, each.running, facts, each.checkpoint.id, progress)
 
