@@ -46,6 +46,7 @@ def shadow(
     catalogue: Catalogue,
     now_ms: int,
     taken: Collection[str] = (),
+    barred: Collection[str] = (),
 ) -> Shadow | None:
     """The earliest start that is certain; None = it depends on something without a known end.
 
@@ -53,9 +54,10 @@ def shadow(
 
     Args:
         taken: Nodes promised to others.
+        barred: Chips that it may not have.
     """
     by_id = {x.node_id: x for x in nodes if x.node_id not in taken}
-    could = ways(task.needs, by_id.values(), catalogue)
+    could = ways(task.needs, by_id.values(), catalogue, barred)
     hall = _Hall(task, {name: by_id[name] for name in could}, could)
     for node in hall.nodes.values():
         hall.change(node.node_id, slack(node))

@@ -114,9 +114,7 @@ class Planner:
             barred: Chips that it may not have now; where it could only have those, the reason for
                 its waiting is left to who knows why.
         """
-        ask = self._by_id.get(id(task.needs))
-        if ask is None or ask.version != self.index.version or ask.needs is not task.needs:
-            ask = self._ask(task.needs)
+        ask = self._known(task.needs)
         if ask.refused:
             known = ask.refused.get(task.tasks)
             if known is not None and known.stamp == self._stamp(ask):
@@ -136,7 +134,7 @@ class Planner:
         a member then holds, in thousandths."""
         return tuple(
             (chip, WHOLE * way.shape.devices if way.shape.devices else needs.cpu_milli)
-            for chip, way in self._ask(needs).ways
+            for chip, way in self._known(needs).ways
         )
 
     def release(self, placed: Placed) -> None:
@@ -164,6 +162,12 @@ class Planner:
         if prices != self.prices:
             self.prices = prices
             self.index.version += 1
+
+    def _known(self, needs: Needs) -> _Ask:
+        ask = self._by_id.get(id(needs))
+        if ask is None or ask.version != self.index.version or ask.needs is not needs:
+            ask = self._ask(needs)
+        return ask
 
     def _ask(self, needs: Needs) -> _Ask:
         ask = self._asks.get(needs)

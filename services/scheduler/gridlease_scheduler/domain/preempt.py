@@ -42,6 +42,11 @@ class EvictionRules:
 
 
 RULES = EvictionRules()
+COMING = Reason(
+    "PREEMPTING",
+    "What it needs is coming free: who held it has been told to end.",
+    "It is placed when they have ended and their devices are clean.",
+)
 _GROUPS = 4  # racks (or hosts, rails, sites) that are looked at closely
 
 
@@ -88,6 +93,7 @@ def choose(
     *,
     rules: EvictionRules = RULES,
     taken: Collection[str] = (),
+    barred: Collection[str] = (),
 ) -> Answer:
     """Who gives way to a job that fits nowhere as things are.
 
@@ -96,9 +102,10 @@ def choose(
 
     Args:
         taken: Nodes promised to others.
+        barred: Chips that it may not have.
     """
     by_id = {x.node_id: x for x in nodes if x.node_id not in taken}
-    could = ways(task.needs, by_id.values(), catalogue)
+    could = ways(task.needs, by_id.values(), catalogue, barred)
     leases = tuple(running)
     free = {name: slack(by_id[name]) for name in could}
     for lease in leases:

@@ -6,7 +6,7 @@ count alike here; which of them a member gets is decided when it is placed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .chips import Catalogue
@@ -100,7 +100,9 @@ def members(way: Way, free: Slack) -> int:
     return max(0, min(counts, default=0))
 
 
-def ways(needs: Needs, nodes: Iterable[Node], catalogue: Catalogue) -> dict[str, tuple[Way, ...]]:
+def ways(
+    needs: Needs, nodes: Iterable[Node], catalogue: Catalogue, barred: Collection[str] = ()
+) -> dict[str, tuple[Way, ...]]:
     """Nodes that could take a member if they were empty, with the ways to do it.
 
     Bounded work: nodes alike in all that leases do not change are asked about once.
@@ -113,7 +115,8 @@ def ways(needs: Needs, nodes: Iterable[Node], catalogue: Catalogue) -> dict[str,
     for node in candidates:
         key = _kind(node)
         if key not in known:
-            known[key] = _ways(needs, node, catalogue, emulated_ok=emulated_ok)
+            each = _ways(needs, node, catalogue, emulated_ok=emulated_ok)
+            known[key] = tuple(way for way in each if way.chip not in barred)
         if known[key]:
             found[node.node_id] = known[key]
     return found

@@ -1,0 +1,242 @@
+"""The whole decision of a pass with every policy in it: order, quota, price, windows, shadows,
+evictions. ``plan`` alone places what fits; this says who may, who is first, and who gives way.
+
+    for each job, first to be served first (``fair``):
+      chips that quota, price or reservation forbid are out;
+      what is held for others is out, unless it is sure to end before (``holds``);
+      it is placed, or it waits; and if it could be placed but for others, then
+        victims are told to end (``preempt``), or what was told already is awaited;
+        it gets a shadow start (``backfill``), and what it needs is held for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from . import fair, preempt, quota, reserve, spot
+from .backfill import Shadow, shadow
+from .holds import Holds, for_head, for_reservations
+from .index import Index
+from .job import Reason
+from .node import Node
+from .plan import Decision, Member, Placed, Planner, Waiting
+from .snapshot import Pending, Running, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RulingRules:
+    """``heads``: blocked jobs in a pass that get a shadow and may put others out. ``evictions``:
+    jobs in a pass for which others are told to end."""
+
+    heads: int = 4
+    evictions: int = 2
+    fair: fair.FairRules = fair.RULES
+    evict: preempt.EvictionRules = preempt.RULES
+
+
+RULES = RulingRules()
+_ASKED = 64  # jobs in a pass that are told exactly for whom they wait
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """``decisions``: one for each waiting job, in the order served. ``evictions``: whom to tell to
+    end. ``shadows``: by when the first blocked jobs will start."""
+
+    decisions: tuple[Decision, ...]
+    evictions: tuple[preempt.Eviction, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+
+
+def rule(snapshot: Snapshot, planner: Planner | None = None, rules: RulingRules = RULES) -> Ruling:
+    """Everything that one pass decides.
+
+    Args:
+        planner: Kept from earlier passes: its index already is what ``snapshot.nodes`` says, and
+            afterwards it holds what was placed.
+    """
+    if planner is None:
+        planner = Planner(Index(snapshot.nodes, snapshot.catalogue))
+    if snapshot.offers:
+        planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in snapshot.offers})
+    bench = _Bench(snapshot, planner, rules)
+    queue = fair.order(
+        snapshot.pending, snapshot.running, snapshot.shares, snapshot.catalogue, snapshot.now_ms,
+        rules.fair, lambda x: bool(planner.chips(x.needs)),
+    )  # fmt: skip
+    try:
+        decisions = tuple([bench.decide(task) for task in queue])
+    finally:
+        bench.holds.clear()
+    return Ruling(decisions, tuple(bench.evictions), tuple(bench.shadows))
+
+
+@dataclass(slots=True)
+class _Veto:
+    """Chips that a job may not have now, and why; ``full``: where it is quota."""
+
+    reasons: dict[str, Reason] = field(default_factory=dict)
+    full: dict[str, quota.QuotaFull] = field(default_factory=dict)
+
+
+class _Bench:
+    """One pass at work."""
+
+    def __init__(self, snapshot: Snapshot, planner: Planner, rules: RulingRules) -> None:
+        self.snapshot, self.planner, self.rules = snapshot, planner, rules
+        self.running: list[Running] = list(snapshot.running)
+        self.book = quota.Book(snapshot.quotas, snapshot.catalogue, snapshot.running)
+        self.holds = Holds(planner.index, snapshot.now_ms)
+        self.evictions: list[preempt.Eviction] = []
+        self.shadows: list[Shadow] = []
+        self._heads = 0
+        self._asked = 0
+        self._nodes: Mapping[str, Node] | None = None
+        self._governed = bool(snapshot.quotas or snapshot.offers)
+        if snapshot.reservations:
+            for hold in for_reservations(
+                snapshot.reservations, self._views().values(), self.running, snapshot.now_ms
+            ):
+                self.holds.add(hold)
+
+    def decide(self, task: Pending) -> Decision:
+        """One job."""
+        veto = self._veto(task)
+        bound = self.holds.sync(task) if self.holds else ()
+        decision = self.planner.decide(task, self.snapshot.now_ms, veto.reasons)
+        if isinstance(decision, Placed):
+            self._count(decision)
+            return decision
+        if veto.reasons and self._all_barred(task, veto):
+            return self._refused(task, veto)
+        if bound and self._asked < _ASKED and self._would_start(task, veto):
+            return Waiting(task, bound[0].reason, decision.ruled_out)
+        if self._heads >= self.rules.heads or not self.planner.chips(task.needs):
+            return decision
+        self._heads += 1
+        return self._blocked(task, decision, veto)
+
+    def _veto(self, task: Pending) -> _Veto:
+        """Quota, price and reservation have their word on each chip that it could have."""
+        veto = _Veto()
+        if not (self._governed or task.reservation):
+            return veto
+        now = self.snapshot
+        for chip, each in self.planner.chips(task.needs):
+            milli = each * task.tasks
+            if task.reservation:
+                own = reserve.admits(task, milli, chip, now.reservations, self.running, now.now_ms)
+                if isinstance(own, reserve.Held):
+                    veto.reasons.setdefault(chip, own.reason)
+            price = spot.bid(task, chip, milli, now.offers)
+            if isinstance(price, spot.TooDear):
+                veto.reasons.setdefault(chip, price.reason)
+            room = self.book.admits(task.project, chip, milli)
+            if isinstance(room, quota.QuotaFull) and chip not in veto.reasons:
+                veto.reasons[chip] = room.reason
+                veto.full[chip] = room
+        return veto
+
+    def _all_barred(self, task: Pending, veto: _Veto) -> bool:
+        return all(chip in veto.reasons for chip, _ in self.planner.chips(task.needs))
+
+    def _refused(self, task: Pending, veto: _Veto) -> Waiting:
+        """No chip is allowed. Quota that others borrowed is taken back, if it is its own."""
+        for chip, full in veto.full.items():
+            if full.owed and len(self.evictions) < self.rules.evictions:
+                answer = preempt.reclaim(
+                    task, full, chip, self.running, self.snapshot.catalogue, self.book,
+                    self.rules.evict,
+                )  # fmt: skip
+                if isinstance(answer, preempt.Eviction):
+                    self._evict(answer)
+                    return Waiting(task, answer.reason, {})
+        chip = next(x for x, _ in self.planner.chips(task.needs) if x in veto.reasons)
+        return Waiting(task, veto.reasons[chip], {})
+
+    def _would_start(self, task: Pending, veto: _Veto) -> bool:
+        """Would it be placed if nothing were held for others?"""
+        self._asked += 1
+        self.holds.lift()
+        without = self.planner.decide(task, self.snapshot.now_ms, veto.reasons)
+        if isinstance(without, Placed):
+            self.planner.release(without)
+        return isinstance(without, Placed)
+
+    def _blocked(self, task: Pending, decision: Waiting, veto: _Veto) -> Waiting:
+        """It could run but for others: it puts them out, or waits for a known hour."""
+        nodes, now, taken = self._views(), self.snapshot, self.holds.nodes
+        reason = decision.reason
+        if len(self.evictions) < self.rules.evictions:
+            answer = preempt.choose(
+                task, nodes.values(), self.running, now.catalogue, self.book,
+                rules=self.rules.evict, taken=taken, barred=veto.reasons,
+            )  # fmt: skip
+            match answer:
+                case preempt.Eviction():
+                    reason = answer.reason
+                    self._evict(answer)
+                case preempt.Coming(places=places):
+                    ending = {x.node_id for x in self.running if x.closing}
+                    reason = preempt.COMING if ending & {x for x, _ in places} else reason
+                case preempt.Spared():
+                    pass
+        promise = shadow(
+            task, nodes.values(), self.running, now.catalogue, now.now_ms, taken, veto.reasons
+        )
+        if not reason.code:
+            reason = next(iter(veto.reasons.values()))
+        if promise is None:
+            return Waiting(task, reason, decision.ruled_out)
+        self.shadows.append(promise)
+        self.holds.add(for_head(promise, nodes, _kept(promise)))
+        evidence = reason.evidence | {"earliest_start_ms": str(promise.start_ms)}
+        return Waiting(task, replace(reason, evidence=evidence), decision.ruled_out)
+
+    def _evict(self, eviction: preempt.Eviction) -> None:
+        """From here on in this pass they count as told."""
+        self.evictions.append(eviction)
+        gone = {x.job for x in eviction.victims}
+        self.running = [replace(x, closing=True) if x.job in gone else x for x in self.running]
+
+    def _count(self, placed: Placed) -> None:
+        """What was just given away counts for those who come after."""
+        self._nodes = None
+        task, milli = placed.task, 0
+        if not (self.book.rules or task.reservation):
+            return
+        for member in placed.members:
+            holding = member.allocation
+            milli += holding.quantity_milli
+            self.book.hold(task.project, holding.chip, holding.quantity_milli)
+            if task.reservation:
+                self.running.append(_lease(task, member))
+        if task.reservation:
+            self.holds.used(task, milli)
+
+    def _views(self) -> Mapping[str, Node]:
+        """Nodes as the leases and the placements of this pass leave them, without any holds."""
+        if self._nodes is None:
+            self.holds.lift()
+            self._nodes = {x.node_id: x for x in self.planner.index.views()}
+        return self._nodes
+
+
+def _kept(promise: Shadow) -> Reason:
+    """Why others wait although there is room. Whose promise it is, is nobody's business."""
+    return Reason(
+        "KEPT_FOR_ANOTHER",
+        "What is free is kept for a job that comes before it.",
+        "It is placed once that one runs; say how long it runs (max_duration) to start before.",
+        {"until_ms": str(promise.start_ms)},
+    )
+
+
+def _lease(task: Pending, member: Member) -> Running:
+    """The lease that a placement will be."""
+    return Running(
+        f"{task.job}/{member.index}", task.job, member.index, task.tenant, task.project,
+        member.node_id, task.priority, task.needs.tier, member.allocation,
+        longest_ms=task.longest_ms, reservation=task.reservation,
+    )  # fmt: skip
