@@ -44,7 +44,7 @@ from .adapters.store import PostgresStore
 from .cancel import Cancel
 from .close import Close
 from .credential import Renew, Revoke
-from .cycle import Cycle
+from .cycle import Cycle, CycleParts
 from .domain.chips import Catalogue
 from .enrol import CreateToken, Enrol
 from .evict import Drain, Evict
@@ -207,7 +207,17 @@ async def _lead(parts: _Parts) -> None:
             current[:] = [lost]
             leader = Leader(
                 term.epoch,
-                Cycle(parts.store, parts.billing, parts.catalogue, parts.ids, parts.clock),
+                Cycle(
+                    CycleParts(
+                        parts.store,
+                        parts.billing,
+                        parts.prices,
+                        Evict(parts.store),
+                        parts.catalogue,
+                        parts.ids,
+                        parts.clock,
+                    )
+                ),
                 Close(parts.store, parts.billing, parts.clock, parts.terms, parts.catalogue),
                 lost,
                 parts.notices,

@@ -7,10 +7,10 @@ hold whose leases were not written is given back at once; if that fails it ends 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 from gridlease_kernel.faults import Conflict, Unreachable
 from gridlease_kernel.ids import Ids
@@ -18,8 +18,13 @@ from gridlease_kernel.ids import Ids
 from .domain.chips import Catalogue
 from .domain.job import Reason
 from .domain.lease import Cause, Lease, State
-from .domain.plan import Placed, Snapshot, Waiting, plan, still_valid
+from .domain.plan import Decision, Placed, Waiting, plan, still_valid
+from .domain.preempt import Eviction
+from .domain.ruling import Ruling, rule
+from .domain.snapshot import Offered, Pending, Snapshot
+from .evict import Ending, Evict, preempted_for
 from .memory import Memory
+from .pauses import Pauses
 from .ports import (
     Authorized,
     Billing,
@@ -28,16 +33,17 @@ from .ports import (
     MonotonicClock,
     NewLease,
     Order,
+    Prices,
     Refused,
     Store,
 )
 
 _LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 _BATCH = 512  # leases of one call and of one transaction; a larger gang is a batch of its own
 _REASONS = 2_000  # written in one pass at most
-_FIRST_PAUSE_MS = 1_000
-_LAST_PAUSE_MS = 30_000
+_PRICES_MS = 10_000  # so long prices are taken to be as they were
+_RESTS = 2  # after a plan by all rules, so many times as long as it took, if nobody is free
+_LONGEST_REST_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +55,36 @@ class Pass:
     again_ms: int | None
 
 
-@dataclass(slots=True)
-class Pauses:
-    """How long each job rests after billing has refused it: doubling, up to a bound."""
+@dataclass(frozen=True, slots=True)
+class CycleParts:
+    """What a cycle works with."""
 
-    until_ms: dict[str, int] = field(default_factory=dict)
-    last_ms: dict[str, int] = field(default_factory=dict)
-
-    def rest(self, job: str, now_ms: int) -> None:
-        """Refused once more."""
-        self.last_ms[job] = min(_LAST_PAUSE_MS, self.last_ms.get(job, _FIRST_PAUSE_MS // 2) * 2)
-        self.until_ms[job] = now_ms + self.last_ms[job]
-
-    def over(self, now_ms: int) -> list[str]:
-        """Jobs that have rested long enough."""
-        found = [job for job, at in self.until_ms.items() if at <= now_ms]
-        for job in found:
-            del self.until_ms[job]
-        return found
-
-    def forget(self, job: str) -> None:
-        """It was placed, or does not wait any more."""
-        self.until_ms.pop(job, None)
-        self.last_ms.pop(job, None)
+    store: Store
+    billing: Billing
+    prices: Prices
+    evict: Evict
+    catalogue: Catalogue
+    ids: Ids
+    clock: MonotonicClock
 
 
 class Cycle:
     """The use case; one for each term of leadership."""
 
-    def __init__(
-        self,
-        store: Store,
-        billing: Billing,
-        catalogue: Catalogue,
-        ids: Ids,
-        clock: MonotonicClock,
-    ) -> None:
-        self._store = store
-        self._billing = billing
-        self._catalogue = catalogue
-        self._ids = ids
-        self._clock = clock
+    def __init__(self, parts: CycleParts) -> None:
+        self._store = parts.store
+        self._billing = parts.billing
+        self._prices = parts.prices
+        self._evict = parts.evict
+        self._catalogue = parts.catalogue
+        self._ids = parts.ids
+        self._clock = parts.clock
         self._pauses = Pauses()
         self._memory: Memory | None = None
         self._untold: dict[str, Reason] = {}
+        self._offers: tuple[Offered, ...] = ()
+        self._prices_due_ms = 0
+        self._rules_due_ms = 0
 
     async def __call__(self, epoch: int) -> Pass:
         """Decide about all that waits.
@@ -102,6 +94,7 @@ class Cycle:
             Unreachable: the database is away.
         """
         memory = await self._remembered()
+        await self._learn_prices(memory)
         self._memory = None  # until this pass is through, nobody knows what was written
         done = await self._pass(memory, epoch)
         self._memory = memory
@@ -115,24 +108,86 @@ class Cycle:
             await memory.refresh(tx)
         return memory
 
-    async def _pass(self, memory: Memory, epoch: int) -> Pass:
+    async def _learn_prices(self, memory: Memory) -> None:
+        """What chips cost now; while billing is away, what they cost last."""
         now_ms = self._clock.now_ms()
-        memory.again(self._pauses.over(now_ms))
-        due = [task for task in memory.due() if task.job not in self._pauses.until_ms]
-        decisions = plan(Snapshot((), tuple(due), self._catalogue, now_ms=now_ms), memory.planner)
-        reasons = {x.task.job: x.reason for x in decisions if isinstance(x, Waiting)}
-        placements = [x for x in decisions if isinstance(x, Placed)]
+        if now_ms >= self._prices_due_ms:
+            with contextlib.suppress(Unreachable):
+                self._offers = (await self._prices()).offers
+            self._prices_due_ms = now_ms + _PRICES_MS
+        memory.planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in self._offers})
+
+    async def _pass(self, memory: Memory, epoch: int) -> Pass:
+        memory.again(self._pauses.over(self._clock.now_ms()))
+        ruling = await self._decide(memory)
+        reasons = {x.task.job: x.reason for x in ruling.decisions if isinstance(x, Waiting)}
         written = stale = 0
-        for batch in _batches(placements):
+        for batch in _batches(x for x in ruling.decisions if isinstance(x, Placed)):
             granted, refusals = await self._ask(memory, batch)
             reasons |= refusals
             kept = await self._write(memory, granted, epoch)
             written, stale = written + kept, stale + len(granted) - kept
+        for eviction in ruling.evictions:
+            await self._evict(_endings(eviction), epoch)
         await self._explain(memory, reasons, epoch)
+        now_ms = self._clock.now_ms()
         waits = [at - now_ms for at in self._pauses.until_ms.values()]
         if memory.fresh or self._untold:
-            waits.append(1)
+            waits.append(max(1, self._rules_due_ms - now_ms))
         return Pass(written, stale, max(1, min(waits)) if waits else None)
+
+    async def _decide(self, memory: Memory) -> Ruling:
+        """Where nobody is in anybody's way, what fits is placed; else all rules have their say."""
+        if not memory.governed and not memory.blocked:
+            found = self._plain(memory)
+            if found is not None:
+                return found
+        now_ms = self._clock.now_ms()
+        if now_ms < self._rules_due_ms:
+            return Ruling(())
+        async with self._store.reading() as tx:
+            parts = await tx.planning.parts(self._catalogue)
+        memory.due()
+        pending = self._awake(x.pending for x in memory.queue.values())
+        ruling = rule(
+            Snapshot(
+                nodes=(),
+                pending=pending,
+                catalogue=self._catalogue,
+                running=parts.running,
+                quotas=parts.quotas,
+                shares=parts.shares,
+                reservations=parts.reservations,
+                sites=parts.sites,
+                offers=self._offers,
+                now_ms=parts.now_ms,
+            ),
+            memory.planner,
+        )
+        memory.blocked = {x.task.job for x in _blocked(memory, ruling.decisions)}
+        took_ms = self._clock.now_ms() - now_ms
+        self._rules_due_ms = now_ms + took_ms + min(_LONGEST_REST_MS, _RESTS * took_ms)
+        return ruling
+
+    def _plain(self, memory: Memory) -> Ruling | None:
+        """Everything that is due, placed; None where a job could run but for others."""
+        due = memory.due()
+        pending = self._awake(due)
+        decisions = plan(
+            Snapshot((), pending, self._catalogue, offers=self._offers, now_ms=memory.now_ms),
+            memory.planner,
+        )
+        if not any(True for _ in _blocked(memory, decisions)):
+            return Ruling(decisions)
+        for each in decisions:
+            if isinstance(each, Placed):
+                memory.planner.release(each)
+        memory.again(task.job for task in due)
+        return None
+
+    def _awake(self, tasks: Iterable[Pending]) -> tuple[Pending, ...]:
+        resting = self._pauses.until_ms
+        return tuple([task for task in tasks if task.job not in resting])
 
     async def _ask(
         self, memory: Memory, batch: list[Placed]
@@ -160,7 +215,7 @@ class Cycle:
         return granted, reasons
 
     def _rest(self, memory: Memory, placed: Placed) -> None:
-        memory.undo(placed)
+        memory.planner.release(placed)
         self._pauses.rest(placed.task.job, self._clock.now_ms())
 
     async def _write(self, memory: Memory, granted: list[Granted], epoch: int) -> int:
@@ -175,7 +230,7 @@ class Cycle:
         written = {id(each) for each in kept}
         left = [each for each in granted if id(each) not in written]
         for each in left:
-            memory.undo(each.placed)
+            memory.planner.release(each.placed)
         memory.again(each.placed.task.job for each in left)
         for each in kept:
             memory.drop(each.placed.task.job)
@@ -233,6 +288,26 @@ _UNHEARD = Reason(
     "It is placed when billing answers again; nothing is to be done about the job.",
     {"by": "billing"},
 )
+
+
+def _blocked(memory: Memory, decisions: Iterable[Decision]) -> Iterator[Waiting]:
+    """Those that wait though there are nodes which could run them."""
+    for each in decisions:
+        if isinstance(each, Waiting) and memory.planner.chips(each.task.needs):
+            yield each
+
+
+def _endings(eviction: Eviction) -> list[Ending]:
+    """Whom to tell to end, and what they are told."""
+    return [
+        Ending(
+            victim.job,
+            Cause.PREEMPTED,
+            preempted_for(victim.leases[0].project, eviction.task.job, eviction.reason),
+            eviction.notice_ms,
+        )
+        for victim in eviction.victims
+    ]
 
 
 def _batches(placements: Iterable[Placed]) -> Iterator[list[Placed]]:

@@ -13,40 +13,48 @@ from collections.abc import Iterable
 from .domain.chips import Catalogue
 from .domain.index import Index
 from .domain.job import Reason
-from .domain.plan import Placed, Planner
+from .domain.plan import Planner
 from .domain.snapshot import Pending
-from .ports import FleetChanges, Standing, Tx
+from .ports import FleetChanges, Instant, Standing, Tx
 
 _MOST = 200_000  # jobs that wait; those beyond wait unseen, the youngest
 
 
 class Memory:
-    """See above. ``fresh``: jobs that no plan has seen yet."""
+    """See above.
 
-    def __init__(self, planner: Planner, changed: dict[str, int], since: int) -> None:
+    ``fresh``: jobs that no plan has seen yet. ``blocked``: jobs that could run but for others, as
+    the last plan by all rules had it. ``governed``: there are quotas or reservations. ``now_ms``:
+    the database's clock at the last reading.
+    """
+
+    def __init__(self, planner: Planner, changed: dict[str, int], now: Instant) -> None:
         self.planner = planner
         self.changed = changed
         self.queue: dict[str, Standing] = {}
         self.fresh: set[str] = set()
-        self._since = since
+        self.blocked: set[str] = set()
+        self.governed = now.governed
+        self.now_ms = now.ms
+        self._since = now.transaction
         self._freed = -1
 
     @classmethod
     async def read(cls, tx: Tx, catalogue: Catalogue) -> Memory:
         """All of it, anew."""
-        since = await tx.nodes.now()
+        now = await tx.nodes.now()
         fleet = await tx.nodes.fleet()
-        memory = cls(Planner(Index(fleet.nodes, catalogue)), dict(fleet.changed), since)
+        memory = cls(Planner(Index(fleet.nodes, catalogue)), dict(fleet.changed), now)
         for standing in await tx.jobs.queue(_MOST):
             memory._wait(standing)
         return memory
 
     async def refresh(self, tx: Tx) -> None:
         """What changed since the last reading."""
-        since = await tx.nodes.now()
+        now = await tx.nodes.now()
         fleet = await tx.nodes.fleet_changes(self._since, self.changed)
         queue = await tx.jobs.queue_changes(self._since)
-        self._since = since
+        self._since, self.now_ms, self.governed = now.transaction, now.ms, now.governed
         self.see(fleet)
         for name in queue.left:
             self.drop(name)
@@ -81,17 +89,11 @@ class Memory:
         """It does not wait any more."""
         self.queue.pop(name, None)
         self.fresh.discard(name)
+        self.blocked.discard(name)
 
     def again(self, names: Iterable[str]) -> None:
         """Decide about these once more, though nothing came free."""
         self.fresh.update(name for name in names if name in self.queue)
-
-    def undo(self, placed: Placed) -> None:
-        """A placement was not written: what it held is free again."""
-        index = self.planner.index
-        mbps = placed.task.needs.network.guaranteed_mbps
-        for member in placed.members:
-            index.release(member.node_id, member.allocation, mbps)
 
     def told(self, name: str, reason: Reason) -> bool:
         """Note why a job waits; whether that is news to it. Figures alone are not."""

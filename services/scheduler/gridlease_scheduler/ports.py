@@ -135,6 +135,16 @@ class QueueChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class Instant:
+    """When something was read. ``transaction``: the oldest that was open; ask for changes since it
+    next time, and miss nothing. ``governed``: there are quotas or reservations."""
+
+    transaction: int
+    ms: int
+    governed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FleetChanges:
     """Nodes as they are now. ``gone``: not to be planned with. ``changed``: the transaction of
     each node's last change; as long as it is the same, the node is as it was."""
@@ -317,8 +327,8 @@ class Nodes(Protocol):
         """Note which devices are clean by the node's word."""
         ...
 
-    async def now(self) -> int:
-        """The oldest open transaction: ask for changes since it next time, and miss nothing."""
+    async def now(self) -> Instant:
+        """Of this transaction's snapshot."""
         ...
 
     async def fleet(self) -> FleetChanges:
@@ -521,8 +531,8 @@ class MonotonicClock(Protocol):
 
 __all__ = [
     "Allocation", "Authorized", "Billing", "Credentials", "DeviceRow", "Event", "EventQuery",
-    "Events", "FleetChanges", "Granted", "HeldLease", "InventoryReport", "Jobs", "Leases",
-    "MonotonicClock", "NewLease", "NodeDetail", "NodeRow", "Nodes", "Optimiser", "Order",
-    "QueueChanges", "Refused", "Silence", "Standing", "Store", "Task", "Ticket", "TokenRow", "Tx",
-    "Wakeups",
+    "Events", "FleetChanges", "Granted", "HeldLease", "Instant", "InventoryReport", "Jobs",
+    "Leases", "MonotonicClock", "NewLease", "NodeDetail", "NodeRow", "Nodes", "Optimiser",
+    "Order", "QueueChanges", "Refused", "Silence", "Standing", "Store", "Task", "Ticket",
+    "TokenRow", "Tx", "Wakeups",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from gridlease_mesh import trace
 from gridlease_store.pool import Connection
 
 from gridlease_scheduler.domain.node import Device, Node
-from gridlease_scheduler.ports import FleetChanges
+from gridlease_scheduler.ports import FleetChanges, Instant
 
 _VIEWS = """
 WITH d AS (
@@ -45,7 +45,12 @@ WHERE n.inventory IS NOT NULL AND n.revoked_at IS NULL
     AND ($1::text[] IS NULL OR n.id = ANY($1::text[]))
 ORDER BY n.id
 """
-_NOW = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+_NOW = """
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS transaction,
+    (extract(epoch FROM now()) * 1000)::bigint AS ms,
+    EXISTS (SELECT FROM quota) OR EXISTS (SELECT FROM reservation
+        WHERE cancelled_at IS NULL AND ends_at > now()) AS governed
+"""
 _CHANGED = "SELECT id, changed::text::bigint AS changed FROM node WHERE changed >= $1::text::xid8"
 _HOLD = """
 SELECT id, changed::text::bigint AS changed FROM node
@@ -74,9 +79,10 @@ class PostgresFleet:
     async def views(self, node_ids: Iterable[str] | None = None) -> list[Node]:
         return [node for node, _ in await self._views(node_ids)]
 
-    async def now(self) -> int:
-        found: int = await self._connection.fetchval(_NOW)
-        return found
+    async def now(self) -> Instant:
+        row = await self._connection.fetchrow(_NOW)
+        assert row is not None
+        return Instant(row["transaction"], row["ms"], row["governed"])
 
     async def fleet(self) -> FleetChanges:
         return _changes(await self._views(None), ())
