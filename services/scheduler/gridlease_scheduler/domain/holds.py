@@ -50,6 +50,7 @@ class Holds:
         self._index = index
         self._now_ms = now_ms
         self._holds: list[Hold] = []
+        self._all: tuple[Hold, ...] | None = None  # every one of them, if all are in force
 
     def __bool__(self) -> bool:
         return bool(self._holds)
@@ -62,18 +63,23 @@ class Holds:
     def add(self, hold: Hold) -> None:
         """One more promise; in force at once."""
         self._holds.append(hold)
+        self._all = None
         self._take(hold)
 
     def sync(self, task: Pending) -> tuple[Hold, ...]:
         """Puts in force what binds a job, and aside what does not; the former."""
+        stays = not (task.longest_ms or task.reservation)
+        if stays and self._all is not None:
+            return self._all
         bound = []
         for hold in self._holds:
-            if self._binds(hold, task):
+            if stays or self._binds(hold, task):
                 bound.append(hold)
                 if not hold.taken:
                     self._take(hold)
             else:
                 self._release(hold)
+        self._all = tuple(bound) if len(bound) == len(self._holds) else None
         return tuple(bound)
 
     def used(self, task: Pending, milli: int) -> None:
@@ -107,6 +113,7 @@ class Holds:
                 hold.taken.append((want.node_id, allocation))
 
     def _release(self, hold: Hold) -> None:
+        self._all = None
         for node_id, allocation in hold.taken:
             self._index.release(node_id, allocation)
         hold.taken.clear()

@@ -47,7 +47,16 @@ class QuotaFull:
 class Book:
     """Quotas as a tree, and what is held of each; mutable, for the length of one plan."""
 
-    __slots__ = ("_accelerators", "_chains", "_counted", "_family", "_held", "_parents", "_rows")
+    __slots__ = (
+        "_accelerators",
+        "_chains",
+        "_counted",
+        "_family",
+        "_held",
+        "_parents",
+        "_rows",
+        "version",
+    )
 
     def __init__(
         self, quotas: Iterable[Quota], catalogue: Catalogue, running: Iterable[Running] = ()
@@ -60,6 +69,7 @@ class Book:
                 self._parents.setdefault(quota.project, quota.parent)
         self._family = {chip.name: chip.family.lower() for chip in catalogue.chips}
         self._accelerators = {x.name for x in catalogue.chips if x.vendor != CPU_VENDOR}
+        self.version = 0  # counts up with each change of what is held
         self._chains: dict[tuple[str, str], tuple[Quota, ...]] = {}
         self._held: dict[tuple[str, str], int] = {}  # by project and chip, its own alone
         self._counted: dict[tuple[str, str], int] = {}  # by row of the quotas
@@ -76,6 +86,7 @@ class Book:
         """Counts a holding (or, below zero, its end) in the project and all its ancestors."""
         if not self._rows:
             return
+        self.version += 1
         key = (project, chip)
         self._held[key] = self._held.get(key, 0) + milli
         for quota in self._chain(project, chip):

@@ -76,8 +76,12 @@ def rule(snapshot: Snapshot, planner: Planner | None = None, rules: RulingRules 
 class _Veto:
     """Chips that a job may not have now, and why; ``full``: where it is quota."""
 
+    version: int = 0
     reasons: dict[str, Reason] = field(default_factory=dict)
     full: dict[str, quota.QuotaFull] = field(default_factory=dict)
+
+
+_NONE = _Veto()
 
 
 class _Bench:
@@ -90,6 +94,7 @@ class _Bench:
         self.holds = Holds(planner.index, snapshot.now_ms)
         self.evictions: list[preempt.Eviction] = []
         self.shadows: list[Shadow] = []
+        self._vetoes: dict[tuple[str, int, int, str], _Veto] = {}
         self._heads = 0
         self._asked = 0
         self._nodes: Mapping[str, Node] | None = None
@@ -102,7 +107,7 @@ class _Bench:
 
     def decide(self, task: Pending) -> Decision:
         """One job."""
-        veto = self._veto(task)
+        veto = self._known_veto(task) if self._governed or task.reservation else _NONE
         bound = self.holds.sync(task) if self.holds else ()
         decision = self.planner.decide(task, self.snapshot.now_ms, veto.reasons)
         if isinstance(decision, Placed):
@@ -117,11 +122,17 @@ class _Bench:
         self._heads += 1
         return self._blocked(task, decision, veto)
 
+    def _known_veto(self, task: Pending) -> _Veto:
+        """Found once for jobs alike, for as long as nothing more is held."""
+        key = (task.project, id(task.needs), task.tasks, task.reservation)
+        known = self._vetoes.get(key)
+        if known is None or known.version != self.book.version or task.reservation:
+            known = self._vetoes[key] = self._veto(task)
+        return known
+
     def _veto(self, task: Pending) -> _Veto:
         """Quota, price and reservation have their word on each chip that it could have."""
-        veto = _Veto()
-        if not (self._governed or task.reservation):
-            return veto
+        veto = _Veto(self.book.version)
         now = self.snapshot
         for chip, each in self.planner.chips(task.needs):
             milli = each * task.tasks
