@@ -187,11 +187,15 @@ def _resource(message: Message | None) -> str:
     for name in (*_HOLDS, *_NAMES):
         value: Any = getattr(message, name) if name in fields else ""
         if isinstance(value, Message):
-            value = getattr(value, "name", "") or getattr(value, "tenant", "")
+            value = next((it for key in _OWN if (it := getattr(value, key, ""))), "")
         if value:
             return str(value)
     return ""
 
 
 _NAMES = ("name", "node", "digest", "parent", "tenant", "project", "node_id", "job", "tenant_id")
-_HOLDS = ("job", "invoice", "api_key", "price", "balance", "node")
+_HOLDS = (
+    "job", "invoice", "api_key", "price", "balance", "node", "quota", "share", "site",
+    "reservation",
+)  # fmt: skip
+_OWN = ("name", "tenant", "project")

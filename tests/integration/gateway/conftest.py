@@ -13,13 +13,13 @@ import pytest
 from gridlease.agent.v1 import files_pb2_grpc
 from gridlease.billing.v1 import account_pb2_grpc
 from gridlease.gateway.v1 import gateway_pb2_grpc
-from gridlease.scheduler.v1 import fleet_pb2_grpc, job_pb2_grpc
+from gridlease.scheduler.v1 import capacity_pb2_grpc, fleet_pb2_grpc, job_pb2_grpc
 from gridlease_gateway.bootstrap import gateway
 from gridlease_gateway.settings import Settings
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.interceptors import FaultsToStatus
 
-from tests.integration.gateway.rooms import Agent, Billing, Scheduler
+from tests.integration.gateway.rooms import Agent, Billing, Capacity, Scheduler
 
 
 @dataclasses.dataclass
@@ -67,6 +67,7 @@ async def rooms(nats, prefix):
             if name == "scheduler":
                 job_pb2_grpc.add_JobServiceServicer_to_server(scheduler, server)
                 fleet_pb2_grpc.add_FleetServiceServicer_to_server(scheduler, server)
+                capacity_pb2_grpc.add_CapacityServiceServicer_to_server(Capacity(), server)
             elif name == "billing":
                 account_pb2_grpc.add_AccountServiceServicer_to_server(billing, server)
             else:

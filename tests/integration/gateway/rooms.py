@@ -8,7 +8,15 @@ import time
 
 from gridlease.agent.v1 import files_pb2, files_pb2_grpc
 from gridlease.billing.v1 import account_pb2, account_pb2_grpc
-from gridlease.scheduler.v1 import fleet_pb2, fleet_pb2_grpc, job_pb2, job_pb2_grpc
+from gridlease.scheduler.v1 import (
+    capacity_pb2,
+    capacity_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+)
+from gridlease.type.v1 import capacity_pb2 as capacity_types
 from gridlease.type.v1 import fleet_pb2 as fleet_types
 from gridlease.type.v1 import job_pb2 as job_types
 from gridlease.type.v1 import money_pb2
@@ -144,8 +152,66 @@ class Scheduler(job_pb2_grpc.JobServiceServicer, fleet_pb2_grpc.FleetServiceServ
         node = fleet_types.Node(name=request.name, state=fleet_types.NODE_STATE_CORDONED)
         return fleet_pb2.CordonNodeResponse(node=node)
 
+    async def DrainNode(self, request, context):
+        node = fleet_types.Node(name=request.name, state=fleet_types.NODE_STATE_DRAINING)
+        return fleet_pb2.DrainNodeResponse(node=node, jobs=list(self.jobs))
+
+    async def SetNodeTopology(self, request, context):
+        raise Missing("No such node.", reason="NODE_NOT_FOUND")
+
+    async def PlanJob(self, request, context):
+        self.submits.append(request)
+        reason = job_types.Reason(code="CHIP_BUSY", message="All are held.", hint="Wait.")
+        answer = job_pb2.PlanJobResponse(reason=reason, currency="USD", remedies=["Wait."])
+        answer.options.add(chip="A100-80GB", rate_nano_per_hour=PRICE_NANO, asked_for=True)
+        return answer
+
     async def RevokeNode(self, request, context):
         return fleet_pb2.RevokeNodeResponse(node=fleet_types.Node(name=request.name))
+
+
+class Capacity(capacity_pb2_grpc.CapacityServiceServicer):
+    """Quotas and reservations in dicts; the other lists are empty."""
+
+    def __init__(self):
+        self.quotas = {}
+        self.reservations = {}
+
+    async def ListQuotas(self, request, context):
+        mine = [it for it in self.quotas.values() if request.project in ("", it.project)]
+        return capacity_pb2.ListQuotasResponse(quotas=mine)
+
+    async def SetQuota(self, request, context):
+        self.quotas[request.quota.project, request.quota.chip] = request.quota
+        return capacity_pb2.SetQuotaResponse(quota=request.quota)
+
+    async def ListSites(self, request, context):
+        return capacity_pb2.ListSitesResponse(sites=[capacity_types.Site(name="sites/local")])
+
+    async def SetSite(self, request, context):
+        return capacity_pb2.SetSiteResponse(site=request.site)
+
+    async def ListShares(self, request, context):
+        return capacity_pb2.ListSharesResponse()
+
+    async def SetShare(self, request, context):
+        return capacity_pb2.SetShareResponse(share=request.share)
+
+    async def ListReservations(self, request, context):
+        mine = [it for it in self.reservations.values() if request.project in ("", it.project)]
+        return capacity_pb2.ListReservationsResponse(reservations=mine)
+
+    async def CreateReservation(self, request, context):
+        made = request.reservation
+        made.name = f"reservations/rs-{len(self.reservations)}"
+        self.reservations[made.name] = made
+        return capacity_pb2.CreateReservationResponse(reservation=made)
+
+    async def CancelReservation(self, request, context):
+        found = self.reservations.get(request.name)
+        if found is None or request.project not in ("", found.project):
+            raise Missing("No such reservation.", reason="RESERVATION_NOT_FOUND", field="name")
+        return capacity_pb2.CancelReservationResponse(reservation=found)
 
 
 class Billing(account_pb2_grpc.AccountServiceServicer):
