@@ -6,6 +6,7 @@ import importlib.resources
 from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 
+from gridlease_scheduler.adapters.compat import load_facts
 from gridlease_scheduler.adapters.tables import Table, entries, files
 from gridlease_scheduler.domain.chips import (
     Basis,
@@ -34,7 +35,7 @@ def load(folders: Iterable[Traversable] = ()) -> Catalogue:
     own = importlib.resources.files("gridlease_scheduler") / "chips"
     for folder in (own, *folders):
         chips |= {chip.name: chip for chip in read(folder)}
-    return Catalogue(tuple(chips.values()))
+    return Catalogue(tuple(chips.values()), load_facts())
 
 
 def read(folder: Traversable) -> tuple[Chip, ...]:

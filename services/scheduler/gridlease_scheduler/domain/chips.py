@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .facts import Facts
+
 CPU_VENDOR = "cpu"
 REFERENCE = "A100-80GB"  # throughput and cost are relative to it: it has 100 of each
 
@@ -127,9 +129,10 @@ class UnknownChip:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All entries, by name."""
+    """All entries, by name, and the tables of what drivers and programs go together."""
 
     chips: tuple[Chip, ...]
+    facts: Facts = field(default=Facts(), repr=False, compare=False)
     _by_name: dict[str, Chip] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .chips import Catalogue
-from .feasible import Obstacle, fits, may_be_emulated
+from .feasible import Obstacle, chips_of, fits, may_be_emulated, wanted
 from .job import Allocation, Needs, Reason, Span
 from .node import Node
 from .score import words
+from .suitable import verdict
+from .verdict import Incompatible
 
 # Two obstacles may share a stable code: what there is in all, and what is free now.
 _CODES = {
@@ -35,6 +37,7 @@ class Look:
     (None: it would hold a member)."""
 
     sights: tuple[tuple[Node, int, Obstacle | None], ...]
+    catalogue: Catalogue
 
     @property
     def nodes(self) -> int:
@@ -72,7 +75,7 @@ def look(
     for node, count in samples:
         answer = fits(needs, node, catalogue, emulated_ok=emulated_ok)
         sights.append((node, count, answer if isinstance(answer, Obstacle) else None))
-    return Look(tuple(sights))
+    return Look(tuple(sights), catalogue)
 
 
 def ruled_out(found: Look) -> dict[str, int]:
@@ -97,11 +100,24 @@ def waiting(needs: Needs, found: Look) -> Reason:
         )
     nearest = max(obstacles, key=lambda x: x.value)
     near = tuple(node for node, _, obstacle in found.sights if obstacle is nearest)
-    message, hint = _words(nearest, needs, near)
     count = sum(count for _, count, obstacle in found.sights if obstacle is nearest)
     evidence = {"nodes": str(found.nodes), "nodes_nearest": str(count)}
+    if nearest is Obstacle.SOFTWARE_UNFIT:
+        return _unfit(needs, near[0], found.catalogue, evidence)
+    message, hint = _words(nearest, needs, near)
     evidence |= _figures(nearest, needs, near)
     return Reason(code_of(nearest), message, hint, evidence)
+
+
+def _unfit(needs: Needs, node: Node, catalogue: Catalogue, evidence: dict[str, str]) -> Reason:
+    """Why no node's driver can run the job's programs; the words are those of the first node."""
+    for need in wanted(needs):
+        for chip in chips_of(need, node, catalogue):
+            found = verdict(needs, node, chip, catalogue)
+            if isinstance(found, Incompatible):
+                facts = evidence | found.evidence | {"node": node.node_id}
+                return Reason(found.code, found.message, found.remedy, facts)
+    raise AssertionError(node)
 
 
 _NEAR = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .chips import AcceleratorNeed, Catalogue, meets
 from .job import Allocation, Needs
 from .node import Node
+from .suitable import suits
 
 
 class Obstacle(enum.Enum):
@@ -24,15 +25,16 @@ class Obstacle(enum.Enum):
     NOT_ENOUGH_CPU = 4
     NOT_ENOUGH_MEMORY = 5
     NOT_ENOUGH_DISK = 6
-    RUNTIME_MISSING = 7
-    NODES_CORDONED = 8
-    NODES_DISCONNECTED = 9
-    DEVICE_DIRTY = 10
-    CHIP_BUSY = 11
-    CPU_BUSY = 12
-    MEMORY_BUSY = 13
-    DISK_BUSY = 14
-    NETWORK_BUSY = 15
+    SOFTWARE_UNFIT = 7
+    RUNTIME_MISSING = 8
+    NODES_CORDONED = 9
+    NODES_DISCONNECTED = 10
+    DEVICE_DIRTY = 11
+    CHIP_BUSY = 12
+    CPU_BUSY = 13
+    MEMORY_BUSY = 14
+    DISK_BUSY = 15
+    NETWORK_BUSY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,9 @@ def _fits(
     obstacle = _standing(needs, need, node, chips, emulated_ok=emulated_ok)
     if obstacle is not None:
         return obstacle
+    chips = tuple(chip for chip in chips if suits(needs, node, chip, catalogue))
+    if not chips:
+        return Obstacle.SOFTWARE_UNFIT
     obstacle = _counted(needs, node)
     if need is None:
         return obstacle or (Fit(node, _allocation(needs, (), node.cpu_chip, needs.cpu_milli)),)

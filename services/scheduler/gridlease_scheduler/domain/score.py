@@ -17,6 +17,7 @@ from .feasible import barred, chips_of, may_be_emulated, wanted
 from .index import CPU, Index, Kind
 from .job import Needs, Purpose, Tier
 from .shelf import Shelf, shelf
+from .suitable import suits
 
 Rank: TypeAlias = tuple[int, ...]
 Prices: TypeAlias = Mapping[tuple[str, Tier], int]  # nano-units an hour
@@ -34,7 +35,7 @@ def ways(index: Index, needs: Needs, prices: Prices) -> tuple[tuple[str, Shelf],
             if kind.like.emulated and not emulated_ok:
                 continue
             for chip in chips_of(need, kind.like, catalogue):
-                if barred(needs, kind.like) is None:
+                if barred(needs, kind.like) is None and suits(needs, kind.like, chip, catalogue):
                     rank = _rank(needs, need, kind, chip, place, catalogue, prices)
                     count = need.count if need is not None else 0
                     groups.setdefault((rank, chip, count), set()).add(kind.serial)
