@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 
 from gridlease.type.v1 import fleet_pb2
 
 from gridlease_agent.domain.chips import chip_name, cpu_chip
-from gridlease_agent.probes.facts import NodeFacts
+from gridlease_agent.probes.facts import DeviceFacts, NodeFacts
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,8 +57,31 @@ def inventory(
         hostname=facts.host.hostname,
         agent_version=lending.agent_version,
         architecture=facts.host.arch,
+        drivers=drivers(facts.devices),
         kernel=facts.host.kernel,
     )
+
+
+_L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
+
+
+def drivers(devices: tuple[DeviceFacts, ...]) -> dict[str, str]:
+    """What drives the devices, by the toolkit that asks for it.
+
+    >>> board = DeviceFacts("0", 0, "jetson", "nvidia", "Orin", 0, "R36 (release), REVISION: 3.0")
+    >>> drivers((board,))
+    {'l4t': '36.3.0'}
+    """
+    found: dict[str, str] = {}
+    for device in devices:
+        release = _L4T.search(device.driver)
+        if release is not None:
+            found["l4t"] = f"{release.group(1)}.{release.group(2)}"
+        elif device.vendor == "nvidia" and device.driver:
+            found["cuda"] = device.driver
+        elif device.vendor == "amd" and device.family == "gpu" and device.driver:
+            found["rocm"] = device.driver
+    return found
 
 
 def lent_memory_bytes(usable_bytes: int, reserve_bytes: int) -> int:

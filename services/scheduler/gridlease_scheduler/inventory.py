@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .domain.chips import Catalogue
 from .ports import Event, InventoryReport, Store
 from .sync import not_enrolled
@@ -20,6 +22,7 @@ class ReportInventory:
         Raises:
             Precondition: NODE_NOT_ENROLLED.
         """
+        inventory = self._named(inventory)
         async with self._store.writing() as tx:
             await tx.nodes.lock([node_id])
             before = await tx.nodes.detail(node_id)
@@ -37,6 +40,13 @@ class ReportInventory:
                 }
                 await tx.events.tell(Event("node.inventory", f"nodes/{node_id}", facts=facts))
         return site
+
+    def _named(self, inventory: InventoryReport) -> InventoryReport:
+        """Chips by the catalogue's own names: a node may know one by another."""
+        devices = tuple(
+            replace(x, chip=self._catalogue.canonical(x.chip)) for x in inventory.devices
+        )
+        return replace(inventory, devices=devices)
 
     def _unknown(self, inventory: InventoryReport) -> list[str]:
         """Chips that the catalogue lacks: they are listed, and can be asked for by vendor only."""

@@ -217,7 +217,7 @@ class NodeInventory(google.protobuf.message.Message):
 
     @property
     def drivers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Versions of what drives its devices, by toolkit: "cuda": "550.54", "jetpack": "6.0", "rocm": "6.2"."""
+        """Versions of what drives its devices, by toolkit: "cuda": "550.54.15", "l4t": "36.3.0", "rocm": "6.10.5"."""
 
     def __init__(
         self,
