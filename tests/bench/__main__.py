@@ -25,6 +25,10 @@ BENCHES = {
         "tests.bench.placement",
         "gangs placed for good a second, through the mesh, billing and PostgreSQL; the core alone",
     ),
+    "preempt": (
+        "tests.bench.preempt",
+        "a critical gang on a full cluster: ms to decide, and work lost beside the optimum",
+    ),
     "telemetry": (
         "tests.bench.telemetry",
         "2,000 agents reporting once a second: cost a message, losses, agents a core",
