@@ -108,9 +108,8 @@ def main(words):
     parser = argparse.ArgumentParser(prog="./dev bench preempt", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1_000)
     parser.add_argument("--gangs", type=int, default=40, help="critical gangs, one after another")
-    parser.add_argument(
-        "--small", type=int, default=60, help="small clusters to compare with HiGHS"
-    )
+    parser.add_argument("--queue", type=int, default=2_000, help="jobs that wait behind the gang")
+    parser.add_argument("--small", type=int, default=60, help="clusters to compare with HiGHS")
     options = parser.parse_args(words)
     machine = figures.machine()
     names = [f"n{at:05}" for at in range(options.nodes)]
