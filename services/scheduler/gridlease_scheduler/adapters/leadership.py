@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 _TRY_S = 0.5
 _PING_S = 1.0
 _ANSWER_S = 3.0
+_IDLE_S = 8.0  # a leader that did not ping for so long has stopped
 _AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, Fault)
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
 _TAKE = "UPDATE leader_epoch SET epoch = epoch + 1, holder = $1, taken_at = now() RETURNING epoch"
@@ -42,12 +43,14 @@ class Leadership:
         self._dsn = dsn
         self._key = f"{schema}:leader"
         self._holder = holder
-        # The server must soon notice a host that is gone: it holds the lock until then.
+        # The server must soon notice a host that is gone, and a process that is stopped: it holds
+        # the lock until then. A leader that lives pings far more often than it may be idle.
         self._settings = {
             "search_path": schema,
             "tcp_keepalives_idle": "2",
             "tcp_keepalives_interval": "1",
             "tcp_keepalives_count": "3",
+            "idle_session_timeout": f"{_IDLE_S * 1e3:.0f}",
         } | ({"role": role} if role else {})
 
     @contextlib.asynccontextmanager

@@ -16,6 +16,11 @@ from .nodes import PostgresNodes
 from .planning import PostgresPlanning
 from .queue import Parsed
 
+_FENCE = """
+SELECT epoch FROM leader_epoch,
+    set_config('idle_in_transaction_session_timeout', '8s', true) FOR SHARE OF leader_epoch
+"""
+
 
 class PostgresTx:
     """``ports.Tx``: one connection's open transaction."""
@@ -53,8 +58,11 @@ class PostgresStore:
 
 
 async def _fence(connection: Connection, epoch: int) -> None:
-    """Hold the epoch's row for the whole transaction: a takeover waits, or is seen here."""
-    current = await connection.fetchval("SELECT epoch FROM leader_epoch FOR SHARE")
+    """Hold the epoch's row for the whole transaction: a takeover waits, or is seen here.
+
+    A leader that is stopped in the middle of it does not keep the others waiting for long.
+    """
+    current = await connection.fetchval(_FENCE)
     if current != epoch:
         raise Conflict(
             f"Epoch {epoch} is over; {current} leads now.",
