@@ -11,7 +11,7 @@ from gridlease_scheduler.domain.rounds import Memory, Past, RoundJob, Search, de
 
 HOUR_S = 3_600.0
 ONE_EACH = {"fast": 1, "slow": 1}
-PLAIN = Rates(step_s=360.0, growth=0.0, switch_s=30.0, shy_s=0.0, tail=0.0)
+PLAIN = Rates(step_s=360.0, growth=0.0, switch_s=30.0, shy_s=0.0, late=0.0, unfair=0.0)
 
 
 def job(name, hours, fast=1.0, slow=1.0, *, scale=1, age_s=0.0, got=0.0, pinned=False):
@@ -20,10 +20,10 @@ def job(name, hours, fast=1.0, slow=1.0, *, scale=1, age_s=0.0, got=0.0, pinned=
     return RoundJob(name, scale, {"fast": fast, "slow": slow}, age_s, got, left, pinned)
 
 
-def runner(*seconds, scale=1, kind=NOWHERE, fair_s=inf):
+def runner(*seconds, scale=1, kind=NOWHERE, late_s=inf, unfair_s=inf):
     """Seconds to its end on kind 0, 1, …; None = it does not run there."""
     options = sorted((each, at) for at, each in enumerate(seconds) if each is not None)
-    return Runner(scale, tuple((at, each) for each, at in options), kind, 0.0, fair_s)
+    return Runner(scale, tuple((at, each) for each, at in options), kind, 0.0, late_s, unfair_s)
 
 
 class TestPlay:
@@ -42,8 +42,9 @@ class TestPlay:
         assert play.cost([0, 1]) == pytest.approx(360 + 360 + 30 + 0.99 * 3_600)
 
     def test_a_late_end_weighs_more(self):
-        rates = replace(PLAIN, tail=0.5)
-        assert Play([runner(3_570.0, fair_s=3_000.0)], [1], rates).cost([0]) == 3_600 + 300
+        rates = replace(PLAIN, late=0.5, unfair=2.0)
+        late = runner(3_570.0, late_s=3_000.0, unfair_s=3_500.0)
+        assert Play([late], [1], rates).cost([0]) == 3_600 + 300 + 200
 
     def test_it_gives_up_above_the_limit(self):
         play = Play([runner(3_570.0)], [1], PLAIN)

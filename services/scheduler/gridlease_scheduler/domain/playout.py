@@ -25,14 +25,16 @@ class Runner:
         options: (kind, seconds to its end there), soonest first; not empty.
         kind: Where it runs now, or ``NOWHERE``.
         age_s: How long it has been here.
-        fair_s: Ends at a higher age than this weigh more.
+        late_s: Ends at a higher age than this weigh more.
+        unfair_s: And more still at a higher age than this.
     """
 
     scale: int
     options: tuple[tuple[int, float], ...]
     kind: int
     age_s: float
-    fair_s: float
+    late_s: float
+    unfair_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,16 @@ class Rates:
         growth: Far ahead, steps are this share of the time played so far: less work.
         switch_s: Lost by a job that starts, moves or comes back.
         shy_s: A move must gain this much more than it loses.
-        tail: Weight of each second beyond ``fair_s``.
+        late: Weight of each second beyond ``late_s``.
+        unfair: Weight of each second beyond ``unfair_s``.
     """
 
     step_s: float = 360.0
     growth: float = 0.02
     switch_s: float = 30.0
-    shy_s: float = 300.0
-    tail: float = 0.2
+    shy_s: float = 1_800.0
+    late: float = 0.2
+    unfair: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +194,12 @@ class Play:
             ends = rest[j] * full + lost
             if ends <= span + _TINY_S:
                 runner = self._runners[j]
-                late = runner.age_s + now + ends - runner.fair_s
-                cost += now + ends + (self._rates.tail * late if late > 0 else 0.0)
+                age_s = runner.age_s + now + ends
+                cost += now + ends
+                if age_s > runner.late_s:
+                    cost += self._rates.late * (age_s - runner.late_s)
+                if age_s > runner.unfair_s:
+                    cost += self._rates.unfair * (age_s - runner.unfair_s)
                 rest[j] = -1.0
             elif span > lost:
                 rest[j] -= (span - lost) / full
