@@ -2,7 +2,8 @@
 
 from gridlease_simulate import clusterfile, csvfile, traces
 from gridlease_simulate.policies import POLICIES
-from gridlease_simulate.replay import Replay, Rules
+from gridlease_simulate.replay import Replay
+from gridlease_simulate.rules import Rules
 from gridlease_simulate.workload import prepared
 
 TWO_L4 = """

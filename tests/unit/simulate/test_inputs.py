@@ -9,7 +9,8 @@ from gridlease_scheduler.domain.job import Purpose, Tier
 from gridlease_simulate import catalogue, clusterfile, spot, traces
 from gridlease_simulate.changes import changed
 from gridlease_simulate.policies import Production
-from gridlease_simulate.replay import Replay, Rules
+from gridlease_simulate.replay import Replay
+from gridlease_simulate.rules import Rules
 from gridlease_simulate.workload import Scaling, prepared, split_devices
 
 from .small import TWO_L4, read_trace

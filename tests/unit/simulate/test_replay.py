@@ -8,7 +8,8 @@ from gridlease_scheduler.domain.job import Tier
 from gridlease_simulate import clusterfile
 from gridlease_simulate.outcome import STATES
 from gridlease_simulate.policies import Production
-from gridlease_simulate.replay import Replay, Rules
+from gridlease_simulate.replay import Replay
+from gridlease_simulate.rules import Rules
 from gridlease_simulate.spot import SpotPrices
 
 from .small import TWO_L4, play, read_trace, recount
@@ -171,7 +172,7 @@ class Pushing(Production):
     def decide(self, snapshot, leases):
         verdict = dataclasses.replace(super().decide(snapshot, leases), evicted=())
         if any(task.priority == 90 and task.job in verdict.reasons for task in snapshot.pending):
-            evicted = {lease.job: None for lease in leases()}
+            evicted = {lease.job: None for lease in leases(worked=True)}
             return dataclasses.replace(verdict, evicted=tuple(evicted))
         return verdict
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from gridlease_simulate import chart, report
 from gridlease_simulate.outcome import spread
-from gridlease_simulate.replay import Rules
+from gridlease_simulate.rules import Rules
 
 from .small import TWO_L4, play
 

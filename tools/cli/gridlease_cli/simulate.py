@@ -24,7 +24,7 @@ from gridlease_cli.trouble import clean
 if TYPE_CHECKING:
     from gridlease_simulate.outcome import Outcome
     from gridlease_simulate.owning import Purchase, Rental
-    from gridlease_simulate.replay import Progress
+    from gridlease_simulate.rules import Progress
     from gridlease_simulate.study import Study
 
 _EVERY_S = 5.0

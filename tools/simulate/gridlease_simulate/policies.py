@@ -18,8 +18,14 @@ from gridlease_scheduler.domain.preempt import RULES, Coming, Eviction, Spared, 
 from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
 
 Member: TypeAlias = tuple[str, Allocation]  # the node's id, and what is held of it
-Leases: TypeAlias = Callable[[], tuple[Running, ...]]
 _ASKERS = 8  # jobs for which room may be made in one decision
+
+
+class Leases(Protocol):
+    """Says which leases run."""
+
+    def __call__(self, *, worked: bool) -> tuple[Running, ...]:
+        """All of them; how long they have worked is only told where ``worked`` asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Policy(Protocol):
         """What to do now; what is placed is held from here on.
 
         Args:
-            leases: Says which leases run: asked only where that matters, for it takes a while.
+            leases: Asked only where it matters who runs, for the answer takes a while.
         """
 
     def released(self, job: str, node_id: str, held: Allocation) -> None:
@@ -87,7 +93,7 @@ class Production:
         outranking = [x.task for x in waiting if self._outranks(x.task)][:_ASKERS]
         if not outranking:
             return Verdict(placed, reasons)
-        return self._make_room(outranking, snapshot, leases(), Verdict(placed, reasons))
+        return self._make_room(outranking, snapshot, leases(worked=True), Verdict(placed, reasons))
 
     def released(self, job: str, node_id: str, held: Allocation) -> None:
         self._planner.index.release(node_id, held)
@@ -102,7 +108,13 @@ class Production:
         kinds = {(x.tenant, _level(x)) for x in snapshot.pending}
         if len(kinds) < 2:
             return sorted(snapshot.pending, key=lambda x: x.number)
-        return order(snapshot.pending, leases(), snapshot.shares, self._catalogue, snapshot.now_ms)
+        return order(
+            snapshot.pending,
+            leases(worked=False),
+            snapshot.shares,
+            self._catalogue,
+            snapshot.now_ms,
+        )
 
     def _outranks(self, task: Pending) -> bool:
         return min(self._levels, default=_level(task)) < _level(task)

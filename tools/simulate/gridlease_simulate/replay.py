@@ -7,8 +7,9 @@ once about all that waits. No chance, no wall clock: the same input gives the sa
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,36 +22,11 @@ from gridlease_simulate.cluster import Cluster
 from gridlease_simulate.outcome import JobRecord, LeaseRecord, Moment, Outcome
 from gridlease_simulate.policies import MakePolicy, Member, without
 from gridlease_simulate.power import Meter
-from gridlease_simulate.spot import SpotPrices
+from gridlease_simulate.rules import Progress, Rules
 from gridlease_simulate.workload import Arrival, Scaling, Trace
 
 WHOLE: Final = 1_000_000_000  # all of a job's work, in parts
 _NEVER: Final = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How a run is played. Spans in milliseconds; 0 = none.
-
-    ``checkpoint_ms``: work kept at an eviction is what was done up to the last multiple of it.
-    ``restart_ms``: what each start after the first loses. ``until_ms``: the run stops there.
-    """
-
-    checkpoint_ms: int = 900_000
-    restart_ms: int = 30_000
-    notice_ms: int = 30_000
-    until_ms: int = 0
-    reference: str = ""
-    spot: SpotPrices | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is."""
-
-    now_ms: int
-    ended: int
-    total: int
 
 
 @dataclass(slots=True)
@@ -97,6 +73,7 @@ class Replay:
         self._trace = trace
         self._waiting: dict[str, Pending] = {}
         self._running: dict[str, _Job] = {}
+        self._standing: dict[str, tuple[Running, ...]] = {}
         self._ends: list[tuple[int, int, int]] = []  # (instant, number, attempt)
         self._never: dict[tuple[object, int], Reason] = {}
         self._busy_milli: dict[str, int] = defaultdict(int)
@@ -181,7 +158,7 @@ class Replay:
 
     def _would_never_fit(self, pending: Pending) -> Reason:
         """Why not even the empty cluster has room for it; no code = it has."""
-        verdict = self._alone.decide(self._snapshot(self._empty, (pending,)), tuple)
+        verdict = self._alone.decide(self._snapshot(self._empty, (pending,)), _nothing_runs)
         for node_id, held in verdict.placed.get(pending.job, ()):
             self._alone.released(pending.job, node_id, held)
         return verdict.reasons.get(pending.job, Reason())
@@ -191,7 +168,7 @@ class Replay:
         self._plans += 1
         waiting = tuple(self._waiting.values())
         nodes = tuple(self._nodes.values())
-        verdict = self._policy.decide(self._snapshot(nodes, waiting), self._running_leases)
+        verdict = self._policy.decide(self._snapshot(nodes, waiting), self._leases)
         for name, reason in verdict.reasons.items():
             self._by_name[name].reason = reason
         self._again_ms = verdict.again_ms
@@ -200,8 +177,11 @@ class Replay:
         for name, members in verdict.placed.items():
             self._start(self._by_name[name], members)
 
-    def _running_leases(self) -> tuple[Running, ...]:
-        return tuple(self._leases())
+    def _leases(self, *, worked: bool) -> tuple[Running, ...]:
+        """What policies are told of running leases; made anew only for how long they worked."""
+        if not worked:
+            return tuple(itertools.chain.from_iterable(self._standing.values()))
+        return tuple(lease for job in self._running.values() for lease in self._told(job))
 
     def _snapshot(self, nodes: tuple[Node, ...], pending: tuple[Pending, ...]) -> Snapshot:
         return Snapshot(
@@ -231,30 +211,33 @@ class Replay:
             queued_ms=job.since_ms if job.attempt > 1 else 0,
         )
 
-    def _leases(self) -> Iterable[Running]:
-        for job in self._running.values():
-            arrival = job.arrival
-            worked_ms = self._now_ms - job.since_ms
-            for index, (node_id, held) in enumerate(job.held):
-                yield Running(
-                    lease_id=f"{arrival.name}/{job.attempt}/{index}",
-                    job=arrival.name,
-                    index=index,
-                    tenant=arrival.tenant,
-                    project=arrival.project,
-                    node_id=node_id,
-                    priority=arrival.priority,
-                    tier=arrival.needs.tier,
-                    allocation=held,
-                    started_ms=job.since_ms,
-                    worked_ms=worked_ms,
-                    saved_ms=self._saved_ms(worked_ms),
-                    notice_ms=self._rules.notice_ms,
-                    evictions=job.evictions,
-                    tasks_min=arrival.tasks,
-                    closing=job.closing,
-                    number=job.number,
-                )
+    def _told(self, job: _Job) -> tuple[Running, ...]:
+        """The leases of a running job as they are now."""
+        arrival = job.arrival
+        worked_ms = self._now_ms - job.since_ms
+        saved_ms = self._saved_ms(worked_ms)
+        return tuple(
+            Running(
+                lease_id=f"{arrival.name}/{job.attempt}/{index}",
+                job=arrival.name,
+                index=index,
+                tenant=arrival.tenant,
+                project=arrival.project,
+                node_id=node_id,
+                priority=arrival.priority,
+                tier=arrival.needs.tier,
+                allocation=held,
+                started_ms=job.since_ms,
+                worked_ms=worked_ms,
+                saved_ms=saved_ms,
+                notice_ms=self._rules.notice_ms,
+                evictions=job.evictions,
+                tasks_min=arrival.tasks,
+                closing=job.closing,
+                number=job.number,
+            )
+            for index, (node_id, held) in enumerate(job.held)
+        )
 
     def _saved_ms(self, worked_ms: int) -> int:
         every_ms = self._rules.checkpoint_ms
@@ -280,6 +263,7 @@ class Replay:
         work_ms = -(-job.span_ms * job.left // WHOLE)
         end_ms = self._now_ms + job.lost_ms + max(1, work_ms)
         heapq.heappush(self._ends, (end_ms, job.number, job.attempt))
+        self._standing[arrival.name] = self._told(job)
 
     def _hold(self, node_id: str, held: Allocation) -> None:
         node = self._nodes[node_id]
@@ -302,6 +286,7 @@ class Replay:
             return
         job.closing = True
         job.evictions += 1
+        self._standing[job.arrival.name] = self._told(job)
         end_ms = self._now_ms + self._rules.notice_ms
         heapq.heappush(self._ends, (end_ms, job.number, job.attempt))
 
@@ -322,7 +307,7 @@ class Replay:
             self._nodes[node_id] = without(node, held)
             self._policy.released(job.arrival.name, node_id, held)
             self._count(node, held, -1)
-        del self._running[job.arrival.name]
+        del self._running[job.arrival.name], self._standing[job.arrival.name]
         job.held = ()
 
     def _charge(self, job: _Job) -> None:
@@ -400,3 +385,9 @@ class Replay:
             device_milli_ms=job.device_milli_ms,
             reason=job.reason,
         )
+
+
+def _nothing_runs(*, worked: bool) -> tuple[Running, ...]:
+    """The leases of an empty cluster, however they are asked for."""
+    del worked
+    return ()

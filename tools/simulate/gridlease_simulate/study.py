@@ -14,7 +14,8 @@ from gridlease_simulate.cluster import Cluster, resolve
 from gridlease_simulate.fields import nearest, wrong
 from gridlease_simulate.outcome import Outcome
 from gridlease_simulate.policies import POLICIES
-from gridlease_simulate.replay import Progress, Replay, Rules
+from gridlease_simulate.replay import Replay
+from gridlease_simulate.rules import Progress, Rules
 from gridlease_simulate.workload import Trace, prepared
 
 MOST_SHARES = 16
