@@ -18,8 +18,8 @@ _PLACEABLE = Reason(
     "There is a place for it; the next pass of the scheduler takes it.",
     "Nothing; if this lasts, look whether a scheduler leads.",
 )
-# What holds a job up although there is a place: the planner's and billing's word stand on the job.
-_HELD_UP_BY = ("billing", "order")
+# What holds a job up although it could be placed if it were alone: the pass's own word stands.
+_HELD_UP = ("KEPT_FOR_ANOTHER", "PREEMPTING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _runs(job: Job, snapshot: Snapshot, sites: dict[str, str], priced: PriceList
 
 
 def _held_up(job: Job) -> bool:
-    return job.reason.evidence.get("by") in _HELD_UP_BY
+    return job.reason.code in _HELD_UP or job.reason.evidence.get("by") == "billing"
 
 
 def _earliest(found: Forecast, reason: Reason) -> int | None:

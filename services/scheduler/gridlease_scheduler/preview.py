@@ -9,8 +9,6 @@ from gridlease_kernel.faults import Unreachable
 from .domain.chips import Catalogue
 from .domain.forecast import Forecast, forecast
 from .domain.node import Node
-from .domain.plan import Waiting
-from .domain.preempt import Eviction, choose
 from .domain.snapshot import Pending, Snapshot
 from .ports import PriceList, Prices, Store, Tx
 from .submit import Asked, check, check_reservation
@@ -46,9 +44,8 @@ class Preview:
             snapshot = await read(tx, self._catalogue, priced)
         task = pending(asked, snapshot.now_ms)
         found = forecast(task, expected_ms(asked), snapshot)
-        return Previewed(
-            found, _sites(snapshot.nodes), priced.currency, _makes_room(task, found, snapshot)
-        )
+        room = _makes_room(asked.project, found)
+        return Previewed(found, _sites(snapshot.nodes), priced.currency, room)
 
 
 async def price_list(prices: Prices) -> PriceList:
@@ -105,14 +102,7 @@ def _sites(nodes: tuple[Node, ...]) -> dict[str, str]:
     return {node.node_id: node.site for node in nodes}
 
 
-def _makes_room(task: Pending, found: Forecast, snapshot: Snapshot) -> tuple[str, ...]:
-    if not isinstance(found.decision, Waiting):
-        return ()
-    answer = choose(task, snapshot.nodes, snapshot.running, snapshot.catalogue)
-    if not isinstance(answer, Eviction):
-        return ()
-    own = f"{task.project}/jobs/"
-    return tuple(
-        victim.job if victim.job.startswith(own) else "another project's job"
-        for victim in answer.victims
-    )
+def _makes_room(project: str, found: Forecast) -> tuple[str, ...]:
+    """Who would give way: named where it is the project's own."""
+    own = f"{project}/jobs/"
+    return tuple(x if x.startswith(own) else "another project's job" for x in found.victims)

@@ -1,7 +1,7 @@
 """What would become of a job now: where it goes or why not, when, on which chip, at what cost.
 
 For a dry run, and for the explanation of a job that waits or runs. Nothing is decided here: the
-same planner answers as in a cycle, on a copy of the fleet; ``earliest_ms`` is backfill's shadow.
+same policies answer as in a pass, on a copy of the fleet; ``earliest_ms`` is backfill's shadow.
 
     forecast(task, expected_ms, snapshot) -> Forecast
 
@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .backfill import shadow
 from .chips import CPU_VENDOR, AcceleratorNeed, Catalogue, Chip, Work
-from .index import Index
 from .job import Needs, Purpose, Reason, Tier
-from .plan import Placed, Planner, Waiting
+from .plan import Placed, Waiting
+from .ruling import Ruling, rule
 from .snapshot import Pending, Snapshot
 
 _MILLI = 1_000
@@ -57,6 +56,7 @@ class Forecast:
     rate_nano_per_hour: int | None
     amount_nano: int | None
     duration_ms: int
+    victims: tuple[str, ...] = ()  # jobs that would be told to end for it
 
     @property
     def chip(self) -> str:
@@ -74,24 +74,13 @@ class _Look:
     def needs(self) -> Needs:
         return self.task.needs
 
-    def decide(self, needs: Needs) -> Placed | Waiting:
-        planner = Planner(Index(self.snapshot.nodes, self.snapshot.catalogue))
-        planner.set_prices(self.prices())
-        return planner.decide(replace(self.task, needs=needs))
+    def rule(self, needs: Needs) -> Ruling:
+        """What a pass would decide if this were all that waits."""
+        task = replace(self.task, needs=needs)
+        return rule(replace(self.snapshot, pending=(task,)))
 
     def prices(self) -> dict[tuple[str, Tier], int]:
         return {(x.chip, x.tier): x.price_nano_per_hour for x in self.snapshot.offers}
-
-    def earliest_ms(self, needs: Needs) -> int | None:
-        snapshot = self.snapshot
-        found = shadow(
-            replace(self.task, needs=needs),
-            snapshot.nodes,
-            snapshot.running,
-            snapshot.catalogue,
-            snapshot.now_ms,
-        )
-        return None if found is None else found.start_ms
 
     def milli(self, accelerators: bool) -> int:
         need = self.needs.accelerator
@@ -100,30 +89,35 @@ class _Look:
 
 
 def forecast(task: Pending, expected_ms: int, snapshot: Snapshot) -> Forecast:
-    """What would become of the job if the cycle came to it now, and nothing else waited."""
+    """What would become of the job if a pass came to it now, and nothing else waited."""
     look = _Look(task, expected_ms, snapshot)
-    decision = look.decide(task.needs)
-    earliest = snapshot.now_ms
-    if isinstance(decision, Waiting):
-        found = look.earliest_ms(task.needs)
-        earliest = found if found is not None else -1
+    ruling = look.rule(task.needs)
+    [decision] = ruling.decisions
     chip = decision.allocation.chip if isinstance(decision, Placed) else _first(task, snapshot)
-    options = _options(look, chip, decision)
-    mine = next((x for x in options if x.chip == chip), None)
+    found = _options(look, chip, decision)
+    mine = next((x for x in found if x.chip == chip), None)
     return Forecast(
         decision=decision,
-        earliest_ms=None if earliest < 0 else earliest,
-        remedies=_remedies(decision, options),
-        options=options,
+        earliest_ms=_earliest_ms(ruling, snapshot.now_ms),
+        remedies=_remedies(decision, found),
+        options=found,
         rate_nano_per_hour=mine.rate_nano_per_hour if mine else None,
         amount_nano=mine.amount_nano if mine else None,
         duration_ms=expected_ms,
+        victims=tuple(victim.job for each in ruling.evictions for victim in each.victims),
     )
 
 
 def options(task: Pending, expected_ms: int, snapshot: Snapshot, chip: str) -> tuple[Option, ...]:
     """The job on each chip that could carry it; ``chip``: the one that it has."""
     return _options(_Look(task, expected_ms, snapshot), chip, None)
+
+
+def _earliest_ms(ruling: Ruling, now_ms: int) -> int | None:
+    """Now, or by when enough will certainly have come free."""
+    if isinstance(ruling.decisions[0], Placed):
+        return now_ms
+    return ruling.shadows[0].start_ms if ruling.shadows else None
 
 
 def _first(task: Pending, snapshot: Snapshot) -> str:
@@ -188,7 +182,8 @@ def _option(
 ) -> Option:
     asked = _asked_for(look.needs, chip, look.snapshot.catalogue)
     needs = _on(look.needs, chip)
-    answer = look.decide(needs)
+    ruling = look.rule(needs)
+    answer = ruling.decisions[0]
     if isinstance(decision, Placed) and decision.allocation.chip == chip.name:
         answer = decision
     placeable = isinstance(answer, Placed)
@@ -206,7 +201,7 @@ def _option(
         amount_nano=amount,
         duration_ms=duration,
         relative_milli=relative,
-        earliest_ms=look.snapshot.now_ms if placeable else look.earliest_ms(needs),
+        earliest_ms=_earliest_ms(ruling, look.snapshot.now_ms),
     )
 
 
