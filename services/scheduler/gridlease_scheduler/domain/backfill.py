@@ -22,7 +22,7 @@ from .chips import Catalogue
 from .job import Allocation
 from .node import Node
 from .snapshot import Pending, Running
-from .vacancy import Slack, Way, members, place, slack, ways
+from .vacancy import Slack, Vacancies, Way, members, place, ways
 
 _CLEAN_MS = 60_000  # stopping, scrubbing and reporting, with room to spare
 
@@ -47,6 +47,7 @@ def shadow(
     now_ms: int,
     taken: Collection[str] = (),
     barred: Collection[str] = (),
+    vacancies: Vacancies | None = None,
 ) -> Shadow | None:
     """The earliest start that is certain; None = it depends on something without a known end.
 
@@ -55,17 +56,21 @@ def shadow(
     Args:
         taken: Nodes promised to others.
         barred: Chips that it may not have.
+        vacancies: What is remembered of nodes.
     """
+    vacancies = vacancies or Vacancies()
     by_id = {x.node_id: x for x in nodes if x.node_id not in taken}
-    could = ways(task.needs, by_id.values(), catalogue, barred)
-    hall = _Hall(task, {name: by_id[name] for name in could}, could)
-    for node in hall.nodes.values():
-        hall.change(node.node_id, slack(node))
+    could = ways(task.needs, by_id.values(), catalogue, barred, vacancies)
     ends = [
         (end, lease.node_id, lease.lease_id, lease.allocation)
         for lease in running
-        if lease.node_id in hall.nodes and (end := ends_by(lease, now_ms)) is not None
+        if lease.node_id in could and (end := ends_by(lease, now_ms)) is not None
     ]
+    if not ends and all(x.clean for name in could for x in by_id[name].devices):
+        return None
+    hall = _Hall(task, {name: by_id[name] for name in could}, could)
+    for node in hall.nodes.values():
+        hall.change(node.node_id, vacancies.slack(node))
     heapq.heapify(ends)
     at_ms = now_ms + _CLEAN_MS  # if it fits already, only cleaning is missing
     while (found := hall.found) is None and ends:

@@ -123,6 +123,8 @@ def for_head(shadow: Shadow, nodes: Mapping[str, Node], reason: Reason) -> Hold:
     """What the head of the queue will need of its places beyond what is to come free there."""
     wants = []
     for node_id, _ in shadow.places:
+        if node_id not in nodes:
+            continue
         left, free = shadow.spare[node_id], slack(nodes[node_id])
         want = Want(
             node_id,

@@ -26,7 +26,7 @@ from .job import Reason, Tier
 from .node import Node
 from .quota import Book, QuotaFull, borrowed, reclaimable
 from .snapshot import Pending, Running
-from .vacancy import Slack, Way, members, place, slack, ways
+from .vacancy import Slack, Vacancies, Way, members, place, ways
 from .victims import Victim, cheapest
 
 EVICTION_WINDOW_MS = 24 * 3_600_000  # ``Running.evictions`` counts within it
@@ -94,6 +94,7 @@ def choose(
     rules: EvictionRules = RULES,
     taken: Collection[str] = (),
     barred: Collection[str] = (),
+    vacancies: Vacancies | None = None,
 ) -> Answer:
     """Who gives way to a job that fits nowhere as things are.
 
@@ -103,33 +104,37 @@ def choose(
     Args:
         taken: Nodes promised to others.
         barred: Chips that it may not have.
+        vacancies: What is remembered of nodes.
     """
+    vacancies = vacancies or Vacancies()
     by_id = {x.node_id: x for x in nodes if x.node_id not in taken}
-    could = ways(task.needs, by_id.values(), catalogue, barred)
+    could = ways(task.needs, by_id.values(), catalogue, barred, vacancies)
     leases = tuple(running)
-    free = {name: slack(by_id[name]) for name in could}
+    free = {name: vacancies.slack(by_id[name]) for name in could}
     for lease in leases:
         if lease.closing and lease.node_id in free:
             free[lease.node_id] = free[lease.node_id].plus(lease.allocation)
     groups = _groups(task, by_id, could)
     for (way, _), names in groups.items():
-        found = _seated(task.tasks, way, {name: free[name] for name in names})
-        if found:
-            return Coming(task, way.chip, found)
+        seats = _seated(task.tasks, way, {name: free[name] for name in names})
+        if seats:
+            return Coming(task, way.chip, seats)
     chips = {way.chip for way, _ in groups}
     jobs = _victims(task, leases, chips, catalogue, book, rules)
-    best: tuple[int, str, tuple[Victim, ...], tuple[tuple[str, int], ...]] | None = None
+    if not jobs:
+        return Spared(task, _why(task, leases, jobs, could))
     for pool in _pools(jobs):
-        for way, names in _promising(task, groups, free, pool):
-            rooms = {name: free[name] for name in names}
-            found_here = cheapest(task.tasks, way, rooms, pool)
-            if found_here is None:
-                continue
-            key = (found_here.cost, way.chip, found_here.victims, found_here.places)
-            if best is None or key[:2] < best[:2]:
-                best = key
+        best = min(
+            (
+                (found.cost, way.chip, found)
+                for way, names in _promising(task, groups, free, pool)
+                if (found := cheapest(task.tasks, way, {x: free[x] for x in names}, pool))
+            ),
+            key=lambda x: x[:2],
+            default=None,
+        )
         if best is not None:
-            return _eviction(task, best[2], best[1], best[3])
+            return _eviction(task, best[2].victims, best[1], best[2].places)
     return Spared(task, _why(task, leases, jobs, could))
 
 

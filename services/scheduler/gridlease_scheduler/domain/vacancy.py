@@ -76,6 +76,31 @@ class Slack:
         )
 
 
+class Vacancies:
+    """What is free of nodes, remembered for as long as a node is the same value."""
+
+    __slots__ = ("_kinds", "_known")
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Node, Slack, int]] = {}
+        self._kinds: dict[tuple[object, ...], int] = {}
+
+    def slack(self, node: Node) -> Slack:
+        """As the function of this name says."""
+        return self._look(node)[1]
+
+    def kind(self, node: Node) -> int:
+        """Equal for nodes that are alike in all that leases do not change."""
+        return self._look(node)[2]
+
+    def _look(self, node: Node) -> tuple[Node, Slack, int]:
+        known = self._known.get(node.node_id)
+        if known is None or known[0] is not node:
+            kind = self._kinds.setdefault(_kind(node), len(self._kinds))
+            known = self._known[node.node_id] = (node, slack(node), kind)
+        return known
+
+
 def slack(node: Node) -> Slack:
     """What no lease holds. Devices that are still being cleaned count: they come free soon."""
     devices: dict[str, int] = {}
@@ -101,19 +126,24 @@ def members(way: Way, free: Slack) -> int:
 
 
 def ways(
-    needs: Needs, nodes: Iterable[Node], catalogue: Catalogue, barred: Collection[str] = ()
+    needs: Needs,
+    nodes: Iterable[Node],
+    catalogue: Catalogue,
+    barred: Collection[str],
+    vacancies: Vacancies,
 ) -> dict[str, tuple[Way, ...]]:
     """Nodes that could take a member if they were empty, with the ways to do it.
 
     Bounded work: nodes alike in all that leases do not change are asked about once.
     """
     candidates = tuple(nodes)
-    real = {device.chip for node in candidates if not node.emulated for device in node.devices}
+    kinds = [vacancies.kind(node) for node in candidates]
+    samples = dict(zip(kinds, candidates, strict=True))
+    real = {x.chip for node in samples.values() if not node.emulated for x in node.devices}
     emulated_ok = may_be_emulated(needs, real, catalogue)
-    known: dict[tuple[object, ...], tuple[Way, ...]] = {}
+    known: dict[int, tuple[Way, ...]] = {}
     found: dict[str, tuple[Way, ...]] = {}
-    for node in candidates:
-        key = _kind(node)
+    for key, node in zip(kinds, candidates, strict=True):
         if key not in known:
             each = _ways(needs, node, catalogue, emulated_ok=emulated_ok)
             known[key] = tuple(way for way in each if way.chip not in barred)
