@@ -20,8 +20,10 @@ _PRICE_STEPS = 60
 _FIRST_STEP = 0.5
 _STEP_DECAY = 0.92
 _EXCHANGES = 200
+_PARTNERS = 10_000  # pairs looked at
 _SEARCH_STEPS = 4_000
 _LEAST_GAIN = 1e-9
+_GOOD = 5e-4  # of the bound: what is closer to it is not improved
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def share(jobs: Sequence[Sequence[Option]], capacity: Sequence[int]) -> Choice:
     _fill(jobs, capacity, choice)
     for improve in (_exchange, _search):
         gap = bound - _worth(choice)
-        if gap <= _LEAST_GAIN:
+        if gap <= max(_LEAST_GAIN, _GOOD * bound):
             break
         near = [_near(options, prices, gap) for options in jobs]
         choice = improve(near, prices, capacity, choice)
@@ -188,8 +190,9 @@ def _exchange(
     """Two jobs at a time take the options that are worth most together, until none gains."""
     choice = list(choice)
     free = _free(capacity, choice)
+    looks = iter(range(_PARTNERS))
     for _ in range(_EXCHANGES):
-        swap = next(_swaps(near, free, choice), None)
+        swap = next(_swaps(near, free, choice, looks), None)
         if swap is None:
             break
         for index, option in swap:
@@ -206,9 +209,9 @@ def _move(free: list[int], held: Option | None, option: Option | None) -> None:
 
 
 def _swaps(
-    near: Sequence[Sequence[Near]], free: list[int], choice: Choice
+    near: Sequence[Sequence[Near]], free: list[int], choice: Choice, looks: Iterator[int]
 ) -> Iterator[tuple[tuple[int, Option | None], tuple[int, Option | None]]]:
-    """Pairs of changes that gain, best partner first for each change."""
+    """Pairs of changes that gain, best partner first for each change, while looks are left."""
     for first, options in enumerate(near):
         held = choice[first]
         for _, option in options:
@@ -220,6 +223,8 @@ def _swaps(
             for second, others in enumerate(near):
                 if second == first:
                     continue
+                if next(looks, None) is None:
+                    return
                 other = _partner(others, choice[second], room, gain)
                 if other is not _NOTHING:
                     yield (first, option), (second, other)
