@@ -175,6 +175,50 @@ def test_one_move_makes_room_for_a_large_request():
     assert set(fleet.residents[1]) == {"small"}
 
 
+def test_a_node_is_cleared_of_several_for_a_request_that_needs_it_whole():
+    small, large = Request(1_000, 1, 1, WHOLE), Request(1_000, 1, 4, WHOLE)
+    fleet = Fleet(
+        [Room("G2", 32_000, 4_096, (WHOLE,) * 4)]
+        + [Room("G2", 32_000, 4_096, (WHOLE,)) for _ in range(4)]
+    )
+    for i in range(4):
+        fleet.arrive(small)
+        fleet.put(f"small{i}", small, 0, (i,))
+    fleet.arrive(large)
+    assert Mover(fleet, 1.0, most_moves=3).repair(large) is None
+    mover = Mover(fleet, 1.0)
+    repair = mover.repair(large)
+    assert repair is not None
+    mover.apply("large", large, repair)
+    assert set(fleet.residents[0]) == {"large"}
+    assert mover.made == 4
+    assert all(len(residents) == 1 for residents in fleet.residents[1:])
+
+
+def test_room_for_cpus_alone_is_made_only_where_it_is_cheap():
+    alone, small = Request(30_000, 1), Request(16_000, 1, 1, WHOLE)
+    fleet = Fleet([Room("G2", 32_000, 4_096, (WHOLE,) * 2), Room("G2", 20_000, 4_096, (WHOLE,))])
+    fleet.arrive(small)
+    fleet.put("small", small, 0, (0,))
+    fleet.arrive(alone)
+    assert Mover(fleet, 1.0, core_worth=0.0).repair(alone) is None
+    repair = Mover(fleet, 1.0, core_worth=1_000.0).repair(alone)
+    assert repair is not None
+    assert Mover(fleet, 1.0, core_worth=repair.price / 30 * 0.9).repair(alone) is None
+    assert Mover(fleet, 1.0, core_worth=repair.price / 30 * 1.1).repair(alone) == repair
+
+
+def test_where_cpus_are_scarce_none_are_kept_for_rests_that_nothing_tiles():
+    pods = {Request(20_000, 1, 1, 810): 5, Request(20_000, 1): 5}
+    scarce = outlook(pods, {"G2": 8}, 96_000, 8)
+    plenty = outlook(pods, {"G2": 8}, 960_000, 8)
+    assert (scarce.tension, plenty.tension) == (1.0, 0.0)
+    scrap = [Room("G2", cpu, 0, (190, 190)) for cpu in (0, 16_000)]
+    assert cost(scrap[0], scarce, Weights()) == cost(scrap[1], scarce, Weights())
+    device = [Room("G2", cpu, 0, (WHOLE,)) for cpu in (0, 16_000)]
+    assert cost(device[0], scarce, Weights()) > cost(device[1], scarce, Weights()) + 0.1
+
+
 def test_without_a_budget_nothing_moves():
     fleet = Fleet([Room("G2", 9_000, 9, (WHOLE,)), Room("G2", 9_000, 9, (WHOLE,) * 2)])
     fleet.put("small", Request(1, 1, 1, WHOLE), 1, (0,))

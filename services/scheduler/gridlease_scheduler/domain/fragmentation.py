@@ -22,7 +22,7 @@ from math import sqrt
 from .prices import CELLS, cells, pressure, rest_values
 
 WHOLE = 1_000
-_CALM = 0.82  # of the fleet's CPUs per device: below it, CPUs are no concern
+_CALM = 0.95  # of the fleet's CPUs per device: asked for less than that, CPUs are not scarce
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +71,22 @@ class Weights:
         groups: The power of its devices by which a rare large request counts.
     """
 
-    unusable: float = 1.0
+    unusable: float = 0.65
     hinges: tuple[tuple[float, float], ...] = (
-        (6.0, 0.03),
-        (9.0, 0.03),
-        (13.0, 0.025),
-        (20.0, 0.02),
+        (6.0, 0.10),
+        (9.0, 0.12),
+        (13.0, 0.03),
+        (20.0, 0.037),
     )
     tense: tuple[tuple[float, float], ...] = (
-        (6.0, 0.0636),
-        (9.0, 0.1013),
-        (20.0, 0.0783),
-        (35.0, 0.012),
+        (6.0, 0.10),
+        (9.0, 0.08),
+        (20.0, 0.09),
+        (35.0, 0.0045),
     )
-    spread: float = 0.2
-    spread_tense: float = 0.2235
-    bulk: float = 0.0
+    spread: float = 0.31
+    spread_tense: float = 0.24
+    bulk: float = -0.025
     rest: float = 10.0
     scarce: float = 1.0
     groups: float = 0.9

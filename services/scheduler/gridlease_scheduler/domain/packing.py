@@ -25,7 +25,7 @@ from .fragmentation import (
 )
 
 _FIRST_LESSON = 64  # arrivals after which the outlook is learned for the first time
-_LESSON_GROWTH = 2  # and again each time that they have doubled
+_LESSON_GROWTH = 1.5  # and again each time that there are half as many more
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Fleet:
         self.seen[request] = self.seen.get(request, 0) + 1
         self.arrived += 1
         if self.arrived >= self._next_lesson:
-            self._next_lesson *= _LESSON_GROWTH
+            self._next_lesson = int(self._next_lesson * _LESSON_GROWTH)
             self._learn()
 
     def best(self, request: Request) -> Spot | None:
