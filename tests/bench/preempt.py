@@ -16,6 +16,7 @@ from gridlease_scheduler.domain.plan import Placed, Planner
 from gridlease_scheduler.domain.preempt import Eviction, choose
 from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.snapshot import Snapshot
+from gridlease_scheduler.domain.vacancy import Vacancies
 
 from tests.bench import figures
 from tests.bench.full_cluster import by_milp, full_cluster
@@ -53,8 +54,8 @@ def critical(seed, names, nodes, leases, behind):
         now_ms=NOW,
     )  # fmt: skip
     answer, choosing = cpu_ms(lambda: choose(gang, nodes, leases, CATALOGUE))
-    planner = Planner(Index(nodes, CATALOGUE))
-    ruling = rule(world, planner)
+    planner, vacancies = Planner(Index(nodes, CATALOGUE)), Vacancies()
+    ruling = rule(world, planner, vacancies=vacancies)
     assert isinstance(answer, Eviction)
     gone = {victim.job for eviction in ruling.evictions for victim in eviction.victims}
     assert gone == {x.job for x in answer.victims}
@@ -66,7 +67,7 @@ def critical(seed, names, nodes, leases, behind):
         planner.index.replace(node(name, running=mine, rack=f"r{at[name] // 32}"))
     after = replace(world, nodes=planner.index.views(), running=tuple(left))
     for passes in range(1, 10):
-        ruling, placing = cpu_ms(lambda: rule(after, planner))
+        ruling, placing = cpu_ms(lambda: rule(after, planner, vacancies=vacancies))
         if isinstance(ruling.decisions[0], Placed):
             return choosing, placing, passes, len(gone), answer.lost
     raise AssertionError("the gang was never placed")

@@ -4,24 +4,26 @@ evictions. ``plan`` alone places what fits; this says who may, who is first, and
     for each job, first to be served first (``fair``):
       chips that quota, price or reservation forbid are out;
       what is held for others is out, unless it is sure to end before (``holds``);
-      it is placed, or it waits; and if it could be placed but for others, then
+      it is placed, unless power caps forbid it or a clean or cheap hour is near (``power``),
+      or it waits; and if it could be placed but for others, then
         victims are told to end (``preempt``), or what was told already is awaited;
         it gets a shadow start (``backfill``), and what it needs is held for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import fair, preempt, quota, reserve, spot
-from .backfill import Shadow, shadow
+from . import fair, power, preempt, quota, reserve, spot
+from .backfill import Shadow, passed, shadow
 from .holds import Holds, for_head, for_reservations
 from .index import Index
 from .job import Reason
 from .node import Node
 from .plan import Decision, Member, Placed, Planner, Waiting
 from .snapshot import Pending, Running, Snapshot
+from .vacancy import Vacancies
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class RulingRules:
 
 
 RULES = RulingRules()
+_POWER = ("POWER_CAPPED", "WAITS_FOR_CLEAN_HOUR", "WAITS_FOR_CHEAP_HOUR")
 _ASKED = 64  # jobs in a pass that are told exactly for whom they wait
 
 
@@ -49,10 +52,21 @@ class Ruling:
     shadows: tuple[Shadow, ...] = ()
 
 
-def rule(snapshot: Snapshot, planner: Planner | None = None, rules: RulingRules = RULES) -> Ruling:
+def rule(
+    snapshot: Snapshot,
+    planner: Planner | None = None,
+    rules: RulingRules = RULES,
+    *,
+    promised: Iterable[Shadow] = (),
+    vacancies: Vacancies | None = None,
+) -> Ruling:
     """Everything that one pass decides.
 
     Args:
+        promised: Shadows of an earlier ruling that still stand: those jobs, if they are still
+            blocked, keep their promises, and nobody else is told to end for them in this pass.
+        vacancies: Kept from earlier passes, like ``planner``: nodes that did not change are not
+            looked at again.
         planner: Kept from earlier passes: its index already is what ``snapshot.nodes`` says, and
             afterwards it holds what was placed.
     """
@@ -60,7 +74,7 @@ def rule(snapshot: Snapshot, planner: Planner | None = None, rules: RulingRules 
         planner = Planner(Index(snapshot.nodes, snapshot.catalogue))
     if snapshot.offers:
         planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in snapshot.offers})
-    bench = _Bench(snapshot, planner, rules)
+    bench = _Bench(snapshot, planner, rules, promised, vacancies or Vacancies())
     queue = fair.order(
         snapshot.pending, snapshot.running, snapshot.shares, snapshot.catalogue, snapshot.now_ms,
         rules.fair, lambda x: bool(planner.chips(x.needs)),
@@ -87,7 +101,14 @@ _NONE = _Veto()
 class _Bench:
     """One pass at work."""
 
-    def __init__(self, snapshot: Snapshot, planner: Planner, rules: RulingRules) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        planner: Planner,
+        rules: RulingRules,
+        promised: Iterable[Shadow],
+        vacancies: Vacancies,
+    ) -> None:
         self.snapshot, self.planner, self.rules = snapshot, planner, rules
         self.running: list[Running] = list(snapshot.running)
         self.book = quota.Book(snapshot.quotas, snapshot.catalogue, snapshot.running)
@@ -95,10 +116,16 @@ class _Bench:
         self.evictions: list[preempt.Eviction] = []
         self.shadows: list[Shadow] = []
         self._vetoes: dict[tuple[str, int, int, str], _Veto] = {}
+        self._promised = {x.task.job: x for x in promised}
+        self._vacancies = vacancies
         self._heads = 0
         self._asked = 0
         self._nodes: Mapping[str, Node] | None = None
+        self._power: power.Book | None = None
         self._governed = bool(snapshot.quotas or snapshot.offers)
+        self._sites = {site.name: site for site in snapshot.sites}
+        if any(power.capped(site) for site in snapshot.sites):
+            self._power = power.Book(self._sites, self._views(), snapshot.catalogue)
         if snapshot.reservations:
             for hold in for_reservations(
                 snapshot.reservations, self._views().values(), self.running, snapshot.now_ms
@@ -109,9 +136,11 @@ class _Bench:
         """One job."""
         veto = self._known_veto(task) if self._governed or task.reservation else _NONE
         bound = self.holds.sync(task) if self.holds else ()
-        decision = self.planner.decide(task, self.snapshot.now_ms, veto.reasons)
+        decision = self._powered(task, veto)
         if isinstance(decision, Placed):
             self._count(decision)
+            return decision
+        if decision.reason.code in _POWER:
             return decision
         if veto.reasons and self._all_barred(task, veto):
             return self._refused(task, veto)
@@ -129,6 +158,34 @@ class _Bench:
         if known is None or known.version != self.book.version or task.reservation:
             known = self._vetoes[key] = self._veto(task)
         return known
+
+    def _powered(self, task: Pending, veto: _Veto) -> Decision:
+        """A place where it may draw its power, now. A cap rules a chip out for this job."""
+        barred = dict(veto.reasons)
+        tries = 1 if self._power is None else 1 + len(self.planner.chips(task.needs))
+        decision: Decision = Waiting(task, Reason(), {})
+        for _ in range(tries):
+            decision = self.planner.decide(task, self.snapshot.now_ms, barred)
+            if not isinstance(decision, Placed):
+                break
+            reason = self._unpowered(task, decision)
+            if reason is None:
+                return decision
+            self.planner.release(decision)
+            if reason.code != "POWER_CAPPED":
+                return Waiting(task, reason, {})
+            barred[decision.allocation.chip] = reason
+        first = next((x for x in barred.values() if x.code == "POWER_CAPPED"), None)
+        return decision if first is None else Waiting(task, first, {})
+
+    def _unpowered(self, task: Pending, placed: Placed) -> Reason | None:
+        """Why power keeps it from starting there now."""
+        if task.needs.deferrable_ms:
+            site = self.planner.index.hosts[placed.node_id].node.site
+            reason = power.deferred(task, self._sites.get(site), self.snapshot.now_ms)
+            if reason is not None:
+                return reason
+        return self._power.forbids(placed) if self._power is not None else None
 
     def _veto(self, task: Pending) -> _Veto:
         """Quota, price and reservation have their word on each chip that it could have."""
@@ -177,12 +234,15 @@ class _Bench:
 
     def _blocked(self, task: Pending, decision: Waiting, veto: _Veto) -> Waiting:
         """It could run but for others: it puts them out, or waits for a known hour."""
+        if (earlier := self._promised.get(task.job)) is not None:
+            return self._promise(task, decision, decision.reason, earlier)
         nodes, now, taken = self._views(), self.snapshot, self.holds.nodes
         reason = decision.reason
         if len(self.evictions) < self.rules.evictions:
             answer = preempt.choose(
                 task, nodes.values(), self.running, now.catalogue, self.book,
                 rules=self.rules.evict, taken=taken, barred=veto.reasons,
+                vacancies=self._vacancies,
             )  # fmt: skip
             match answer:
                 case preempt.Eviction():
@@ -194,13 +254,23 @@ class _Bench:
                 case preempt.Spared():
                     pass
         promise = shadow(
-            task, nodes.values(), self.running, now.catalogue, now.now_ms, taken, veto.reasons
-        )
+            task, nodes.values(), self.running, now.catalogue, now.now_ms, taken, veto.reasons,
+            self._vacancies,
+        )  # fmt: skip
         if not reason.code:
             reason = next(iter(veto.reasons.values()))
         if promise is None:
             return Waiting(task, reason, decision.ruled_out)
+        return self._promise(task, decision, reason, promise)
+
+    def _promise(
+        self, task: Pending, decision: Waiting, reason: Reason, promise: Shadow
+    ) -> Waiting:
+        """From here on what the job will need is held for it."""
         self.shadows.append(promise)
+        self.holds.lift()
+        hosts = self.planner.index.hosts
+        nodes = {name: hosts[name].view() for name, _ in promise.places if name in hosts}
         self.holds.add(for_head(promise, nodes, _kept(promise)))
         evidence = reason.evidence | {"earliest_start_ms": str(promise.start_ms)}
         return Waiting(task, replace(reason, evidence=evidence), decision.ruled_out)
@@ -213,8 +283,12 @@ class _Bench:
 
     def _count(self, placed: Placed) -> None:
         """What was just given away counts for those who come after."""
+        if self._power is not None:
+            self._power.count(placed)
         self._nodes = None
         task, milli = placed.task, 0
+        if self.shadows:
+            self._pass_by(placed)
         if not (self.book.rules or task.reservation):
             return
         for member in placed.members:
@@ -225,6 +299,16 @@ class _Bench:
                 self.running.append(_lease(task, member))
         if task.reservation:
             self.holds.used(task, milli)
+
+    def _pass_by(self, placed: Placed) -> None:
+        """What a promise leaves over is less by what was placed there for long."""
+        longest_ms, now_ms = placed.task.longest_ms, self.snapshot.now_ms
+        for at, promise in enumerate(self.shadows):
+            for member in placed.members:
+                promise = passed(  # noqa: PLW2901 - member by member
+                    promise, member.node_id, member.allocation, longest_ms, now_ms
+                )
+            self.shadows[at] = promise
 
     def _views(self) -> Mapping[str, Node]:
         """Nodes as the leases and the placements of this pass leave them, without any holds."""
