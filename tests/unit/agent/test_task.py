@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from gridlease_agent.domain.chips import chip_name, cpu_chip
 from gridlease_agent.domain.spool import Row
@@ -25,6 +27,16 @@ def test_our_variables_stand_over_the_tenants() -> None:
     assert env["GRIDLEASE_JOB"] == "projects/p/jobs/j"
     assert env["GRIDLEASE_NODE"] == "n-1"
     assert "TRACEPARENT" not in env
+
+
+def test_a_member_of_a_gang_knows_its_rank_and_its_peers() -> None:
+    member = replace(TASK, gang_index=1, hosts=("a", "b"), checkpoint="step-9")
+    env = dict(environment(member, "n-1"))
+    assert (env["RANK"], env["WORLD_SIZE"], env["MASTER_ADDR"]) == ("1", "2", "a")
+    assert (env["GRIDLEASE_HOSTS"], env["GRIDLEASE_CHECKPOINT"]) == ("a,b", "step-9")
+    alone = dict(environment(TASK, "n-1"))
+    assert (alone["WORLD_SIZE"], alone["MASTER_ADDR"]) == ("1", "127.0.0.1")
+    assert not {"GRIDLEASE_HOSTS", "GRIDLEASE_CHECKPOINT"} & set(alone)
 
 
 def test_a_lease_holds_its_scratch_folder() -> None:

@@ -139,6 +139,9 @@ def _task(spec: sync_pb2.LeaseSpec) -> Task:
         notice_ms=spec.notice_ms,
         start_by_ms=spec.start_by_ms,
         traceparent=spec.traceparent,
+        gang_index=spec.gang_index,
+        hosts=tuple(peer.hostname or peer.node for peer in spec.peers),
+        checkpoint=spec.checkpoint,
     )
 
 

@@ -12,7 +12,11 @@ MASTER_PORT = "29500"  # Source: PyTorch's torchrun default
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One lease's task. Quantities are what the lease holds of this node."""
+    """One lease's task. Quantities are what the lease holds of this node.
+
+    ``hosts``: of all members of its gang, by their index. ``checkpoint``: what an earlier attempt
+    saved last; empty = nothing.
+    """
 
     lease_id: str
     name: str
@@ -31,6 +35,9 @@ class Task:
     notice_ms: int = 30_000
     start_by_ms: int = 600_000
     traceparent: str = ""
+    gang_index: int = 0
+    hosts: tuple[str, ...] = ()
+    checkpoint: str = ""
 
     @property
     def job(self) -> str:
@@ -75,12 +82,16 @@ def environment(task: Task, node_id: str) -> tuple[tuple[str, str], ...]:
         "GRIDLEASE_ATTEMPT": str(task.attempt),
         "GRIDLEASE_NODE": node_id,
         "GRIDLEASE_DEVICES": ",".join(task.device_ids),
-        "RANK": "0",
+        "RANK": str(task.gang_index),
         "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
+        "WORLD_SIZE": str(len(task.hosts) or 1),
+        "MASTER_ADDR": task.hosts[0] if len(task.hosts) > 1 else "127.0.0.1",
         "MASTER_PORT": MASTER_PORT,
     }
+    if len(task.hosts) > 1:
+        own["GRIDLEASE_HOSTS"] = ",".join(task.hosts)
+    if task.checkpoint:
+        own["GRIDLEASE_CHECKPOINT"] = task.checkpoint
     if task.traceparent:
         own["TRACEPARENT"] = task.traceparent
     return tuple((dict(task.env) | own).items())
