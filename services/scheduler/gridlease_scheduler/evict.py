@@ -16,7 +16,13 @@ from .domain.lease import Cause, State, to_closing
 from .domain.preempt import EVICTION_WINDOW_MS
 from .ports import Event, HeldLease, NodeDetail, Store, Tx
 
-_EVENTS = {"PREEMPTED": "job.preempted", "DRAINED": "job.drained", "RESIZED": "job.resizing"}
+_EVENTS = {
+    "PREEMPTED": "job.preempted",
+    "DRAINED": "job.drained",
+    "RESIZED": "job.resizing",
+    "DEFRAGMENTED": "job.moving",
+    "SCALED_TO_ZERO": "job.scaling_to_zero",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,8 @@ class Ending:
 
     Attributes:
         cause: PREEMPTED or DRAINED.
-        reason: What its tenant and its tasks are told; code PREEMPTED, DRAINED or RESIZED.
+        reason: What its tenant and its tasks are told; its code is a key of ``_EVENTS``. After
+            SCALED_TO_ZERO it is not placed again before it is woken.
         notice_ms: Warning; None = the job's own.
         attempt: It must still be in this attempt; 0 = in whichever.
         tasks: How many its next attempt has; 0 = as before.
@@ -88,13 +95,15 @@ async def _end(tx: Tx, job: Job, held: Sequence[HeldLease], ending: Ending) -> N
     for lease in stopped:
         await tx.leases.stop(lease, ending.reason)
     await tx.nodes.bump({lease.node_id for lease in stopped})
-    await tx.jobs.evicted(job.name, ending.tasks or job.extent.tasks, EVICTION_WINDOW_MS)
+    asleep = ending.reason.code == "SCALED_TO_ZERO"
+    tasks_next = ending.tasks or job.extent.tasks
+    await tx.jobs.evicted(job.name, tasks_next, EVICTION_WINDOW_MS, asleep=asleep)
     await tx.jobs.move(job.name, job.state, ending.reason)
     facts = {
         "attempt": str(job.attempt),
         "leases": ",".join(lease.lease_id for lease in stopped),
         "notice_ms": str(notice_ms),
-        "tasks_next": str(ending.tasks or job.extent.tasks),
+        "tasks_next": "0" if asleep else str(tasks_next),
         "waits_again": str(job.extent.requeue or ending.reason.code != "PREEMPTED").lower(),
     }
     saved = [task.checkpoint.id for task in job.tasks if task.checkpoint is not None]

@@ -247,8 +247,17 @@ class Jobs(Protocol):
         """What a running task tells of itself; an empty checkpoint says nothing."""
         ...
 
-    async def evicted(self, name: str, tasks: int, window_ms: int) -> None:
-        """Its place is taken: counted, within the window too. ``tasks``: of its next attempt."""
+    async def evicted(self, name: str, tasks: int, window_ms: int, *, asleep: bool = False) -> None:
+        """Its place is taken: counted, within the window too. ``tasks``: of its next attempt.
+        ``asleep``: it is not placed again before it is woken."""
+        ...
+
+    async def want(self, name: str, tasks: int) -> None:
+        """How many tasks it is to have where it still waits."""
+        ...
+
+    async def wake(self, name: str, reason: Reason) -> bool:
+        """Let it be placed again; False where it is not asleep."""
         ...
 
     async def move(self, name: str, state: JobState, reason: Reason) -> None:

@@ -36,8 +36,9 @@ ORDER BY t.job, t.index
 _INSERT = """
 INSERT INTO job (name, project, tenant, request_id, spec, spec_hash, needs, priority,
     max_attempts, notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms,
-    expected_ms, reservation, min_runtime_ms, requeue)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+    expected_ms, reservation, min_runtime_ms, requeue, follows_load)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+    $21)
 ON CONFLICT (project, request_id) DO NOTHING RETURNING name
 """
 _INSERT_TASKS = "INSERT INTO task (job, index) SELECT $1, generate_series(0, $2 - 1)"
@@ -53,12 +54,20 @@ _TOLD = """
 UPDATE task SET checkpoint = $3, checkpoint_at = now()
 WHERE job = $1 AND index = $2 AND checkpoint <> $3 AND $3 <> ''
 """
+_PROGRESS = "UPDATE task SET progress = $3, progress_at = now() WHERE job = $1 AND index = $2"
 # Evictions longer ago than the window are forgotten with the next one.
 _EVICTED = """
-UPDATE job SET tasks = $2, evicted_in_all = evicted_in_all + 1, last_evicted_at = now(),
+UPDATE job SET tasks = $2, asleep = $4, evicted_in_all = evicted_in_all + 1,
+    last_evicted_at = now(),
     evictions = 1 + CASE WHEN last_evicted_at > now() - $3 * interval '1 ms'
         THEN evictions ELSE 0 END
 WHERE name = $1
+"""
+_WANT = "UPDATE job SET tasks = $2, revision = revision + 1 WHERE name = $1 AND state = 'PENDING'"
+_WAKE = """
+UPDATE job SET asleep = false, reason = $2, revision = revision + 1, queued_at = now(),
+    changed = pg_current_xact_id()
+WHERE name = $1 AND asleep RETURNING pg_notify('scheduler_work', '')
 """
 _FINISH = """
 UPDATE job j SET state = $2, reason = $3, revision = revision + 1,
@@ -102,6 +111,7 @@ class PostgresJobs(PostgresQueue):
             extent.reservation,
             extent.min_runtime_ms,
             extent.requeue,
+            extent.follows_load,
         )
         if name is None:
             return False
@@ -136,15 +146,17 @@ class PostgresJobs(PostgresQueue):
         self, name: str, index: int, checkpoint: str, progress: dict[str, Any] | None
     ) -> None:
         await self._connection.execute(_TOLD, name, index, checkpoint)
-        if progress is not None and index == 0:
-            await self._connection.execute(
-                "UPDATE job SET progress = $2 WHERE name = $1 AND progress IS DISTINCT FROM $2",
-                name,
-                progress,
-            )
+        if progress is not None:
+            await self._connection.execute(_PROGRESS, name, index, progress)
 
-    async def evicted(self, name: str, tasks: int, window_ms: int) -> None:
-        await self._connection.execute(_EVICTED, name, tasks, window_ms)
+    async def evicted(self, name: str, tasks: int, window_ms: int, *, asleep: bool = False) -> None:
+        await self._connection.execute(_EVICTED, name, tasks, window_ms, asleep)
+
+    async def want(self, name: str, tasks: int) -> None:
+        await self._connection.execute(_WANT, name, tasks)
+
+    async def wake(self, name: str, reason: Reason) -> bool:
+        return await self._connection.fetchval(_WAKE, name, jsonb.dump(reason)) is not None
 
     async def move(self, name: str, state: JobState, reason: Reason) -> None:
         await self._connection.execute(
@@ -223,6 +235,7 @@ def _extent(row: asyncpg.Record) -> Extent:
         min_runtime_ms=row["min_runtime_ms"],
         requeue=row["requeue"],
         reservation=row["reservation"],
+        follows_load=row["follows_load"],
     )
 
 

@@ -22,14 +22,16 @@ SELECT j.name, j.tenant, j.project, t.attempt, j.priority, j.number, j.notice_ms
     (extract(epoch FROM j.queued_at) * 1000)::bigint AS queued_ms
 FROM job j JOIN task t ON t.job = j.name AND t.index = 0
 """
-_ALL = _COLUMNS + "WHERE j.state = 'PENDING' ORDER BY j.number LIMIT $1"
+_ALL = _COLUMNS + "WHERE j.state = 'PENDING' AND NOT j.asleep ORDER BY j.number LIMIT $1"
 _SOME = _COLUMNS + "WHERE j.name = ANY($1::text[])"
 _CHANGED = """
-SELECT name, state, changed::text::bigint AS changed FROM job WHERE changed >= $1::text::xid8
+SELECT name, state = 'PENDING' AND NOT asleep AS waits FROM job
+WHERE changed >= $1::text::xid8
 """
 _LOCK_PENDING = """
 SELECT j.name, t.attempt FROM job j JOIN task t ON t.job = j.name AND t.index = 0
-WHERE j.name = ANY($1::text[]) AND j.state = 'PENDING' ORDER BY j.name FOR UPDATE OF j
+WHERE j.name = ANY($1::text[]) AND j.state = 'PENDING' AND NOT j.asleep
+ORDER BY j.name FOR UPDATE OF j
 """
 _EXPLAIN = """
 UPDATE job j SET reason = n.reason::jsonb, revision = revision + 1
@@ -90,8 +92,8 @@ class PostgresQueue:
 
     async def queue_changes(self, since: int) -> QueueChanges:
         rows = await self._connection.fetch(_CHANGED, str(since))
-        left = [row["name"] for row in rows if row["state"] != "PENDING"]
-        names = [row["name"] for row in rows if row["state"] == "PENDING"]
+        left = [row["name"] for row in rows if not row["waits"]]
+        names = [row["name"] for row in rows if row["waits"]]
         found = await self._connection.fetch(_SOME, names) if names else []
         return QueueChanges(tuple(self._standing(row) for row in found), tuple(left))
 

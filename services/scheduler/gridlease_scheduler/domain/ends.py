@@ -21,6 +21,8 @@ from .lease import Cause, Exit, Lease, Phase
 
 GANG_ENDED = "GANG_ENDED"
 RESIZED = "RESIZED"
+SCALED_TO_ZERO = "SCALED_TO_ZERO"
+DEFRAGMENTED = "DEFRAGMENTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,11 @@ _PLACED_AGAIN = {
     "DRAINED": "its node is being emptied",
     "PREEMPTED": "its place was needed",
     RESIZED: "its number of tasks changes",
+    SCALED_TO_ZERO: "nobody asked for it",
+    DEFRAGMENTED: "it makes room by moving",
 }
+# The slow path's own words: whoever is told so is placed again, whatever it asked for.
+_ARRANGED = (RESIZED, SCALED_TO_ZERO, DEFRAGMENTED)
 # Of these also a member that was told to end is a witness.
 _NODE_FAILED = ("START_LOST", "NODE_REBOOT")
 _WORDS = {
@@ -231,8 +237,8 @@ def notice_missed_ms(lease: Lease, given_ms: int | None) -> int:
 def again_code(member: Member) -> str:
     """The code by which a member is placed again."""
     lease = member.lease
-    if lease.cause is Cause.PREEMPTED and member.stop.code == RESIZED:
-        return RESIZED
+    if lease.cause is Cause.PREEMPTED and member.stop.code in _ARRANGED:
+        return member.stop.code
     return placed_again(lease.cause, lease.exit) or "NODE_LOST"
 
 
@@ -246,7 +252,10 @@ def _again(member: Member, patience: Patience, *, gang: bool) -> Outcome:
         hint = "Leave on_preemption out, so that it waits for a new place."
         return Outcome(JobState.FAILED, Reason(code, message, hint, evidence))
     if lease.attempt - patience.evicted < patience.max_attempts:
-        message = f"Attempt {lease.attempt} ended because {why}; it waits to be placed again."
+        then = "it waits to be placed again"
+        if code == SCALED_TO_ZERO:
+            then = "it rests until a request comes"
+        message = f"Attempt {lease.attempt} ended because {why}; {then}."
         return Outcome(JobState.PENDING, Reason(code, message, "", evidence))
     message = f"Attempt {lease.attempt}, the last allowed, ended because {why}."
     hint = "Raise max_attempts, or submit it again."

@@ -123,7 +123,8 @@ class Extent:
 
     ``tasks``: members of the next attempt, placed all or none. ``longest_ms``: its max_duration.
     ``expected_ms``: a hint. ``min_runtime_ms``: its place is not taken before. ``requeue``: when
-    another job takes its place it waits for a new one, else it has failed.
+    another job takes its place it waits for a new one, else it has failed. ``follows_load``: a
+    service whose number of tasks follows its requests.
     """
 
     tasks: int = 1
@@ -134,6 +135,7 @@ class Extent:
     min_runtime_ms: int = 0
     requeue: bool = True
     reservation: str = ""
+    follows_load: bool = False
 
     @property
     def elastic(self) -> bool:

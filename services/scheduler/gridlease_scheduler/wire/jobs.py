@@ -103,15 +103,20 @@ def asked(tenant: str, project: str, spec: job_pb2.JobSpec) -> Asked:
 
 def extent(spec: job_pb2.JobSpec) -> Extent:
     """How many tasks, for how long, and how they may be interrupted."""
+    follows_load = spec.HasField("autoscale")
+    least, most = spec.nodes.min, spec.nodes.max
+    if follows_load:  # it begins with a replica, also where it may rest
+        least, most = max(1, spec.autoscale.min_replicas), spec.autoscale.max_replicas
     return Extent(
-        tasks=spec.nodes.min,
-        tasks_min=spec.nodes.min,
-        tasks_max=spec.nodes.max,
+        tasks=least,
+        tasks_min=least,
+        tasks_max=most,
         longest_ms=spec.max_duration_ms,
         expected_ms=spec.expected_duration_ms,
         min_runtime_ms=spec.min_runtime_ms,
         requeue=spec.preemption_policy != job_pb2.PREEMPTION_POLICY_FAIL,
         reservation=spec.reservation,
+        follows_load=follows_load,
     )
 
 
