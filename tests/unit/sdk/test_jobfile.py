@@ -3,7 +3,7 @@
 import pytest
 from gridlease.type.v1 import job_pb2 as types
 from gridlease_kernel.faults import Fault, Invalid, Missing, TooLarge
-from gridlease_sdk import jobfile
+from gridlease_sdk import jobfile, placement
 
 GB = 1 << 30
 
@@ -119,7 +119,96 @@ BAD = [
     (b"commands: [x]\nrun: y", "DUPLICATE_KEY", "run", "Keep one"),
     (b"commands: [x]\nworkdir: nowhere", "FILE_NOT_FOUND", "workdir", "job file's folder"),
     (b"commands: [x]\nnodes: 0.5", "BAD_COUNT", "nodes", "whole number"),
-]
+    (b"commands: [x]\nspan: room", "UNKNOWN_VALUE", "span", "rack"),
+    (b"commands: [x]\nlatency: soon", "BAD_DURATION", "latency", "2h"),
+    (b"commands: [x]\nsoftware: cuda", "WRONG_TYPE", "software", "12.4"),
+    (b"commands: [x]\nsoftware: {targets: [sm_80]}", "TOOLKIT_MISSING", "software", "rocm"),
+    (b"commands: [x]\nsoftware: {cuda: 12, rocm: 6}", "TOOLKITS_CONTRADICT", "software", "cuda"),
+    (b"commands: [x]\nsoftware: {cuda: '12', compat: 1}", "WRONG_TYPE", "software.compat", "yes"),
+    (b"commands: [x]\nnetwork: {guaranteed: fast}", "BAD_SPEED", "network.guaranteed", "10Gbit"),
+    (b"commands: [x]\nnetwork: {class: vip}", "UNKNOWN_VALUE", "network.class", "critical"),
+    (b"commands: [x]\nnetwork: {speed: 1}", "UNKNOWN_KEY", "network.speed", "guaranteed"),
+    (b"commands: [x]\nlow_carbon: 1", "WRONG_TYPE", "low_carbon", "yes or no"),
+    (b"commands: [x]\nbatch_size: some", "BAD_COUNT", "batch_size", "whole number"),
+    (b"commands: [x]\nautoscale: {max: 2}", "KEY_MISSING", "autoscale.in_flight", "in_flight: 4"),
+    (b"commands: [x]\nautoscale: 3", "WRONG_TYPE", "autoscale", "in_flight"),
+    (b"commands: [x]\non_preemption: cry", "UNKNOWN_VALUE", "on_preemption", "requeue"),
+    (b"commands: [x]\nresources: {any_of: A100}", "WRONG_TYPE", "resources.any_of", "H100:8"),
+    (b"commands: [x]\nresources: {any_of: []}", "WRONG_TYPE", "resources.any_of", "H100:8"),
+    (
+        b"commands: [x]\nresources: {any_of: ['A100:0']}",
+        "BAD_GPU_COUNT", "resources.any_of[0]", "Leave",
+    ),
+    (
+        b"commands: [x]\nresources: {gpu: A100, ordered: [H100]}",
+        "DEVICES_CONTRADICT", "resources.ordered", "Keep one",
+    ),
+    (
+        b"commands: [x]\nresources: {ordered: [A, B, C, D, E, F, G, H, I, J]}",
+        "TOO_MANY_CHOICES", "resources.ordered", "best",
+    ),
+]  # fmt: skip
+
+
+PLACED = b"""
+commands: [python train.py]
+resources: {ordered: ["H100:8", "A100:80GB:8", {name: TPUv4, count: 4}]}
+nodes: 2..8
+span: rack
+latency: 20ms
+software: {cuda: 12.4, targets: [sm_80, sm_90], compat: true}
+network: {guaranteed: 2.5Gbit, class: critical, latency: 200us}
+low_carbon: true
+deferrable: 6h
+batch_size: 128..4096
+reservation: rs-abc
+min_runtime: 20m
+on_preemption: fail
+expected_duration: 3h
+"""
+
+
+def test_every_key_about_where_and_when():
+    spec = jobfile.parse(PLACED).spec
+    resources = spec.resources
+    assert list(resources.accelerator.chips) == ["H100"]
+    assert [(list(it.chips), it.count.min) for it in resources.alternatives] == [
+        (["A100"], 8), (["TPUv4"], 4),
+    ]  # fmt: skip
+    assert resources.alternatives_ordered
+    assert (spec.nodes.min, spec.nodes.max, spec.span) == (2, 8, types.SPAN_RACK)
+    assert spec.latency_target_us == 20_000
+    software = spec.software
+    assert (software.toolkit, software.version) == ("cuda", "12.4")
+    assert (list(software.targets), software.carries_compat) == (["sm_80", "sm_90"], True)
+    network = spec.network
+    assert (network.guaranteed_mbps, network.latency_us) == (2_500, 200)
+    assert network.network_class == types.NETWORK_CLASS_CRITICAL
+    assert (spec.low_carbon, spec.deferrable_ms) == (True, 21_600_000)
+    assert (spec.batch_size.min, spec.batch_size.max) == (128, 4_096)
+    assert spec.reservation == "reservations/rs-abc"
+    assert (spec.min_runtime_ms, spec.expected_duration_ms) == (1_200_000, 10_800_000)
+    assert spec.preemption_policy == types.PREEMPTION_POLICY_FAIL
+
+
+def test_a_service_follows_its_load():
+    spec = jobfile.parse(
+        b"commands: [serve]\ntype: service\n"
+        b"autoscale: {max: 8, in_flight: 4, idle_after: 90s}\nresources: {any_of: [L4]}"
+    ).spec
+    scale = spec.autoscale
+    assert (scale.min_replicas, scale.max_replicas, scale.target_in_flight) == (0, 8, 4)
+    assert scale.idle_after_ms == 90_000
+    assert not spec.resources.alternatives_ordered
+    assert not spec.resources.alternatives
+
+
+@pytest.mark.parametrize(
+    ("words", "mbps"),
+    [("500", 500), ("500Mbit", 500), ("10Gbit/s", 10_000), ("1.5 g", 1_500), ("2000kbps", 2)],
+)
+def test_speeds(words, mbps):
+    assert placement.parse_mbps(words, "x") == mbps
 
 
 @pytest.mark.parametrize(("content", "reason", "field", "remedy"), BAD)
