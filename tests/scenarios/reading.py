@@ -1,12 +1,24 @@
 """Reads a scenario's text into a snapshot and what is expected of it."""
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 
 from gridlease_scheduler.adapters.catalogue import load
+from gridlease_scheduler.domain.autoscale import Load, Scaling
 from gridlease_scheduler.domain.chips import AcceleratorNeed
-from gridlease_scheduler.domain.job import Allocation, Needs, Purpose, Span, Tier
+from gridlease_scheduler.domain.job import (
+    Allocation,
+    Needs,
+    NetworkNeed,
+    Purpose,
+    Software,
+    Span,
+    Tier,
+)
+from gridlease_scheduler.domain.lessons import Row, Trainee
 from gridlease_scheduler.domain.node import Device, Node
+from gridlease_scheduler.domain.seats import Held
 from gridlease_scheduler.domain.snapshot import (
     Offered,
     Pending,
@@ -14,6 +26,7 @@ from gridlease_scheduler.domain.snapshot import (
     Reservation,
     Running,
     Share,
+    Site,
     Snapshot,
 )
 
@@ -22,12 +35,14 @@ GIB = 2**30
 NANO = 1_000_000_000
 NOW = 1_000 * 3_600_000
 SECTIONS = (
-    "cluster", "quotas", "shares", "reservations", "prices", "runs", "waits", "decides",
+    "cluster", "sites", "quotas", "shares", "reservations", "asks", "prices", "runs", "waits",
+    "trains", "serves", "decides",
 )  # fmt: skip
 TIERS = {"reserved": Tier.RESERVED, "on-demand": Tier.ON_DEMAND, "spot": Tier.SPOT}
 PURPOSES = {x.value.lower(): x for x in Purpose}
 SPANS = {x.value.lower(): x for x in Span}
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+CHANGES = ("grows", "shrinks", "stays", "moves", "stops", "begins")
 _SPAN = re.compile(r"(\d+)(h|m|s)")
 
 
@@ -44,6 +59,19 @@ class Expected:
     by_ms: int | None = None
     ends_for: str = ""
     place: int | None = None
+    change: str = ""
+    replicas: int | None = None
+    booking: str = ""
+
+
+@dataclass
+class Service:
+    """A service, its bounds, and what it was asked for lately."""
+
+    name: str
+    replicas: int
+    scaling: Scaling
+    loads: list[Load]
 
 
 @dataclass
@@ -52,6 +80,9 @@ class Scenario:
 
     title: str
     snapshot: Snapshot
+    asked: list[Reservation]
+    trainees: list[Trainee]
+    services: list[Service]
     expected: dict[str, Expected] = field(default_factory=dict)
 
 
@@ -89,10 +120,18 @@ def read(text):
         quotas=tuple(_quota(words) for words in sections["quotas"]),
         shares=tuple(_share(words) for words in sections["shares"]),
         reservations=tuple(_reservation(words) for words in sections["reservations"]),
+        sites=tuple(_site(words) for words in sections["sites"]),
         offers=tuple(x for words in sections["prices"] for x in _prices(words)),
         now_ms=NOW,
     )
-    return Scenario(title, snapshot, dict(_expected(words) for words in sections["decides"]))
+    return Scenario(
+        title,
+        snapshot,
+        [_reservation(words) for words in sections["asks"]],
+        [_trainee(words) for words in sections["trains"]],
+        [_service(words) for words in sections["serves"]],
+        dict(_expected(words) for words in sections["decides"]),
+    )
 
 
 class Words:
@@ -154,6 +193,8 @@ def _nodes(line, runs):
         elif words.left[1:2] == ["cores"]:
             fields["cpu_milli"] = 1_000 * words.number()
             words.word()
+        elif words.take("link"):
+            fields["link_mbps"] = words.number()
         elif words.left[0] in ("site", "rack", "rail"):
             fields.update([(words.word(), words.word())])
         elif words.take("driver"):
@@ -171,6 +212,7 @@ def _nodes(line, runs):
         basic = {
             "site": "s1",
             "cpu_chip": "cpu-x86-64",
+            "architecture": "x86_64",
             "cpu_milli": 64_000,
             "memory_bytes": 1_024 * GIB,
             "disk_bytes": 4_096 * GIB,
@@ -225,6 +267,21 @@ def _job(words, fields, needs):
         fields["reservation"] = words.word()
     elif words.take("notice"):
         fields["notice_ms"] = words.span()
+    else:
+        return _wish(words, needs)
+    return True
+
+
+def _wish(words, needs):
+    """The rarer half of what a job may ask for."""
+    if words.take("needs"):
+        needs["software"] = Software(words.word(), words.word())
+    elif words.take("link"):
+        needs["network"] = NetworkNeed(guaranteed_mbps=words.number())
+    elif words.take("deferrable"):
+        needs["deferrable_ms"] = words.span()
+    elif words.take("clean"):
+        needs["low_carbon"] = True
     else:
         return False
     return True
@@ -335,6 +392,94 @@ def _reservation(line):
     return Reservation(words.name, ends_ms=fields["begins_ms"] + length, **fields)
 
 
+def _site(line):
+    """Prices in a currency's units a kWh, carbon in grams a kWh, by hours of the day in UTC."""
+    words, fields, hours = Words(line), {}, {"price": [], "carbon": []}
+    while words.left:
+        if words.take("cap"):
+            fields["cap_watts"] = words.number()
+        elif words.take("rack"):
+            name = words.word()
+            fields["rack_cap_watts"] = (*fields.get("rack_cap_watts", ()), (name, words.number()))
+        elif words.left[0] in hours:
+            known = hours[words.word()]
+            value = float(words.word())
+            first, last = (words.number(), words.number()) if words.take("from") else (0, 24)
+            known[:] = known or [0] * 24
+            known[first:last] = [value] * (last - first)
+        else:
+            raise words.stray()
+    return Site(
+        words.name,
+        price_nano_per_kwh=tuple(round(x * NANO) for x in hours["price"]),
+        carbon_mg_per_kwh=tuple(round(x * 1_000) for x in hours["carbon"]),
+        **fields,
+    )
+
+
+def _trainee(line):
+    """An elastic job: what it holds, its bounds, and what doubling its devices gains."""
+    words, power, has = Words(line), 0.8, None
+    fields = {"least": 1, "most": 64, "done": 0.0, "age_s": 0.0}
+    while words.left:
+        if words.take("holds"):
+            count, chip = words.number(), CATALOGUE.find(words.word()).name
+            words.take("on")
+            names = _names(words.word())
+            has = Held(chip, tuple((name, count // len(names)) for name in names))
+        elif words.take("from"):
+            fields["least"] = words.number()
+            words.take("to")
+            fields["most"] = words.number()
+        elif words.take("doubling", "gains"):
+            power = math.log2(1 + int(words.word().rstrip("%")) / 100)
+        elif words.take("done"):
+            fields["done"] = int(words.word().rstrip("%")) / 100
+        elif words.take("age"):
+            fields["age_s"] = words.span() / 1_000
+        else:
+            raise words.stray()
+    seen = has.devices if has else 0
+    chips = {x.chip for x in (has,) if x} or {"A100-80GB"}
+    rows = {
+        chip: tuple(Row(n, 1, float(n) ** power) for n in range(1, 2 * max(1, seen) + 1))
+        for chip in chips
+    }
+    device_s = seen * fields["age_s"]
+    return Trainee(
+        words.name, app=words.name, held=has, rows=rows, restart_left_s=0.0, restart_s=30.0,
+        restarts=0, device_s=device_s, hint=4, seen=seen, **fields,
+    )  # fmt: skip
+
+
+def _service(line):
+    words, stretches, replicas = Words(line), [], 0
+    fields = {"least": 0, "most": 8, "target": 10}
+    while words.left:
+        if words.take("has"):
+            replicas = words.number()
+        elif words.take("from"):
+            fields["least"] = words.number()
+            words.take("to")
+            fields["most"] = words.number()
+        elif words.take("each", "carries"):
+            fields["target"] = words.number()
+        elif words.take("load"):
+            load = words.number()
+            words.take("for")
+            stretches.append((load, words.span()))
+        elif words.take("before"):
+            pass
+        else:
+            raise words.stray()
+    at_ms = NOW - sum(span for _, span in stretches)
+    loads = []
+    for load, span in stretches:  # the last of them ends now
+        loads += [Load(at, load) for at in range(at_ms + 5_000, at_ms + span + 1, 5_000)]
+        at_ms += span
+    return Service(words.name, replicas, Scaling(**fields), loads)
+
+
 def _prices(line):
     words = Words(line)
     while words.left:
@@ -356,6 +501,15 @@ def _expected(line):
             found.by_ms = words.span()
         elif words.take("ends", "for"):
             found.ends_for = words.word()
+        elif words.left[0] in CHANGES:
+            found.change = words.word()
+        elif words.take("is", "booked"):
+            found.booking = "is booked"
+        elif words.take("is", "refused,", "free", "in"):
+            found.booking = f"is refused, free in {words.word()}"
+        elif words.take("gets"):
+            found.replicas = words.number()
+            words.word()
         elif words.left[0] in ORDINALS:
             found.place = ORDINALS.index(words.word()) + 1
         else:
