@@ -24,6 +24,7 @@ from .domain.ruling import Ruling, rule
 from .domain.snapshot import Offered, Pending, Snapshot
 from .evict import Ending, Evict, preempted_for
 from .memory import Memory
+from .operators import Parts
 from .pauses import Pauses
 from .ports import (
     Authorized,
@@ -85,6 +86,7 @@ class Cycle:
         self._offers: tuple[Offered, ...] = ()
         self._prices_due_ms = 0
         self._rules_due_ms = 0
+        self._ruled_freed = -1
 
     async def __call__(self, epoch: int) -> Pass:
         """Decide about all that waits.
@@ -137,53 +139,57 @@ class Cycle:
         return Pass(written, stale, max(1, min(waits)) if waits else None)
 
     async def _decide(self, memory: Memory) -> Ruling:
-        """Where nobody is in anybody's way, what fits is placed; else all rules have their say."""
-        if not memory.governed and not memory.blocked:
-            found = self._plain(memory)
-            if found is not None:
-                return found
+        """What is in nobody's way is placed where it fits; about the rest all rules have their say,
+        which takes longer, and so not at once after the last time."""
+        freed = memory.planner.index.freed
+        due = self._awake(memory.due())
+        plain = self._plain(memory, [task for task in due if memory.plain(task)])
+        placed = {each.task.job for each in plain}
+        rest = [task.job for task in due if task.job not in placed]
         now_ms = self._clock.now_ms()
-        if now_ms < self._rules_due_ms:
-            return Ruling(())
+        if not rest or now_ms < self._rules_due_ms:
+            memory.again(rest)
+            return Ruling(plain)
         async with self._store.reading() as tx:
             parts = await tx.planning.parts(self._catalogue)
-        memory.due()
-        pending = self._awake(x.pending for x in memory.queue.values())
+        waiting = (x.pending for x in memory.queue.values() if x.pending.job not in placed)
         ruling = rule(
-            Snapshot(
-                nodes=(),
-                pending=pending,
-                catalogue=self._catalogue,
-                running=parts.running,
-                quotas=parts.quotas,
-                shares=parts.shares,
-                reservations=parts.reservations,
-                sites=parts.sites,
-                offers=self._offers,
-                now_ms=parts.now_ms,
-            ),
+            self._snapshot(self._awake(waiting), parts),
             memory.planner,
+            promised=memory.shadows if freed == self._ruled_freed else (),
+            vacancies=memory.vacancies,
         )
-        memory.blocked = {x.task.job for x in _blocked(memory, ruling.decisions)}
+        memory.block((x.task for x in ruling.decisions if isinstance(x, Waiting)), ruling.shadows)
         took_ms = self._clock.now_ms() - now_ms
+        self._ruled_freed = memory.planner.index.freed
         self._rules_due_ms = now_ms + took_ms + min(_LONGEST_REST_MS, _RESTS * took_ms)
-        return ruling
+        return replace(ruling, decisions=plain + ruling.decisions)
 
-    def _plain(self, memory: Memory) -> Ruling | None:
-        """Everything that is due, placed; None where a job could run but for others."""
-        due = memory.due()
-        pending = self._awake(due)
-        decisions = plan(
-            Snapshot((), pending, self._catalogue, offers=self._offers, now_ms=memory.now_ms),
-            memory.planner,
-        )
-        if not any(True for _ in _blocked(memory, decisions)):
-            return Ruling(decisions)
+    def _plain(self, memory: Memory, due: list[Pending]) -> tuple[Decision, ...]:
+        """Decisions about all of these; none where one of them could run but for others."""
+        snapshot = Snapshot((), tuple(due), self._catalogue, now_ms=memory.now_ms)
+        decisions = plan(replace(snapshot, offers=self._offers), memory.planner)
+        chips = memory.planner.chips
+        if not any(isinstance(x, Waiting) and chips(x.task.needs) for x in decisions):
+            return decisions
         for each in decisions:
             if isinstance(each, Placed):
                 memory.planner.release(each)
-        memory.again(task.job for task in due)
-        return None
+        return ()
+
+    def _snapshot(self, pending: tuple[Pending, ...], parts: Parts) -> Snapshot:
+        return Snapshot(
+            nodes=(),
+            pending=pending,
+            catalogue=self._catalogue,
+            running=parts.running,
+            quotas=parts.quotas,
+            shares=parts.shares,
+            reservations=parts.reservations,
+            sites=parts.sites,
+            offers=self._offers,
+            now_ms=parts.now_ms,
+        )
 
     def _awake(self, tasks: Iterable[Pending]) -> tuple[Pending, ...]:
         resting = self._pauses.until_ms
@@ -288,13 +294,6 @@ _UNHEARD = Reason(
     "It is placed when billing answers again; nothing is to be done about the job.",
     {"by": "billing"},
 )
-
-
-def _blocked(memory: Memory, decisions: Iterable[Decision]) -> Iterator[Waiting]:
-    """Those that wait though there are nodes which could run them."""
-    for each in decisions:
-        if isinstance(each, Waiting) and memory.planner.chips(each.task.needs):
-            yield each
 
 
 def _endings(eviction: Eviction) -> list[Ending]:

@@ -35,15 +35,14 @@ class Lost:
         """
         heard_ms = self._clock.now_ms() - self._hearing_since_ms
         async with self._store.reading() as tx:
+            silent = await tx.leases.on_silent_nodes()
+            least_ms = min([self._terms.disconnected_ms, *(x.lost_after_ms for x in silent)])
             silences = [
-                replace(x, silent_ms=min(x.silent_ms, heard_ms)) for x in await tx.nodes.silences()
+                replace(x, silent_ms=min(x.silent_ms, heard_ms))
+                for x in await tx.nodes.silences(least_ms)
             ]
             by_node = {x.node_id: x.silent_ms for x in silences}
-            leases = [
-                lease
-                for lease in await tx.leases.active()
-                if lost(lease, 0, by_node.get(lease.node_id, 0))
-            ]
+            leases = [lease for lease in silent if lost(lease, 0, by_node.get(lease.node_id, 0))]
         for silence in silences:
             if silence.state == "READY" and not connected(0, silence.silent_ms, self._terms):
                 await self._disconnect(silence, epoch)
@@ -68,7 +67,7 @@ class Lost:
             await tx.nodes.lock([node_id])
             held = await tx.leases.get(lease_id)
             assert held is not None, lease_id
-            now = {x.node_id: x.silent_ms for x in await tx.nodes.silences()}
+            now = {x.node_id: x.silent_ms for x in await tx.nodes.silences(0, node_id)}
             if held.lease.state is not State.ACTIVE or now.get(node_id, 0) < min(
                 silent_ms, held.lease.lost_after_ms
             ):

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .domain.backfill import Shadow
 from .domain.chips import Catalogue
 from .domain.index import Index
 from .domain.job import Reason
 from .domain.plan import Planner
 from .domain.snapshot import Pending
+from .domain.vacancy import Vacancies
 from .ports import FleetChanges, Instant, Standing, Tx
 
 _MOST = 200_000  # jobs that wait; those beyond wait unseen, the youngest
@@ -24,7 +26,8 @@ class Memory:
     """See above.
 
     ``fresh``: jobs that no plan has seen yet. ``blocked``: jobs that could run but for others, as
-    the last plan by all rules had it. ``governed``: there are quotas or reservations. ``now_ms``:
+    the last plan by all rules had it. ``governed``: there are quotas, reservations or
+    sites with figures of their power. ``now_ms``:
     the database's clock at the last reading.
     """
 
@@ -34,6 +37,9 @@ class Memory:
         self.queue: dict[str, Standing] = {}
         self.fresh: set[str] = set()
         self.blocked: set[str] = set()
+        self.contested: set[str] = set()
+        self.shadows: tuple[Shadow, ...] = ()
+        self.vacancies = Vacancies()
         self.governed = now.governed
         self.now_ms = now.ms
         self._since = now.transaction
@@ -94,6 +100,28 @@ class Memory:
     def again(self, names: Iterable[str]) -> None:
         """Decide about these once more, though nothing came free."""
         self.fresh.update(name for name in names if name in self.queue)
+
+    def plain(self, task: Pending) -> bool:
+        """Can it be in nobody's way, whatever the rules say?"""
+        needs = task.needs
+        if self.governed or needs.deferrable_ms:
+            return False
+        if not self.blocked:
+            return True
+        if needs.accelerator is None:
+            return False
+        return not any(chip in self.contested for chip, _ in self.planner.chips(needs))
+
+    def block(self, tasks: Iterable[Pending], shadows: tuple[Shadow, ...]) -> None:
+        """These could run but for others, and those were promised a start."""
+        self.blocked.clear()
+        self.contested.clear()
+        for task in tasks:
+            chips = self.planner.chips(task.needs)
+            if chips:
+                self.blocked.add(task.job)
+                self.contested.update(chip for chip, _ in chips)
+        self.shadows = shadows
 
     def told(self, name: str, reason: Reason) -> bool:
         """Note why a job waits; whether that is news to it. Figures alone are not."""

@@ -137,7 +137,8 @@ class QueueChanges:
 @dataclass(frozen=True, slots=True)
 class Instant:
     """When something was read. ``transaction``: the oldest that was open; ask for changes since it
-    next time, and miss nothing. ``governed``: there are quotas or reservations."""
+    next time, and miss nothing. ``governed``: there are quotas, reservations, or
+    sites with figures of their power."""
 
     transaction: int
     ms: int
@@ -296,7 +297,9 @@ class Leases(Protocol):
 
     async def closing(self) -> list[HeldLease]: ...
 
-    async def active(self) -> list[Lease]: ...
+    async def on_silent_nodes(self) -> list[Lease]:
+        """ACTIVE ones whose node was not heard for as long as they bear."""
+        ...
 
     async def write(
         self, lease: Lease, *, spool_id: str | None, ready: bool, exit_facts: dict[str, Any] | None
@@ -361,7 +364,9 @@ class Nodes(Protocol):
         """Replace what is known of it; its site, or None where it is unknown."""
         ...
 
-    async def silences(self) -> list[Silence]: ...
+    async def silences(self, least_ms: int, node_id: str = "") -> list[Silence]:
+        """Of nodes that were not heard for so long; of one alone where it is named."""
+        ...
 
     async def disconnect(self, node_id: str) -> None: ...
 

@@ -49,7 +49,9 @@ _NOW = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS transaction,
     (extract(epoch FROM now()) * 1000)::bigint AS ms,
     EXISTS (SELECT FROM quota) OR EXISTS (SELECT FROM reservation
-        WHERE cancelled_at IS NULL AND ends_at > now()) AS governed
+        WHERE cancelled_at IS NULL AND ends_at > now())
+        OR EXISTS (SELECT FROM site WHERE cap_watts > 0 OR rack_cap_watts <> '{}'
+            OR price_nano_per_kwh <> '{}' OR carbon_mg_per_kwh <> '{}') AS governed
 """
 _CHANGED = "SELECT id, changed::text::bigint AS changed FROM node WHERE changed >= $1::text::xid8"
 _HOLD = """

@@ -91,8 +91,12 @@ class PostgresLeases:
     async def closing(self) -> list[HeldLease]:
         return await self._held("state = 'CLOSING'")
 
-    async def active(self) -> list[Lease]:
-        return [held.lease for held in await self._held("state = 'ACTIVE'")]
+    async def on_silent_nodes(self) -> list[Lease]:
+        rows = await self._held(
+            "state = 'ACTIVE' AND (SELECT seen_at FROM node WHERE id = lease.node_id) "
+            "<= now() - lost_after_ms * interval '1 ms'"
+        )
+        return [held.lease for held in rows]
 
     async def write(
         self, lease: Lease, *, spool_id: str | None, ready: bool, exit_facts: dict[str, Any] | None

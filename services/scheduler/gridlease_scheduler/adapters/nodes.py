@@ -54,6 +54,11 @@ _SEEN_DEVICES = """
 UPDATE device d SET clean = s.clean FROM unnest($2::text[], $3::boolean[]) AS s (id, clean)
 WHERE d.node_id = $1 AND d.id = s.id AND d.clean <> s.clean
 """
+_SILENCES = """
+SELECT id, state, COALESCE(extract(epoch FROM now() - seen_at) * 1000, 0)::bigint AS silent_ms
+FROM node WHERE state <> 'JOINING' AND ($2 = '' OR id = $2)
+    AND ($1 <= 0 OR seen_at <= now() - $1 * interval '1 ms')
+"""
 _ENROL = """
 INSERT INTO node (id, site, public_key) VALUES ($1, $2, $3)
 ON CONFLICT (id) DO UPDATE SET public_key = EXCLUDED.public_key, revoked_at = NULL
@@ -121,11 +126,8 @@ class PostgresNodes(PostgresFleet):
         )
         return site
 
-    async def silences(self) -> list[Silence]:
-        rows = await self._connection.fetch(
-            "SELECT id, state, COALESCE(extract(epoch FROM now() - seen_at) * 1000, 0)::bigint "
-            "AS silent_ms FROM node WHERE state <> 'JOINING'"
-        )
+    async def silences(self, least_ms: int, node_id: str = "") -> list[Silence]:
+        rows = await self._connection.fetch(_SILENCES, least_ms, node_id)
         return [Silence(row["id"], row["state"], max(0, row["silent_ms"])) for row in rows]
 
     async def disconnect(self, node_id: str) -> None:
