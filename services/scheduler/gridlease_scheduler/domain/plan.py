@@ -103,6 +103,7 @@ class Planner:
 
     index: Index
     prices: Mapping[tuple[str, Tier], int] = field(default_factory=dict)
+    energy: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     _asks: dict[Needs, _Ask] = field(default_factory=dict)
     _by_id: dict[int, _Ask] = field(default_factory=dict)
     _choices: dict[bool, explain.Choice] = field(default_factory=dict)
@@ -163,6 +164,12 @@ class Planner:
             self.prices = prices
             self.index.version += 1
 
+    def set_energy(self, energy: Mapping[str, tuple[int, int]]) -> None:
+        """What a watt-hour costs and emits at each site this hour (``power.rates``)."""
+        if energy != self.energy:
+            self.energy = energy
+            self.index.version += 1
+
     def _known(self, needs: Needs) -> _Ask:
         ask = self._by_id.get(id(needs))
         if ask is None or ask.version != self.index.version or ask.needs is not needs:
@@ -172,7 +179,7 @@ class Planner:
     def _ask(self, needs: Needs) -> _Ask:
         ask = self._asks.get(needs)
         if ask is None or ask.version != self.index.version:
-            found = ways(self.index, needs, self.prices)
+            found = ways(self.index, needs, self.prices, self.energy)
             kept = ask.refused if ask is not None else {}
             version = self.index.version
             ask = _Ask(needs, version, found, _request(needs, found), kept)

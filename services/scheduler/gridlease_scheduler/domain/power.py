@@ -7,7 +7,7 @@ what everything that is given away may draw at most. Sites without figures are l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from . import energy
@@ -18,6 +18,7 @@ from .node import Node
 from .plan import Placed
 from .snapshot import Pending, Site
 
+CAPPED = "POWER_CAPPED"
 _DAY = 24
 _FORECAST_HOURS = 24 * 31
 _NOTHING = Power(0, 0)
@@ -146,6 +147,16 @@ def capped(site: Site) -> bool:
     return bool(site.cap_watts or site.rack_cap_watts)
 
 
+def scope(reason: Reason, site: str) -> Callable[[Node], bool]:
+    """Which nodes the cap of a reason is of.
+
+    Args:
+        site: Where the placement would have gone.
+    """
+    rack = reason.evidence["name"] if reason.evidence["scope"] == "rack" else None
+    return lambda node: node.site == site and (rack is None or node.rack == rack)
+
+
 def power(node: Node, catalogue: Catalogue) -> NodePower:
     """A node's power by the catalogue; a CPU's entry is of one core."""
     core = catalogue.find(node.cpu_chip)
@@ -162,7 +173,7 @@ def power(node: Node, catalogue: Catalogue) -> NodePower:
 
 def _reason(capped: Capped) -> Reason:
     return Reason(
-        "POWER_CAPPED",
+        CAPPED,
         f"There is a place for it, and no power: {capped.message}",
         "It is placed when other jobs end there; ask for fewer devices, or for a chip that "
         "draws less.",

@@ -19,7 +19,7 @@ from . import fair, power, preempt, quota, reserve, spot
 from .backfill import Shadow, passed, shadow
 from .holds import Holds, for_head, for_reservations
 from .index import Index
-from .job import Reason
+from .job import Needs, Reason
 from .node import Node
 from .plan import Decision, Member, Placed, Planner, Waiting
 from .snapshot import Pending, Running, Snapshot
@@ -38,7 +38,8 @@ class RulingRules:
 
 
 RULES = RulingRules()
-_POWER = ("POWER_CAPPED", "WAITS_FOR_CLEAN_HOUR", "WAITS_FOR_CHEAP_HOUR")
+_POWER = (power.CAPPED, "WAITS_FOR_CLEAN_HOUR", "WAITS_FOR_CHEAP_HOUR")
+_SET_ASIDE = "\0power"  # no chip bears it: tells the planner that nodes are missing for a while
 _ASKED = 64  # jobs in a pass that are told exactly for whom they wait
 
 
@@ -74,6 +75,8 @@ def rule(
         planner = Planner(Index(snapshot.nodes, snapshot.catalogue))
     if snapshot.offers:
         planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in snapshot.offers})
+    if snapshot.sites:
+        planner.set_energy(power.rates(snapshot.sites, snapshot.now_ms))
     bench = _Bench(snapshot, planner, rules, promised, vacancies or Vacancies())
     queue = fair.order(
         snapshot.pending, snapshot.running, snapshot.shares, snapshot.catalogue, snapshot.now_ms,
@@ -122,6 +125,7 @@ class _Bench:
         self._asked = 0
         self._nodes: Mapping[str, Node] | None = None
         self._power: power.Book | None = None
+        self._powerless: dict[tuple[Needs, int], Reason] = {}
         self._governed = bool(snapshot.quotas or snapshot.offers)
         self._sites = {site.name: site for site in snapshot.sites}
         if any(power.capped(site) for site in snapshot.sites):
@@ -160,23 +164,37 @@ class _Bench:
         return known
 
     def _powered(self, task: Pending, veto: _Veto) -> Decision:
-        """A place where it may draw its power, now. A cap rules a chip out for this job."""
-        barred = dict(veto.reasons)
-        tries = 1 if self._power is None else 1 + len(self.planner.chips(task.needs))
-        decision: Decision = Waiting(task, Reason(), {})
-        for _ in range(tries):
-            decision = self.planner.decide(task, self.snapshot.now_ms, barred)
-            if not isinstance(decision, Placed):
-                break
-            reason = self._unpowered(task, decision)
-            if reason is None:
-                return decision
-            self.planner.release(decision)
-            if reason.code != "POWER_CAPPED":
-                return Waiting(task, reason, {})
-            barred[decision.allocation.chip] = reason
-        first = next((x for x in barred.values() if x.code == "POWER_CAPPED"), None)
-        return decision if first is None else Waiting(task, first, {})
+        """A place where it may draw its power, and now. What a cap rules out is set aside while
+        it looks; within a pass power only gets less, so an answer holds for all that ask alike."""
+        kind = (task.needs, task.tasks)
+        if kind in self._powerless:
+            return Waiting(task, self._powerless[kind], {})
+        barred, aside, index = dict(veto.reasons), list[Node](), self.planner.index
+        try:
+            while True:
+                decision = self.planner.decide(task, self.snapshot.now_ms, barred)
+                if not isinstance(decision, Placed):
+                    break
+                reason = self._unpowered(task, decision)
+                if reason is None:
+                    self._powerless.pop(kind, None)
+                    return decision
+                self.planner.release(decision)
+                if reason.code != power.CAPPED:
+                    return Waiting(task, reason, {})
+                self._powerless[kind] = barred[_SET_ASIDE] = reason
+                scope = power.scope(reason, index.hosts[decision.node_id].node.site)
+                hosts = [x for x in index.hosts.values() if scope(x.node) and not x.node.cordoned]
+                found = [x.view() for x in hosts]
+                for node in found:
+                    index.replace(replace(node, cordoned=True))
+                aside += found
+        finally:
+            for node in aside:
+                index.replace(node)
+        if aside:
+            return Waiting(task, self._powerless[kind], {})
+        return decision
 
     def _unpowered(self, task: Pending, placed: Placed) -> Reason | None:
         """Why power keeps it from starting there now."""

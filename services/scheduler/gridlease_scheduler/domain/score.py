@@ -1,9 +1,9 @@
 """Of all the ways to place a task, which is tried first? Lower is better; ties go by chip's name.
 
 Real nodes come before emulated ones, always. Then the purpose's own order of chips
-(``preference``); a task for CPUs alone stays off nodes whose CPUs feed accelerators. Which node it
-is among those of one chip, the price of its state decides (``packing``): idle devices are stranded
-the least.
+(``preference``), then the cheapest or cleanest energy (watts x PUE x price); a task for CPUs alone
+stays off nodes whose CPUs feed accelerators. Which node it is among those of one chip, the price of
+its state decides (``packing``): idle devices are stranded the least.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from .suitable import suits
 
 Rank: TypeAlias = tuple[int, ...]
 Prices: TypeAlias = Mapping[tuple[str, Tier], int]  # nano-units an hour
+Energy: TypeAlias = Mapping[str, tuple[int, int]]  # by site: nano-units and mg CO2 a watt-hour
+_NO_ENERGY: Energy = {}
 
 
-def ways(index: Index, needs: Needs, prices: Prices) -> tuple[tuple[str, Shelf], ...]:
+def ways(
+    index: Index, needs: Needs, prices: Prices, energy: Energy = _NO_ENERGY
+) -> tuple[tuple[str, Shelf], ...]:
     """Chips and where members may go on each, the best first."""
     catalogue = index.catalogue
     emulated_ok = may_be_emulated(
@@ -36,7 +40,10 @@ def ways(index: Index, needs: Needs, prices: Prices) -> tuple[tuple[str, Shelf],
                 continue
             for chip in chips_of(need, kind.like, catalogue):
                 if barred(needs, kind.like) is None and suits(needs, kind.like, chip, catalogue):
-                    rank = _rank(needs, need, kind, chip, place, catalogue, prices)
+                    rank = (
+                        *_rank(needs, need, kind, chip, place, catalogue, prices),
+                        _energy(needs, need, kind, chip, catalogue, energy),
+                    )
                     count = need.count if need is not None else 0
                     groups.setdefault((rank, chip, count), set()).add(kind.serial)
     return tuple(
@@ -75,6 +82,25 @@ def _rank(
     like = kind.like
     crowd = 0 if need is not None else len(like.devices)
     return (int(like.emulated), crowd, *preference.key(wish, candidate))
+
+
+def _energy(
+    needs: Needs,
+    need: AcceleratorNeed | None,
+    kind: Kind,
+    chip: str,
+    catalogue: Catalogue,
+    energy: Energy,
+) -> int:
+    """What a member's energy costs there in an hour at its peak, or emits where that was asked."""
+    rate = energy.get(kind.like.site)
+    entry = catalogue.find(chip)
+    if rate is None or entry is None:
+        return 0
+    watts = entry.peak_watts * need.count if need is not None else 0
+    core = catalogue.find(kind.like.cpu_chip)
+    watts_milli = watts * 1_000 + (core.peak_watts if core else 0) * needs.cpu_milli
+    return watts_milli * rate[needs.low_carbon] // 1_000
 
 
 def words(purpose: Purpose) -> str:
