@@ -183,8 +183,7 @@ def several(options):
     seeds = [int(each) for each in options.seeds.split(",")]
     results, rivals, lines = {}, {}, []
     for variant in options.variants.split(","):
-        parts = [options.data / f"pods_{each}.csv.gz" for each in variant.split("+")]
-        pods = [pod for i, path in enumerate(parts) for pod in read_named(path, i, len(parts))]
+        pods = variant_pods(options.data, variant)
         runs = [measure(nodes, pods, seed, options.moves_per_pod) for seed in seeds]
         for seed, pair in zip(seeds, runs, strict=True):
             lines.append((variant, seed, *cells(*pair)))
@@ -195,9 +194,39 @@ def several(options):
     return results, rivals
 
 
-def read_named(path, part, parts):
-    """The pods of one file; of several files, their names are told apart."""
-    return [(name if parts == 1 else f"{part}/{name}", it) for name, it in read_pods(path)]
+def variant_pods(data, variant):
+    """The pods of one file, of several joined by +, or of a made mix, ``mixN``."""
+    if variant.startswith("mix"):
+        return made_mix(data, variant[3:])
+    parts = [read_pods(data / f"pods_{each}.csv.gz") for each in variant.split("+")]
+    if len(parts) == 1:
+        return parts[0]
+    return [(f"{i}/{name}", it) for i, part in enumerate(parts) for name, it in part]
+
+
+def made_mix(data, number):
+    """8,000 pods drawn anew, each kind of pod more or less often than in the trace, by chance."""
+    chance = random.Random(f"m{number}")
+    pool = read_pods(data / f"pods_{'default' if chance.random() < 0.6 else 'gpuspec33'}.csv.gz")
+    often = {
+        "cpus alone": chance.choice((0.3, 1, 1.6, 2.2)),
+        "share": chance.choice((0.4, 1, 2)),
+        "one": chance.choice((0.5, 1, 1.5)),
+        "several": chance.choice((0.5, 3, 8)),
+        "eight": chance.choice((0.4, 2, 5)),
+    }
+    weights = [often[kind(request)] for _, request in pool]
+    drawn = chance.choices(pool, weights, k=8_000)
+    return [(f"p{i}", request) for i, (_, request) in enumerate(drawn)]
+
+
+def kind(request):
+    """The classes of pods that a made mix draws more or less often."""
+    if not request.devices:
+        return "cpus alone"
+    if request.device_milli < WHOLE:
+        return "share"
+    return {1: "one", 8: "eight"}.get(request.devices, "several")
 
 
 def cells(ours, theirs):
@@ -217,7 +246,9 @@ def options_of(words):
     parser.add_argument("--moves-per-pod", type=float, default=0.0, help="budget per arrival")
     parser.add_argument("--out", type=Path, help="with --pods: every decision, as CSV")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the traces")
-    parser.add_argument("--variants", default=VARIANTS, help="a,b,a+b: + joins two traces")
+    parser.add_argument(
+        "--variants", default=VARIANTS, help="a,b,a+b,mix1,…: + joins traces, mixN is made"
+    )
     parser.add_argument("--seeds", default="1", help="1,2,3")
     return parser.parse_args(words)
 
