@@ -251,3 +251,4 @@ _SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
     "expected_duration": _span_ms("expected_duration"),
     **placement.SETTERS,
 }
+KEYS: Final = (*_SETTERS, *_PATHS)

@@ -163,7 +163,9 @@ class Scheduler(job_pb2_grpc.JobServiceServicer, fleet_pb2_grpc.FleetServiceServ
         self.submits.append(request)
         reason = job_types.Reason(code="CHIP_BUSY", message="All are held.", hint="Wait.")
         answer = job_pb2.PlanJobResponse(reason=reason, currency="USD", remedies=["Wait."])
-        answer.options.add(chip="A100-80GB", rate_nano_per_hour=PRICE_NANO, asked_for=True)
+        answer.options.add(
+            chip="A100-80GB", rate_nano_per_hour=PRICE_NANO, currency="USD", asked_for=True
+        )
         return answer
 
     async def RevokeNode(self, request, context):

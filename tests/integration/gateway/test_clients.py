@@ -35,6 +35,56 @@ async def cli(world, *arguments, cwd=None, **more):
     return process.returncode, out.decode(), err.decode()
 
 
+async def test_a_plan_says_when_and_at_what_price(world, tmp_path):
+    (tmp_path / "job.yaml").write_text("commands: [x]\nnodes: 2\nresources: {gpu: A100}\n")
+    code, out, _ = await cli(world, "plan", str(tmp_path / "job.yaml"))
+    assert code == 0
+    assert "It would wait: CHIP_BUSY" in out
+    assert "earliest  not known" in out
+    assert "What would change it: Wait." in out
+    assert "A100-80GB  no   36.00 USD" in out
+    [asked] = world.scheduler.submits
+    assert (asked.spec.nodes.min, asked.spec.nodes.max) == (2, 2)
+    code, out, _ = await cli(world, "plan", "--json", "--gpu", "L4:2", "--", "train")
+    assert json.loads(out)["reason"]["code"] == "CHIP_BUSY"
+    assert world.scheduler.submits[-1].spec.resources.accelerator.count.min == 2
+    (tmp_path / "bad.yaml").write_text("commands: [x]\nspan: room\n")
+    code, _, err = await cli(world, "plan", str(tmp_path / "bad.yaml"))
+    assert code == 3
+    assert "span" in err
+    assert "rack" in err
+
+
+async def test_an_operators_word_on_capacity(world):
+    async def done(*words):
+        code, out, err = await cli(world, *words)
+        assert code == 0, err
+        return out
+
+    assert "limit" not in await done("quotas")
+    await done("quotas", "set", "projects/demo", "--chip", "A100-80GB", "--limit", "2.5")
+    assert "2.5" in await done("quotas")
+    out = await done("sites", "set", "local", "--pue", "1.2", "--carbon", "400", "--price", "0.10")
+    assert "1.2" in out
+    assert "400 g" in out
+    assert "local" in await done("sites")
+    assert "weighs 3" in await done("shares", "set", "tenants/demo", "3")
+    out = await done(
+        "reservations", "create", "projects/demo", "A100-80GB", "2", "--for", "2d",
+        "--begin", "2090-01-31T08:00Z",
+    )  # fmt: skip
+    name = out.split()[0]
+    assert name in await done("reservations")
+    assert "is given back" in await done("reservations", "cancel", name)
+    assert "DRAINING" in await done("drain", "n1", "--notice", "2m", "--note", "memory")
+    code, _, err = await cli(world, "reservations", "create", "projects/demo", "X", "1",
+                             "--begin", "soon")  # fmt: skip
+    assert code == 3
+    assert "2027-01-31T08:00Z" in err
+    code, _, err = await cli(world, "nodes", "stand", "none", "--rack", "r1")
+    assert code == 4
+
+
 async def test_a_tenants_day(world, tmp_path):
     code, out, _ = await cli(world, "submit", "--name", "hello", "--cpu", "0.5", "--", "echo", "hi")
     assert (code, out) == (0, "projects/demo/jobs/hello-0\n")

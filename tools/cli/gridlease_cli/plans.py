@@ -85,7 +85,7 @@ def _plan_lines(found: gateway_pb2.PlanJobResponse) -> Iterator[str]:
     yield "It would start now." if found.placeable else f"It would wait: {found.reason.code}"
     yield found.reason.message
     yield from _places(found.placements)
-    if found.currency:
+    if found.currency and found.rate_nano_per_hour:
         cost = f"price     {words.money(found.rate_nano_per_hour, found.currency)} an hour"
         if found.amount_nano:
             whole = words.money(found.amount_nano, found.currency)
@@ -124,7 +124,8 @@ def _waiting(
     if earliest is not None:
         when = words.clock(found.earliest_start_time) if earliest else "not known"
         yield f"earliest  {when}"
-    yield from (f"remedy    {words_}" for words_ in found.remedies)
+    remedies = list(found.remedies) or [found.reason.hint]
+    yield from (f"What would change it: {remedy}" for remedy in remedies if remedy)
     for code, count in sorted(found.nodes_ruled_out.items()):
         yield f"  {count} node{'s' if count != 1 else ''} ruled out by {code}"
 
