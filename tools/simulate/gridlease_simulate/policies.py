@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from gridlease_scheduler.domain.chips import Catalogue
-from gridlease_scheduler.domain.fair import level, order
+from gridlease_scheduler.domain.fair import level
 from gridlease_scheduler.domain.feasible import fits
 from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Allocation, Reason
 from gridlease_scheduler.domain.node import Node, with_held
-from gridlease_scheduler.domain.plan import Placed, Planner, Waiting
-from gridlease_scheduler.domain.preempt import RULES, Coming, Eviction, Spared, choose
+from gridlease_scheduler.domain.plan import Placed, Planner, Waiting, plan
+from gridlease_scheduler.domain.preempt import RULES
+from gridlease_scheduler.domain.ruling import Ruling, rule
 from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
 
 Member: TypeAlias = tuple[str, Allocation]  # the node's id, and what is held of it
-_ASKERS = 8  # jobs for which room may be made in one decision
 
 
 class Leases(Protocol):
@@ -56,109 +55,69 @@ class Policy(Protocol):
             leases: Asked only where it matters who runs, for the answer takes a while.
         """
 
-    def released(self, job: str, node_id: str, held: Allocation) -> None:
-        """A lease of a job has ended."""
+    def released(self, node_id: str, held: Allocation) -> None:
+        """A lease has ended."""
 
 
 class Production:
-    """The scheduler's own decisions, on an index that it keeps as its leader does.
+    """The scheduler's own decisions, on an index that it keeps, as its leader makes them.
 
-    The queue's order is ``fair.order``, places are ``Planner.decide``, and for jobs of a higher
-    class or priority than some that run, ``preempt.choose`` says who gives way.
+    While nobody is in anybody's way, ``plan`` places what fits; else ``rule`` decides, with every
+    policy in it: fair order, shadow starts, power caps, and who gives way to whom.
     """
 
     def __init__(self, nodes: tuple[Node, ...], catalogue: Catalogue) -> None:
         self._planner = Planner(Index(nodes, catalogue))
-        self._catalogue = catalogue
-        self._levels: Counter[int] = Counter()  # of running jobs
-        self._level_of: dict[str, int] = {}
+        self._blocked = False
 
     def arrived(self, task: Pending) -> None:
         self._planner.arrive(task)
 
     def decide(self, snapshot: Snapshot, leases: Leases) -> Verdict:
-        self._planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in snapshot.offers})
+        ruling = None if self._blocked else self._plain(snapshot)
+        running: tuple[Running, ...] = ()
+        if ruling is None:
+            running = leases(worked=True)
+            ruling = rule(replace(snapshot, running=running), self._planner)
         placed: dict[str, tuple[Member, ...]] = {}
         waiting: list[Waiting] = []
-        for task in self._order(snapshot, leases):
-            decision = self._planner.decide(task, snapshot.now_ms)
+        for decision in ruling.decisions:
             match decision:
-                case Placed():
-                    placed[task.job] = tuple((x.node_id, x.allocation) for x in decision.members)
-                    self._level_of[task.job] = rank = _level(task)
-                    self._levels[rank] += 1
+                case Placed(task, members):
+                    placed[task.job] = tuple((x.node_id, x.allocation) for x in members)
                 case Waiting():
                     waiting.append(decision)
+        self._blocked = any(self._planner.chips(x.task.needs) for x in waiting)
         reasons = {each.task.job: each.reason for each in waiting}
-        outranking = [x.task for x in waiting if self._outranks(x.task)][:_ASKERS]
-        if not outranking:
-            return Verdict(placed, reasons)
-        return self._make_room(outranking, snapshot, leases(worked=True), Verdict(placed, reasons))
+        evicted = dict.fromkeys(x.job for each in ruling.evictions for x in each.victims)
+        again_ms = _ripens([x.task for x in waiting], running, snapshot.now_ms)
+        return Verdict(placed, reasons, tuple(evicted), again_ms)
 
-    def released(self, job: str, node_id: str, held: Allocation) -> None:
+    def released(self, node_id: str, held: Allocation) -> None:
         self._planner.index.release(node_id, held)
-        rank = self._level_of.pop(job, None)
-        if rank is not None:
-            self._levels[rank] -= 1
-            if not self._levels[rank]:
-                del self._levels[rank]
 
-    def _order(self, snapshot: Snapshot, leases: Leases) -> Iterable[Pending]:
-        """Whose turn it is; who runs matters only between tenants of one level."""
-        kinds = {(x.tenant, _level(x)) for x in snapshot.pending}
-        if len(kinds) < 2:
-            return sorted(snapshot.pending, key=lambda x: x.number)
-        return order(
-            snapshot.pending,
-            leases(worked=False),
-            snapshot.shares,
-            self._catalogue,
-            snapshot.now_ms,
-        )
-
-    def _outranks(self, task: Pending) -> bool:
-        return min(self._levels, default=_level(task)) < _level(task)
-
-    def _make_room(
-        self,
-        asking: Iterable[Pending],
-        snapshot: Snapshot,
-        running: tuple[Running, ...],
-        verdict: Verdict,
-    ) -> Verdict:
-        """Who gives way to those that found no place."""
-        evicted: dict[str, None] = {}
-        taken: set[str] = set()
-        reasons = dict(verdict.reasons)
-        again_ms = 0
-        nodes = self._planner.index.views()
-        for task in asking:
-            left = tuple(x for x in running if x.job not in evicted)
-            answer = choose(task, nodes, left, self._catalogue, taken=taken)
-            match answer:
-                case Eviction():
-                    evicted |= dict.fromkeys(victim.job for victim in answer.victims)
-                    reasons[task.job] = answer.reason
-                    taken |= {name for name, _ in answer.places}
-                case Coming():
-                    taken |= {name for name, _ in answer.places}
-                case Spared():
-                    soon_ms = _ripens(task, left, snapshot.now_ms)
-                    again_ms = min(again_ms or soon_ms, soon_ms or again_ms)
-        return Verdict(verdict.placed, reasons, tuple(evicted), again_ms)
+    def _plain(self, snapshot: Snapshot) -> Ruling | None:
+        """Everything placed; None, and nothing placed, where a job could run but for others."""
+        decisions = plan(snapshot, self._planner)
+        chips = self._planner.chips
+        if not any(isinstance(x, Waiting) and chips(x.task.needs) for x in decisions):
+            return Ruling(decisions)
+        for each in decisions:
+            if isinstance(each, Placed):
+                self._planner.release(each)
+        return None
 
 
-def _level(task: Pending) -> int:
-    return level(task.needs.tier, task.priority)
+def _ripens(tasks: list[Pending], running: Iterable[Running], now_ms: int) -> int:
+    """When the next lease that ranks below some job has had its minimum runtime; 0 = none will.
 
-
-def _ripens(task: Pending, running: Iterable[Running], now_ms: int) -> int:
-    """When the next lease that ranks below a job has had its minimum runtime; 0 = none will."""
-    mine = _level(task)
+    The leader looks again every second; a replay looks again when there is something to see.
+    """
+    highest = max((level(x.needs.tier, x.priority) for x in tasks), default=0)
     instants = (
         lease.started_ms + RULES.min_runtime_ms
         for lease in running
-        if level(lease.tier, lease.priority) < mine and not lease.closing
+        if level(lease.tier, lease.priority) < highest and not lease.closing
     )
     return min((at for at in instants if at > now_ms), default=0)
 
@@ -189,7 +148,7 @@ class Fifo:
         left = (each.job for each in queue if each.job not in placed)
         return Verdict(placed, dict.fromkeys(left, _QUEUED))
 
-    def released(self, _job: str, node_id: str, held: Allocation) -> None:
+    def released(self, node_id: str, held: Allocation) -> None:
         node = self._nodes[node_id]
         self._nodes[node_id] = without(node, held)
         self._full = False

@@ -160,7 +160,7 @@ class Replay:
         """Why not even the empty cluster has room for it; no code = it has."""
         verdict = self._alone.decide(self._snapshot(self._empty, (pending,)), _nothing_runs)
         for node_id, held in verdict.placed.get(pending.job, ()):
-            self._alone.released(pending.job, node_id, held)
+            self._alone.released(node_id, held)
         return verdict.reasons.get(pending.job, Reason())
 
     def _decide(self) -> None:
@@ -305,7 +305,7 @@ class Replay:
         for node_id, held in job.held:
             node = self._nodes[node_id]
             self._nodes[node_id] = without(node, held)
-            self._policy.released(job.arrival.name, node_id, held)
+            self._policy.released(node_id, held)
             self._count(node, held, -1)
         del self._running[job.arrival.name], self._standing[job.arrival.name]
         job.held = ()
