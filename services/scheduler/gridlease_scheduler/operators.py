@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .domain.chips import Catalogue
+from .domain.flexible import Flexible
 from .domain.snapshot import Quota, Reservation, Running, Share, Site
 
 
@@ -30,6 +31,10 @@ class Planning(Protocol):
 
     async def parts(self, catalogue: Catalogue) -> Parts:
         """All of it, as of now. Shares are weighted by the catalogue's throughput."""
+        ...
+
+    async def flexible(self) -> tuple[Flexible, ...]:
+        """Jobs that wait or run and whose number of tasks may change."""
         ...
 
     async def spent(self, tenant: str, used: int) -> None:

@@ -150,7 +150,7 @@ async def _write(tx: Tx, change: _Change, spool_id: str) -> None:
 async def _note(tx: Tx, change: _Change) -> None:
     """What a task tells of itself counts while its lease is not CLOSED, also after its exit."""
     held, seen = change.lease, change.seen
-    if seen is not None and (seen.checkpoint or seen.progress):
+    if seen is not None and (seen.checkpoint or seen.progress is not None):
         await tx.jobs.told(held.job, held.index, seen.checkpoint, seen.progress)
 
 

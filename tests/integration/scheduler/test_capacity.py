@@ -186,7 +186,7 @@ async def test_a_plan_reads_what_runs_with_its_checkpoint_and_evictions(world, p
     assert not running.closing
     await pool.execute("UPDATE job SET last_evicted_at = now() - interval '2 days'")
     assert (await parts(pool)).running[0].evictions == 0
-    assert (await pool.fetchval("SELECT progress FROM job"))== {"batch_size": 256}
+    assert await pool.fetchval("SELECT progress FROM task") == {"batch_size": 256}
 
 
 async def test_an_operators_word_on_the_rack_comes_before_the_nodes_own(world):

@@ -8,10 +8,13 @@ from gridlease_store.pool import Connection
 from gridlease_scheduler.domain.chips import Catalogue
 from gridlease_scheduler.domain.decay import HALF_LIFE_MS, used_lately
 from gridlease_scheduler.domain.fair import decayed
+from gridlease_scheduler.domain.flexible import Flexible
 from gridlease_scheduler.domain.job import Allocation, Tier
 from gridlease_scheduler.domain.preempt import EVICTION_WINDOW_MS
 from gridlease_scheduler.domain.snapshot import Quota, Reservation, Running, Share, Site
 from gridlease_scheduler.operators import Parts
+
+from .flexible import flexible
 
 _NOW = "SELECT (extract(epoch FROM now()) * 1000)::bigint"
 # A checkpoint keeps the work done until it was told of, of the attempt that it was told in.
@@ -63,6 +66,9 @@ class PostgresPlanning:
             reservations=await self._reservations(),
             sites=await self._sites(),
         )
+
+    async def flexible(self) -> tuple[Flexible, ...]:
+        return await flexible(self._connection)
 
     async def spent(self, tenant: str, used: int) -> None:
         await self._connection.execute(_SPENT, tenant, used, float(HALF_LIFE_MS))
