@@ -1,11 +1,8 @@
 """Reads a scenario's text into a snapshot and what is expected of it."""
 
-import math
 import re
 from dataclasses import dataclass, field, replace
 
-from gridlease_scheduler.adapters.catalogue import load
-from gridlease_scheduler.domain.autoscale import Load, Scaling
 from gridlease_scheduler.domain.chips import AcceleratorNeed
 from gridlease_scheduler.domain.job import (
     Allocation,
@@ -16,9 +13,7 @@ from gridlease_scheduler.domain.job import (
     Span,
     Tier,
 )
-from gridlease_scheduler.domain.lessons import Row, Trainee
 from gridlease_scheduler.domain.node import Device, Node
-from gridlease_scheduler.domain.seats import Held
 from gridlease_scheduler.domain.snapshot import (
     Offered,
     Pending,
@@ -30,24 +25,19 @@ from gridlease_scheduler.domain.snapshot import (
     Snapshot,
 )
 
-CATALOGUE = load()
+from tests.scenarios.words import CATALOGUE, UnreadableError, Words, names
+
 GIB = 2**30
 NANO = 1_000_000_000
 NOW = 1_000 * 3_600_000
 SECTIONS = (
     "cluster", "sites", "quotas", "shares", "reservations", "asks", "prices", "runs", "waits",
-    "trains", "serves", "decides",
+    "decides",
 )  # fmt: skip
 TIERS = {"reserved": Tier.RESERVED, "on-demand": Tier.ON_DEMAND, "spot": Tier.SPOT}
 PURPOSES = {x.value.lower(): x for x in Purpose}
 SPANS = {x.value.lower(): x for x in Span}
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-CHANGES = ("grows", "shrinks", "stays", "moves", "stops", "begins")
-_SPAN = re.compile(r"(\d+)(h|m|s)")
-
-
-class UnreadableError(Exception):
-    """A line that says nothing that is known."""
 
 
 @dataclass
@@ -59,19 +49,7 @@ class Expected:
     by_ms: int | None = None
     ends_for: str = ""
     place: int | None = None
-    change: str = ""
-    replicas: int | None = None
     booking: str = ""
-
-
-@dataclass
-class Service:
-    """A service, its bounds, and what it was asked for lately."""
-
-    name: str
-    replicas: int
-    scaling: Scaling
-    loads: list[Load]
 
 
 @dataclass
@@ -81,18 +59,7 @@ class Scenario:
     title: str
     snapshot: Snapshot
     asked: list[Reservation]
-    trainees: list[Trainee]
-    services: list[Service]
     expected: dict[str, Expected] = field(default_factory=dict)
-
-
-def span_ms(text):
-    """``1h30m`` and the like."""
-    if not re.fullmatch(rf"({_SPAN.pattern})+", text):
-        raise UnreadableError(f"{text!r} is no span of time; write 1h30m or 20s")
-    return sum(
-        int(n) * {"h": 3_600_000, "m": 60_000, "s": 1_000}[u] for n, u in _SPAN.findall(text)
-    )
 
 
 def read(text):
@@ -128,56 +95,8 @@ def read(text):
         title,
         snapshot,
         [_reservation(words) for words in sections["asks"]],
-        [_trainee(words) for words in sections["trains"]],
-        [_service(words) for words in sections["serves"]],
         dict(_expected(words) for words in sections["decides"]),
     )
-
-
-class Words:
-    """A line's words, taken from the left."""
-
-    def __init__(self, words):
-        self.name, self.left = words[0], words[1:]
-        self.line = " ".join(words)
-
-    def take(self, *phrase):
-        """Is this next? Then it is taken."""
-        if self.left[: len(phrase)] == list(phrase):
-            del self.left[: len(phrase)]
-            return True
-        return False
-
-    def word(self):
-        """The next one, whatever it is."""
-        if not self.left:
-            raise UnreadableError(f"{self.line!r} ends too early")
-        return self.left.pop(0)
-
-    def span(self):
-        return span_ms(self.word())
-
-    def number(self):
-        return int(self.word())
-
-    def is_chip(self):
-        """``8 A100-80GB``, or a family."""
-        return (
-            len(self.left) > 1
-            and self.left[0].isdigit()
-            and CATALOGUE.unknown([self.left[1]]) is None
-        )
-
-    def stray(self):
-        return UnreadableError(f"{self.left[0]!r} in {self.line!r} says nothing that is known")
-
-
-def _names(name):
-    """``n1..n4`` is four names."""
-    found = re.fullmatch(r"(.*?)(\d+)\.\.\1(\d+)", name)
-    if not found:
-        return [name]
-    return [f"{found[1]}{at}" for at in range(int(found[2]), int(found[3]) + 1)]
 
 
 def _nodes(line, runs):
@@ -207,7 +126,7 @@ def _nodes(line, runs):
             fields["emulated"] = True
         else:
             raise words.stray()
-    for name in _names(words.name):
+    for name in names(words.name):
         mine = [x.allocation for x in runs if x.node_id == name]
         basic = {
             "site": "s1",
@@ -312,7 +231,7 @@ def _runs(line, number):
     while words.left:
         if words.take("on"):
             while words.left and re.fullmatch(r"[a-z]+\d+(\.\.[a-z]+\d+)?", words.left[0]):
-                nodes += _names(words.word())
+                nodes += names(words.word())
         elif words.take("worked"):
             extra["worked_ms"] = words.span()
         elif words.take("saved"):
@@ -417,69 +336,6 @@ def _site(line):
     )
 
 
-def _trainee(line):
-    """An elastic job: what it holds, its bounds, and what doubling its devices gains."""
-    words, power, has = Words(line), 0.8, None
-    fields = {"least": 1, "most": 64, "done": 0.0, "age_s": 0.0}
-    while words.left:
-        if words.take("holds"):
-            count, chip = words.number(), CATALOGUE.find(words.word()).name
-            words.take("on")
-            names = _names(words.word())
-            has = Held(chip, tuple((name, count // len(names)) for name in names))
-        elif words.take("from"):
-            fields["least"] = words.number()
-            words.take("to")
-            fields["most"] = words.number()
-        elif words.take("doubling", "gains"):
-            power = math.log2(1 + int(words.word().rstrip("%")) / 100)
-        elif words.take("done"):
-            fields["done"] = int(words.word().rstrip("%")) / 100
-        elif words.take("age"):
-            fields["age_s"] = words.span() / 1_000
-        else:
-            raise words.stray()
-    seen = has.devices if has else 0
-    chips = {x.chip for x in (has,) if x} or {"A100-80GB"}
-    rows = {
-        chip: tuple(Row(n, 1, float(n) ** power) for n in range(1, 2 * max(1, seen) + 1))
-        for chip in chips
-    }
-    device_s = seen * fields["age_s"]
-    return Trainee(
-        words.name, app=words.name, held=has, rows=rows, restart_left_s=0.0, restart_s=30.0,
-        restarts=0, device_s=device_s, hint=4, seen=seen, **fields,
-    )  # fmt: skip
-
-
-def _service(line):
-    words, stretches, replicas = Words(line), [], 0
-    fields = {"least": 0, "most": 8, "target": 10}
-    while words.left:
-        if words.take("has"):
-            replicas = words.number()
-        elif words.take("from"):
-            fields["least"] = words.number()
-            words.take("to")
-            fields["most"] = words.number()
-        elif words.take("each", "carries"):
-            fields["target"] = words.number()
-        elif words.take("load"):
-            load = words.number()
-            words.take("for")
-            stretches.append((load, words.span()))
-        elif words.take("before"):
-            pass
-        else:
-            raise words.stray()
-    at_ms = NOW - sum(span for _, span in stretches)
-    loads = []
-    for load, span in stretches:  # the last of them ends now
-        loads += [Load(at, load) for at in range(at_ms + 5_000, at_ms + span + 1, 5_000)]
-        at_ms += span
-    return Service(words.name, replicas, Scaling(**fields), loads)
-
-
 def _prices(line):
     words = Words(line)
     while words.left:
@@ -494,22 +350,17 @@ def _expected(line):
             found.nodes = []
             if words.take("on"):
                 while words.left and words.left[0] not in ORDINALS:
-                    found.nodes += _names(words.word())
+                    found.nodes += names(words.word())
         elif words.take("waits"):
             found.code = words.word()
         elif words.take("by"):
             found.by_ms = words.span()
         elif words.take("ends", "for"):
             found.ends_for = words.word()
-        elif words.left[0] in CHANGES:
-            found.change = words.word()
         elif words.take("is", "booked"):
             found.booking = "is booked"
         elif words.take("is", "refused,", "free", "in"):
             found.booking = f"is refused, free in {words.word()}"
-        elif words.take("gets"):
-            found.replicas = words.number()
-            words.word()
         elif words.left[0] in ORDINALS:
             found.place = ORDINALS.index(words.word()) + 1
         else:

@@ -3,16 +3,13 @@
 from pathlib import Path
 
 import pytest
-from gridlease_scheduler.domain import elastic
-from gridlease_scheduler.domain.autoscale import wanted
-from gridlease_scheduler.domain.lessons import Lessons
 from gridlease_scheduler.domain.plan import Placed, Waiting
 from gridlease_scheduler.domain.reserve import Booked, Full, book
 from gridlease_scheduler.domain.ruling import rule
-from gridlease_scheduler.domain.seats import Host
 from gridlease_scheduler.domain.stock import stock
 
-from tests.scenarios.reading import NOW, ORDINALS, UnreadableError, read
+from tests.scenarios.reading import NOW, ORDINALS, read
+from tests.scenarios.words import UnreadableError
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 
@@ -47,7 +44,7 @@ def decided(snapshot):
 
 
 def otherwise_decided(scenario):
-    """What is decided beside the queue: bookings, elastic jobs, replicas of services."""
+    """What is decided beside the queue: bookings."""
     now, facts = scenario.snapshot, {}
     for asked in scenario.asked:
         match book(asked, now.reservations, stock(now.nodes)):
@@ -57,15 +54,6 @@ def otherwise_decided(scenario):
                 facts[asked.name] = {"fate": "is refused"}
             case Full(fits_at_ms=at):
                 facts[asked.name] = {"fate": f"is refused, free in {told(at - NOW)}"}
-    if scenario.trainees:
-        hosts = [Host(x.node_id, x.devices[0].chip, len(x.devices)) for x in now.nodes]
-        after, _ = elastic.decide(elastic.Snapshot(0.0, hosts, scenario.trainees), Lessons())
-        for job in scenario.trainees:
-            word = elastic.change(job.held, after.get(job.name))
-            facts[job.name] = {"fate": "begins" if word == "STARTS" else word.lower()}
-    for service in scenario.services:
-        answer = wanted(service.loads, service.replicas, NOW, service.scaling)
-        facts[service.name] = {"fate": f"gets {answer.replicas} replicas"}
     return facts
 
 
@@ -83,10 +71,8 @@ def differences(expected, facts):
             pairs.append((f"waits {want.code}", have["fate"]))
         if want.ends_for:
             pairs.append((f"ends for {want.ends_for}", have["fate"]))
-        if want.change or want.booking:
-            pairs.append((want.change or want.booking, have["fate"]))
-        if want.replicas is not None:
-            pairs.append((f"gets {want.replicas} replicas", have["fate"]))
+        if want.booking:
+            pairs.append((want.booking, have["fate"]))
         if want.by_ms is not None:
             pairs.append((f"by {told(want.by_ms)}", f"by {have.get('by', 'no known time')}"))
         if want.place is not None:

@@ -8,7 +8,7 @@ from gridlease_scheduler.domain.elastic import Snapshot, change, decide
 from gridlease_scheduler.domain.lessons import Lessons, Row, Trainee
 from gridlease_scheduler.domain.seats import Held, Host
 
-from tests.scenarios.reading import span_ms
+from tests.scenarios.words import span_ms
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 SECTIONS = ("cluster", "trains", "service", "requests", "decides")
