@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 KINDS = ("a", "b", "c")
-SEARCH = Search(visits=3_000, depth=6, patience_s=7_200.0, stay_s=720.0)
+SEARCH = Search(visits=3_000, depth=6, patience_s=7_200.0, longest_patience_s=7_200.0, stay_s=720.0)
 ROUND_S = 360
 
 SPEEDS = st.dictionaries(

@@ -1,17 +1,19 @@
 """Which jobs run this round, and on which kind of device each? An order is searched for.
 
 A plan is an order of the jobs that are present. It is worth what it costs when played forward
-without further arrivals (``playout``); the search starts from the cheaper of "shortest first" and
-the order decided last, tries every job at every other place, and keeps what is better. The first
-step of the best play runs until a job comes or goes, capacity changes, or ``replan_s`` is over.
-Where the remaining work is unknown, as much again as was received is assumed.
+without further arrivals (``playout``); the search starts from the cheapest of "least work first",
+"shortest first" and the order decided last, tries every job at every other place, and keeps what
+is better. The first step of the best play runs until a job comes or goes, capacity changes, or
+``replan_s`` is over. Where the remaining work is unknown, as much again as was received is
+assumed.
 
 The work of one decision is bounded without a clock: jobs sure of their place (``Search.depth``)
 only give back devices while the others are played, and a search ends after ``Search.visits``.
 
-No job starves. A job's lag is the time that it has waited less the time that it has run, less
-``patience_s``. Jobs with a lag choose first, the largest lag first, and the lag of one that runs
-falls while that of one that waits grows; so the one furthest behind gets whatever it can use.
+No job starves. A job's lag is the time that it has waited less the time that it has run, less a
+patience that grows with the work that is here, up to a week. Jobs with a lag choose first, the
+largest lag first, and the lag of one that runs falls while that of one that waits grows; so the
+one furthest behind gets whatever it can use.
 
 Source: the setting and the measured speeds are those of D. Narayanan et al., "Heterogeneity-Aware
 Cluster Scheduling Policies for Deep Learning Workloads", OSDI 2020; least attained service as a
@@ -112,7 +114,9 @@ class Search:
             microsecond.
         replan_s: A plan is searched anew after this time, though nothing came or went.
         newcomer_s: Where work is unknown, a job is thought to have at least this much left.
-        patience_s: A job may wait this much longer than it has run before it goes first.
+        patience_s: A job may wait this much longer than it has run before it goes first; or the
+            time in which all devices together could do all the work that is here, if that is more,
+        longest_patience_s: but never more than this.
         stay_s: One that goes first is not overtaken before its lag has fallen this much.
     """
 
@@ -125,6 +129,7 @@ class Search:
     replan_s: float = 7_200.0
     newcomer_s: float = 3_600.0
     patience_s: float = 86_400.0
+    longest_patience_s: float = 604_800.0
     stay_s: float = 7_200.0
 
 
@@ -264,10 +269,12 @@ def _order(
     search: Search,
 ) -> list[int]:
     """The best order found: pinned, overdue, sure, searched, and those far behind."""
-    first = _first(able, runners, search)
+    work_s = sum(_area(runner) for runner in runners) / max(1, sum(counts))
+    patience_s = max(search.patience_s, min(work_s, search.longest_patience_s))
+    first = _first(able, runners, patience_s, search.stay_s)
     taken = set(first)
     rest = [j for j in range(len(able)) if j not in taken]
-    rest.sort(key=lambda j: (runners[j].options[0][1], -runners[j].age_s, able[j].name))
+    rest.sort(key=lambda j: (_area(runners[j]), -runners[j].age_s, able[j].name))
     order = first + rest
     if len(rest) < 2:
         return order
@@ -282,21 +289,27 @@ def _order(
         head = sure
     play = Play(runners, left, search.rates, releases)
     places = {name: place for place, name in enumerate(memory.order)}
-    kept = sorted(open_, key=lambda j: places.get(able[j].name, -1))
-    found = _searched(play, head, open_, kept, search)
+    starts = [
+        open_,
+        sorted(open_, key=lambda j: places.get(able[j].name, -1)),
+        sorted(open_, key=lambda j: (runners[j].options[0][1], able[j].name)),
+    ]
+    found = _searched(play, head, starts, search)
     return sure + found + behind
 
 
-def _first(able: Sequence[RoundJob], runners: Sequence[Runner], search: Search) -> list[int]:
+def _first(
+    able: Sequence[RoundJob], runners: Sequence[Runner], patience_s: float, stay_s: float
+) -> list[int]:
     """Who must not be overtaken: pinned jobs, then those that have waited too long."""
     keys = []
     for j, job in enumerate(able):
         if job.pinned and runners[j].kind != NOWHERE:
             keys.append((0, 0.0, job.name, j))
             continue
-        lag = job.age_s - 2 * job.served_s - search.patience_s
+        lag = job.age_s - 2 * job.served_s - patience_s
         if runners[j].kind != NOWHERE:
-            lag += search.stay_s
+            lag += stay_s
         if lag > 0:
             keys.append((1, -lag, job.name, j))
     return [j for *_, j in sorted(keys)]
@@ -339,14 +352,14 @@ def _given_back(
 
 
 def _searched(
-    play: Play, head: list[int], shortest_first: list[int], kept: list[int], search: Search
+    play: Play, head: list[int], starts: Sequence[list[int]], search: Search
 ) -> list[int]:
-    """The best order found of these jobs behind ``head``, by moving one at a time."""
-    order = shortest_first
-    best = play.cost(head + order)
-    again = play.cost(head + kept, best)
-    if again < best:
-        order, best = kept, again
+    """The best order found behind ``head``: from the best start, by moving one job at a time."""
+    order, best = starts[0], play.cost(head + starts[0])
+    for start in starts[1:]:
+        cost = play.cost(head + start, best)
+        if cost < best:
+            order, best = start, cost
     for _ in range(search.sweeps):
         before = best
         for j in tuple(order):
@@ -364,3 +377,8 @@ def _searched(
         if best >= before:
             break
     return order
+
+
+def _area(runner: Runner) -> float:
+    """Device-seconds to its end on its fastest kind."""
+    return runner.scale * runner.options[0][1]
