@@ -164,6 +164,7 @@ def _server(parts: _Parts) -> MeshServer:
         drain=Drain(parts.store, Evict(parts.store)),
         node_nats_url=settings.node_nats_url or settings.nats_url,
         subject_prefix=settings.subject_prefix,
+        lost_after_ms=settings.lost_after_ms,
     )
     sync = SyncServicer(
         Sync(parts.store),

@@ -38,6 +38,7 @@ class NodeRow:
     created_at: datetime.datetime
     revoked: bool = False
     draining: bool = False
+    silent_ms: int = 0  # since it was last heard
     rack: str = ""  # an operator's word
     rail: str = ""
 

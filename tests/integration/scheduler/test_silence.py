@@ -105,6 +105,19 @@ async def test_a_disconnected_node_gets_no_new_work(world):
     assert spec.task.startswith(job.name)
 
 
+async def test_a_node_that_stays_silent_counts_as_lost(world):
+    await world.start(**QUICK, lost_after_ms=1_200)
+    agent = await world.agent()
+
+    async def standing(state):
+        nodes = await world.fleet.ListNodes(_list())
+        return nodes.nodes[0].state == _state(state)
+
+    await eventually(lambda: standing("LOST"), what="the node is lost")
+    await agent.sync()
+    assert await standing("READY")
+
+
 async def test_the_generation_never_falls(world):
     await world.start()
     agent = await world.agent(chips=["A100-80GB"] * 2)

@@ -19,6 +19,7 @@ from .fleet import PostgresFleet
 
 _DETAIL = """
 SELECT n.*, u.cpu, u.memory, u.disk, u.mbps,
+    (extract(epoch FROM now() - n.seen_at) * 1000)::bigint AS silent_ms,
     (SELECT COALESCE(jsonb_agg(jsonb_build_array(d.id, d.chip, d.vendor, d.memory_bytes,
         d.emulated, d.clean, COALESCE(h.lease_id, ''), d.island) ORDER BY length(d.id), d.id), '[]')
         FROM device d
@@ -200,6 +201,7 @@ def _row(row: asyncpg.Record) -> NodeRow:
         created_at=row["created_at"],
         revoked=row["revoked_at"] is not None,
         draining=row["draining"],
+        silent_ms=max(0, row.get("silent_ms") or 0),
         rack=row["rack"],
         rail=row["rail"],
     )

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gridlease.scheduler.v1 import fleet_pb2, fleet_pb2_grpc
+from gridlease.type.v1 import fleet_pb2 as type_fleet_pb2
 
 from gridlease_scheduler.credential import Revoke
 from gridlease_scheduler.enrol import CreateToken, Enrol
 from gridlease_scheduler.evict import Drain
 from gridlease_scheduler.nodes import Fleet
+from gridlease_scheduler.ports import NodeDetail
 from gridlease_scheduler.wire import nodes as wire
 
 from . import pages
@@ -28,6 +30,7 @@ class FleetUses:
     drain: Drain
     node_nats_url: str
     subject_prefix: str
+    lost_after_ms: int
 
 
 class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
@@ -36,16 +39,21 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     def __init__(self, uses: FleetUses) -> None:
         self._uses = uses
 
+    def _node(self, detail: NodeDetail) -> type_fleet_pb2.Node:
+        return wire.node(detail, self._uses.lost_after_ms)
+
     async def ListNodes(
         self, request: fleet_pb2.ListNodesRequest, context: Any
     ) -> fleet_pb2.ListNodesResponse:
         limit = pages.limit(request.page_size, 100, 1_000)
-        return wire.listed(await self._uses.fleet.list(limit, request.page_token), limit)
+        return wire.listed(
+            await self._uses.fleet.list(limit, request.page_token), limit, self._uses.lost_after_ms
+        )
 
     async def GetNode(
         self, request: fleet_pb2.GetNodeRequest, context: Any
     ) -> fleet_pb2.GetNodeResponse:
-        return fleet_pb2.GetNodeResponse(node=wire.node(await self._uses.fleet.get(request.name)))
+        return fleet_pb2.GetNodeResponse(node=self._node(await self._uses.fleet.get(request.name)))
 
     async def ListStock(
         self, request: fleet_pb2.ListStockRequest, context: Any
@@ -76,21 +84,21 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.CordonNodeRequest, context: Any
     ) -> fleet_pb2.CordonNodeResponse:
         node = await self._uses.fleet.cordon(request.name, cordoned=request.cordoned)
-        return fleet_pb2.CordonNodeResponse(node=wire.node(node))
+        return fleet_pb2.CordonNodeResponse(node=self._node(node))
 
     async def DrainNode(
         self, request: fleet_pb2.DrainNodeRequest, context: Any
     ) -> fleet_pb2.DrainNodeResponse:
         done = await self._uses.drain(request.name, request.notice_ms, request.note)
-        return fleet_pb2.DrainNodeResponse(node=wire.node(done.node), jobs=done.jobs)
+        return fleet_pb2.DrainNodeResponse(node=self._node(done.node), jobs=done.jobs)
 
     async def SetNodeTopology(
         self, request: fleet_pb2.SetNodeTopologyRequest, context: Any
     ) -> fleet_pb2.SetNodeTopologyResponse:
         node = await self._uses.fleet.stand(request.name, request.rack, request.rail)
-        return fleet_pb2.SetNodeTopologyResponse(node=wire.node(node))
+        return fleet_pb2.SetNodeTopologyResponse(node=self._node(node))
 
     async def RevokeNode(
         self, request: fleet_pb2.RevokeNodeRequest, context: Any
     ) -> fleet_pb2.RevokeNodeResponse:
-        return fleet_pb2.RevokeNodeResponse(node=wire.node(await self._uses.revoke(request.name)))
+        return fleet_pb2.RevokeNodeResponse(node=self._node(await self._uses.revoke(request.name)))

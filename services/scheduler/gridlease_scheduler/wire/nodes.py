@@ -39,10 +39,12 @@ def inventory(message: fleet_pb2.NodeInventory) -> InventoryReport:
     )
 
 
-def node(value: NodeDetail) -> fleet_pb2.Node:
-    """A node on the wire."""
+def node(value: NodeDetail, lost_after_ms: int) -> fleet_pb2.Node:
+    """A node on the wire. Silent for ``lost_after_ms`` it counts as lost."""
     row = value.row
     state = row.state
+    if row.state == "DISCONNECTED" and row.silent_ms >= lost_after_ms:
+        state = "LOST"
     if row.state == "READY" and row.cordoned:
         state = "DRAINING" if row.draining else "CORDONED"
     message = fleet_pb2.Node(
@@ -89,9 +91,11 @@ def offer(value: Stock) -> fleet_pb2.Offer:
     )
 
 
-def listed(details: list[NodeDetail], limit: int) -> scheduler_fleet_pb2.ListNodesResponse:
+def listed(
+    details: list[NodeDetail], limit: int, lost_after_ms: int
+) -> scheduler_fleet_pb2.ListNodesResponse:
     """A page of nodes, and where the next begins."""
     token = details[-1].row.node_id if len(details) == limit else ""
     return scheduler_fleet_pb2.ListNodesResponse(
-        nodes=[node(each) for each in details], next_page_token=token
+        nodes=[node(each, lost_after_ms) for each in details], next_page_token=token
     )
