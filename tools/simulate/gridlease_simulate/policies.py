@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
+from gridlease_scheduler.domain.backfill import Shadow
 from gridlease_scheduler.domain.chips import Catalogue
 from gridlease_scheduler.domain.fair import level
 from gridlease_scheduler.domain.feasible import fits
 from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Allocation, Reason
 from gridlease_scheduler.domain.node import Node, with_held
-from gridlease_scheduler.domain.plan import Placed, Planner, Waiting, plan
-from gridlease_scheduler.domain.preempt import RULES
-from gridlease_scheduler.domain.ruling import Ruling, rule
+from gridlease_scheduler.domain.plan import Decision, Placed, Planner, Waiting, plan
+from gridlease_scheduler.domain.preempt import RULES, Eviction
+from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
+from gridlease_scheduler.domain.vacancy import Vacancies
 
 Member: TypeAlias = tuple[str, Allocation]  # the node's id, and what is held of it
 
@@ -62,50 +64,78 @@ class Policy(Protocol):
 class Production:
     """The scheduler's own decisions, on an index that it keeps, as its leader makes them.
 
-    While nobody is in anybody's way, ``plan`` places what fits; else ``rule`` decides, with every
-    policy in it: fair order, shadow starts, power caps, and who gives way to whom.
+    Jobs that are in nobody's way, ``plan`` places where they fit; about the rest ``rule`` decides,
+    with every policy in it: fair order, shadow starts, power caps, and who gives way to whom.
     """
 
     def __init__(self, nodes: tuple[Node, ...], catalogue: Catalogue) -> None:
         self._planner = Planner(Index(nodes, catalogue))
-        self._blocked = False
+        self._vacancies = Vacancies()
+        self._shadows: tuple[Shadow, ...] = ()
+        self._contested: set[str] = set()  # chips for which some job waits
+        self._freed = -1  # what had come free at the last ruling
 
     def arrived(self, task: Pending) -> None:
         self._planner.arrive(task)
 
     def decide(self, snapshot: Snapshot, leases: Leases) -> Verdict:
-        ruling = None if self._blocked else self._plain(snapshot)
-        running: tuple[Running, ...] = ()
-        if ruling is None:
-            running = leases(worked=True)
-            ruling = rule(replace(snapshot, running=running), self._planner)
-        placed: dict[str, tuple[Member, ...]] = {}
-        waiting: list[Waiting] = []
-        for decision in ruling.decisions:
-            match decision:
-                case Placed(task, members):
-                    placed[task.job] = tuple((x.node_id, x.allocation) for x in members)
-                case Waiting():
-                    waiting.append(decision)
-        self._blocked = any(self._planner.chips(x.task.needs) for x in waiting)
-        reasons = {each.task.job: each.reason for each in waiting}
-        evicted = dict.fromkeys(x.job for each in ruling.evictions for x in each.victims)
-        again_ms = _ripens([x.task for x in waiting], running, snapshot.now_ms)
-        return Verdict(placed, reasons, tuple(evicted), again_ms)
+        freed = self._planner.index.freed
+        plain = self._plain(snapshot)
+        first = {x.task.job for x in plain}
+        rest = tuple(task for task in snapshot.pending if task.job not in first)
+        if not rest:
+            return _verdict(plain, ())
+        running = leases(worked=True)
+        ruling = rule(
+            replace(snapshot, pending=rest, running=running),
+            self._planner,
+            promised=self._shadows if freed == self._freed else (),
+            vacancies=self._vacancies,
+        )
+        waiting = [x.task for x in ruling.decisions if isinstance(x, Waiting)]
+        self._contested = {chip for x in waiting for chip, _ in self._planner.chips(x.needs)}
+        self._shadows, self._freed = ruling.shadows, self._planner.index.freed
+        again_ms = _ripens(waiting, running, snapshot.now_ms)
+        return _verdict((*plain, *ruling.decisions), ruling.evictions, again_ms)
 
     def released(self, node_id: str, held: Allocation) -> None:
         self._planner.index.release(node_id, held)
 
-    def _plain(self, snapshot: Snapshot) -> Ruling | None:
-        """Everything placed; None, and nothing placed, where a job could run but for others."""
-        decisions = plan(snapshot, self._planner)
+    def _plain(self, snapshot: Snapshot) -> tuple[Decision, ...]:
+        """Decisions about jobs in nobody's way; none where one could run but for others."""
         chips = self._planner.chips
+        alone = tuple(
+            task
+            for task in snapshot.pending
+            if not self._contested
+            or (
+                task.needs.accelerator is not None
+                and self._contested.isdisjoint(chip for chip, _ in chips(task.needs))
+            )
+        )
+        decisions = plan(replace(snapshot, pending=alone), self._planner)
         if not any(isinstance(x, Waiting) and chips(x.task.needs) for x in decisions):
-            return Ruling(decisions)
+            return decisions
         for each in decisions:
             if isinstance(each, Placed):
                 self._planner.release(each)
-        return None
+        return ()
+
+
+def _verdict(
+    decisions: Iterable[Decision], evictions: Iterable[Eviction], again_ms: int = 0
+) -> Verdict:
+    """What the scheduler has decided, as a replay carries it out."""
+    placed: dict[str, tuple[Member, ...]] = {}
+    reasons: dict[str, Reason] = {}
+    for decision in decisions:
+        match decision:
+            case Placed(task, members):
+                placed[task.job] = tuple((x.node_id, x.allocation) for x in members)
+            case Waiting(task, reason):
+                reasons[task.job] = reason
+    evicted = dict.fromkeys(x.job for each in evictions for x in each.victims)
+    return Verdict(placed, reasons, tuple(evicted), again_ms)
 
 
 def _ripens(tasks: list[Pending], running: Iterable[Running], now_ms: int) -> int:
