@@ -47,36 +47,35 @@ def drawn(curve: Mapping[int, Point]) -> dict[int, Point]:
     """The points, drawn to the parabola in log2(count) that fits them best."""
     if all(point.variance <= 0.0 for point in curve.values()):
         return dict(curve)
-    rows = [
-        (math.log2(n), point.log, 1.0 / (point.variance + _MISFIT))
-        for n, point in sorted(curve.items())
-    ]
-    terms = min(3, len(rows) - 1)
+    terms = min(3, len(curve) - 1)
     if terms < 2:
         return dict(curve)
-    factors, spread = _fit(rows, terms)
+    factors, spread = _fit(curve, terms)
     found = {}
     for n, point in curve.items():
         x = [math.log2(n) ** power for power in range(terms)]
         level = sum(a * b for a, b in zip(factors, x, strict=True))
-        about = sum(x[i] * spread[i][j] * x[j] for i in range(terms) for j in range(terms))
-        about += _MISFIT
+        about = _MISFIT
+        for a, row in zip(x, spread, strict=True):
+            about += a * sum(b * c for b, c in zip(row, x, strict=True))
         share = point.variance / (point.variance + about)
         log = point.log + (level - point.log) * share
         found[n] = Point(log, point.variance * (1.0 - share))
     return found
 
 
-def _fit(
-    rows: Sequence[tuple[float, float, float]], terms: int
-) -> tuple[list[float], list[list[float]]]:
-    """Weighted least squares in powers of x: factors, and their covariance."""
-    matrix = [
-        [sum(w * x ** (i + j) for x, _, w in rows) for j in range(terms)] for i in range(terms)
-    ]
-    right = [sum(w * y * x**i for x, y, w in rows) for i in range(terms)]
-    inverse = _inverse(matrix)
-    factors = [sum(inverse[i][j] * right[j] for j in range(terms)) for i in range(terms)]
+def _fit(curve: Mapping[int, Point], terms: int) -> tuple[list[float], list[list[float]]]:
+    """Weighted least squares in powers of log2(count): factors, and their covariance."""
+    moments, right = [0.0] * (2 * terms - 1), [0.0] * terms
+    for n, point in sorted(curve.items()):
+        x, part = math.log2(n), 1.0 / (point.variance + _MISFIT)
+        for power in range(2 * terms - 1):
+            moments[power] += part
+            if power < terms:
+                right[power] += part * point.log
+            part *= x
+    inverse = _inverse([moments[i : i + terms] for i in range(terms)])
+    factors = [sum(a * b for a, b in zip(row, right, strict=True)) for row in inverse]
     return factors, inverse
 
 

@@ -75,9 +75,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What is known of an application: rows by part of the work; work seen, share it was."""
+    """What is known of an application.
+
+    ``cells``: rows by part of the work; ``known``: (chip, devices) of all of them; ``work``: what
+    was seen done, ``share``: of how many jobs' whole work.
+    """
 
     cells: Mapping[int, Mapping[Spread, Cell]] = field(default_factory=dict)
+    known: frozenset[tuple[str, int]] = frozenset()
     work: float = 0.0
     share: float = 0.0
 
@@ -208,7 +213,12 @@ def _with_rows(app: App, bucket: int, job: Trainee) -> App:
             if row.per_s > 0.0:
                 key, log = (chip, row.devices, row.nodes), math.log(row.per_s)
                 cells[key] = cells.get(key, Cell(0.0, 0.0)).with_(1.0, log)
-    return replace(app, cells={**app.cells, bucket: cells})
+    return _with_cells(app, bucket, cells)
+
+
+def _with_cells(app: App, bucket: int, cells: Mapping[Spread, Cell]) -> App:
+    known = app.known | {(chip, devices) for chip, devices, _ in cells}
+    return replace(app, cells={**app.cells, bucket: cells}, known=known)
 
 
 def _measured(app: App, bucket: int, job: Trainee) -> App:
@@ -219,4 +229,4 @@ def _measured(app: App, bucket: int, job: Trainee) -> App:
     key = job.held.chip, job.held.devices, len(job.held.nodes)
     cells = dict(app.cells.get(bucket, {}))
     cells[key] = cells.get(key, Cell(0.0, 0.0)).with_(_MEASURED_WEIGHT, math.log(per_s))
-    return replace(app, cells={**app.cells, bucket: cells})
+    return _with_cells(app, bucket, cells)

@@ -81,29 +81,31 @@ def _point(cell: Cell, lessons: Lessons, shift: float = 0.0) -> Point:
 
 def _borrow(found: Points, lessons: Lessons, job: Trainee) -> None:
     """Counts that only others have seen: here, and at the next part of the work that knows more."""
+    app = lessons.apps.get(job.app)
+    if app is None or app.known <= found.keys():
+        return
     own, bucket = dict(found), bucket_of(job.done)
-    apart = _cells(lessons, job)
-    for at in sorted(apart, key=lambda at: (abs(at - bucket), at)):
+    for at in sorted(app.cells, key=lambda at: (abs(at - bucket), at)):
         fewest: dict[tuple[str, int], tuple[int, Cell]] = {}
-        for (chip, devices, nodes), cell in apart[at].items():
+        for (chip, devices, nodes), cell in app.cells[at].items():
             key = chip, devices
             if key not in found and (key not in fewest or nodes < fewest[key][0]):
                 fewest[key] = nodes, cell
+        shifts = _shifts(own, app.cells[at]) if fewest else {}
         for (chip, devices), (_, cell) in fewest.items():
-            shift = _shift(own, apart[at], chip, devices)
-            found[chip, devices] = _point(cell, lessons, shift)
+            below = [shift for shift in shifts.get(chip, ()) if shift[0] <= devices]
+            found[chip, devices] = _point(cell, lessons, max(below, default=(0, 0.0))[1])
         if fewest and at != bucket:
             return
 
 
-def _shift(own: Points, cells: Mapping[Spread, Cell], chip: str, devices: int) -> float:
-    """How a job's goodput differs from its like's, by the largest count that both know."""
-    both = [
-        (n, own[chip, n].log - cell.log)
-        for (where, n, _), cell in cells.items()
-        if where == chip and n <= devices and (chip, n) in own
-    ]
-    return max(both, default=(0, 0.0))[1]
+def _shifts(own: Points, cells: Mapping[Spread, Cell]) -> dict[str, list[tuple[int, float]]]:
+    """How a job's goodput differs from its like's, by chip and count that both know."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for (chip, devices, _), cell in cells.items():
+        if (chip, devices) in own:
+            found.setdefault(chip, []).append((devices, own[chip, devices].log - cell.log))
+    return found
 
 
 def _keep_held(found: Points, job: Trainee) -> None:

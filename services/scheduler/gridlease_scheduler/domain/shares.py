@@ -212,6 +212,7 @@ def _swaps(
     near: Sequence[Sequence[Near]], free: list[int], choice: Choice, looks: Iterator[int]
 ) -> Iterator[tuple[tuple[int, Option | None], tuple[int, Option | None]]]:
     """Pairs of changes that gain, best partner first for each change, while looks are left."""
+    most = [max((_value(x) for _, x in options), default=0.0) for options in near]
     for first, options in enumerate(near):
         held = choice[first]
         for _, option in options:
@@ -221,11 +222,13 @@ def _swaps(
             _move(room, held, option)
             gain = _value(option) - _value(held)
             for second, others in enumerate(near):
-                if second == first:
+                mine = choice[second]
+                least = _value(mine) - gain + _LEAST_GAIN
+                if second == first or (most[second] <= least and gain <= _LEAST_GAIN):
                     continue
                 if next(looks, None) is None:
                     return
-                other = _partner(others, choice[second], room, gain)
+                other = _partner(others, mine, room, least)
                 if other is not _NOTHING:
                     yield (first, option), (second, other)
 
@@ -238,18 +241,23 @@ def _value(option: Option | None) -> float:
 
 
 def _partner(
-    others: Sequence[Near], held: Option | None, room: list[int], gain: float
+    others: Sequence[Near], held: Option | None, room: list[int], least: float
 ) -> Option | None:
-    """The other job's best option by which the pair gains and fits, or ``_NOTHING``."""
-    base = _value(held) - gain + _LEAST_GAIN
+    """The other job's best option above ``least`` that fits with the first, or ``_NOTHING``."""
+    if held:
+        room = list(room)
+        room[held.chip] += held.devices
+    if min(room) < 0:
+        return _NOTHING
     found: Option | None = _NOTHING
-    for _, option in [*others, (0.0, held)]:
-        if _value(option) <= base:
-            continue
-        after = list(room)
-        _move(after, held, option)
-        if min(after) >= 0:
-            found, base = option, _value(option)
+    if _value(held) > least and (held is None or held.devices <= room[held.chip]):
+        found, least = held, _value(held)
+    for _, option in others:
+        if option is None:
+            if least < 0.0:
+                found, least = None, 0.0
+        elif option.value > least and option.devices <= room[option.chip]:
+            found, least = option, option.value
     return found
 
 
