@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gridlease_kernel.faults import Conflict, Unreachable
 from gridlease_kernel.ids import Ids
 
+from .domain.advice import NO_LOOKUP, Lookup
 from .domain.chips import Catalogue
 from .domain.job import Reason
 from .domain.lease import Cause, Lease, State
@@ -67,6 +68,7 @@ class CycleParts:
     catalogue: Catalogue
     ids: Ids
     clock: MonotonicClock
+    advice: Callable[[], Lookup] = lambda: NO_LOOKUP
 
 
 class Cycle:
@@ -80,6 +82,7 @@ class Cycle:
         self._catalogue = parts.catalogue
         self._ids = parts.ids
         self._clock = parts.clock
+        self._advice = parts.advice
         self._pauses = Pauses()
         self._memory: Memory | None = None
         self._untold: dict[str, Reason] = {}
@@ -117,6 +120,7 @@ class Cycle:
             with contextlib.suppress(Unreachable):
                 self._offers = (await self._prices()).offers
             self._prices_due_ms = now_ms + _PRICES_MS
+        memory.planner.set_advice(self._advice())
         memory.planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in self._offers})
 
     async def _pass(self, memory: Memory, epoch: int) -> Pass:

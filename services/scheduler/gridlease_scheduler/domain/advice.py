@@ -160,7 +160,41 @@ def advise(solution: Solution, made_ms: int) -> Advice:
     return Advice(favoured, dict(solution.prices), made_ms)
 
 
-def rank(advice: Advice, tenant: str, needs: Needs, chip: str) -> int:
-    """Where the advice puts a chip for a job: 0 first; chips without a share alike, after all."""
-    chips = advice.favoured.get(class_of(tenant, needs), ())
-    return chips.index(chip) if chip in chips else len(chips)
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Advice as the planner asks for it: it orders the ways to place a job and removes none.
+
+    ``shares``: chips in which some class with such needs has a share, whosever it is: of tenants
+    that ask for the same, the optimiser cannot say which of them should have which chip.
+    ``prices``: those above 0, in thousandths.
+    """
+
+    shares: dict[str, frozenset[str]]
+    prices: dict[str, int]
+
+    def behind(self, needs: Needs, chip: str) -> int:
+        """1 for a scarce chip in which its class has no share though it has one in others."""
+        if chip not in self.prices:
+            return 0
+        mine = self.shares.get(class_of("", needs))
+        return int(mine is not None and chip not in mine)
+
+    def price(self, chip: str) -> int:
+        """What one more of it would be worth to others."""
+        return self.prices.get(chip, 0)
+
+
+NO_LOOKUP = Lookup({}, {})
+
+
+def lookup(advice: Advice) -> Lookup:
+    """By needs alone; without any scarce chip there is nothing to say."""
+    prices = {x: round(price * 1_000) for x, price in advice.prices.items()}
+    prices = {x: price for x, price in sorted(prices.items()) if price > 0}
+    if not prices:
+        return NO_LOOKUP
+    shares: dict[str, set[str]] = {}
+    for key, chips in advice.favoured.items():
+        _, _, alike = key.partition("|")
+        shares.setdefault(f"|{alike}", set()).update(chips)
+    return Lookup({key: frozenset(shares[key]) for key in sorted(shares)}, prices)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from . import explain
+from .advice import NO_LOOKUP, Lookup
 from .chips import Catalogue
 from .fragmentation import WHOLE, Request
 from .gang import Seat, room, seat
@@ -104,6 +105,7 @@ class Planner:
     index: Index
     prices: Mapping[tuple[str, Tier], int] = field(default_factory=dict)
     energy: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    advice: Lookup = NO_LOOKUP
     _asks: dict[Needs, _Ask] = field(default_factory=dict)
     _by_id: dict[int, _Ask] = field(default_factory=dict)
     _choices: dict[bool, explain.Choice] = field(default_factory=dict)
@@ -170,6 +172,12 @@ class Planner:
             self.energy = energy
             self.index.version += 1
 
+    def set_advice(self, advice: Lookup) -> None:
+        """What the slow path says now: it orders the ways of a job and takes none away."""
+        if advice != self.advice:
+            self.advice = advice
+            self.index.version += 1
+
     def _known(self, needs: Needs) -> _Ask:
         ask = self._by_id.get(id(needs))
         if ask is None or ask.version != self.index.version or ask.needs is not needs:
@@ -179,7 +187,7 @@ class Planner:
     def _ask(self, needs: Needs) -> _Ask:
         ask = self._asks.get(needs)
         if ask is None or ask.version != self.index.version:
-            found = ways(self.index, needs, self.prices, self.energy)
+            found = ways(self.index, needs, self.prices, self.energy, self.advice)
             kept = ask.refused if ask is not None else {}
             version = self.index.version
             ask = _Ask(needs, version, found, _request(needs, found), kept)

@@ -4,6 +4,10 @@ Real nodes come before emulated ones, always. Then the purpose's own order of ch
 (``preference``), then the cheapest or cleanest energy (watts x PUE x price); a task for CPUs alone
 stays off nodes whose CPUs feed accelerators. Which node it is among those of one chip, the price of
 its state decides (``packing``): idle devices are stranded the least.
+
+The slow path's advice has its word where the purpose leaves a choice: a training job tries scarce
+chips in which its class has no share after others of the same kind, whatever its work costs there;
+where all else is equal, any job leaves the chip that is worth more to others.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from . import preference
+from .advice import NO_LOOKUP, Lookup
 from .chips import AcceleratorNeed, Catalogue
 from .feasible import barred, chips_of, may_be_emulated, wanted
 from .index import CPU, Index, Kind
@@ -20,13 +25,18 @@ from .shelf import Shelf, shelf
 from .suitable import suits
 
 Rank: TypeAlias = tuple[int, ...]
+_BEFORE_PRICE = 4  # emulated, crowd, alternative, kind
 Prices: TypeAlias = Mapping[tuple[str, Tier], int]  # nano-units an hour
 Energy: TypeAlias = Mapping[str, tuple[int, int]]  # by site: nano-units and mg CO2 a watt-hour
 _NO_ENERGY: Energy = {}
 
 
 def ways(
-    index: Index, needs: Needs, prices: Prices, energy: Energy = _NO_ENERGY
+    index: Index,
+    needs: Needs,
+    prices: Prices,
+    energy: Energy = _NO_ENERGY,
+    advice: Lookup = NO_LOOKUP,
 ) -> tuple[tuple[str, Shelf], ...]:
     """Chips and where members may go on each, the best first."""
     catalogue = index.catalogue
@@ -44,6 +54,7 @@ def ways(
                         *_rank(needs, need, kind, chip, place, catalogue, prices),
                         _energy(needs, need, kind, chip, catalogue, energy),
                     )
+                    rank = _advised(rank, needs, chip, advice)
                     count = need.count if need is not None else 0
                     groups.setdefault((rank, chip, count), set()).add(kind.serial)
     return tuple(
@@ -101,6 +112,12 @@ def _energy(
     core = catalogue.find(kind.like.cpu_chip)
     watts_milli = watts * 1_000 + (core.peak_watts if core else 0) * needs.cpu_milli
     return watts_milli * rate[needs.low_carbon] // 1_000
+
+
+def _advised(rank: Rank, needs: Needs, chip: str, advice: Lookup) -> Rank:
+    """With the slow path's word: for training before the price of the work, else behind all."""
+    at = _BEFORE_PRICE if needs.purpose is Purpose.TRAINING else len(rank)
+    return (*rank[:at], advice.behind(needs, chip), *rank[at:], advice.price(chip))
 
 
 def words(purpose: Purpose) -> str:
