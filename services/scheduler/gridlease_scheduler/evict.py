@@ -97,7 +97,8 @@ async def _end(tx: Tx, job: Job, held: Sequence[HeldLease], ending: Ending) -> N
     await tx.nodes.bump({lease.node_id for lease in stopped})
     asleep = ending.reason.code == "SCALED_TO_ZERO"
     tasks_next = ending.tasks or job.extent.tasks
-    await tx.jobs.evicted(job.name, tasks_next, EVICTION_WINDOW_MS, asleep=asleep)
+    taken = ending.reason.code == "PREEMPTED"  # what is arranged for it is no disturbance
+    await tx.jobs.evicted(job.name, tasks_next, EVICTION_WINDOW_MS, asleep=asleep, counted=taken)
     await tx.jobs.move(job.name, job.state, ending.reason)
     facts = {
         "attempt": str(job.attempt),

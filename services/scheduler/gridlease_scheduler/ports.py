@@ -201,8 +201,9 @@ class TokenRow:
 class Jobs(Protocol):
     """Jobs and their tasks."""
 
-    async def insert(self, job: NewJob) -> bool:
-        """Write a job; False where its request id is known in the project."""
+    async def accept(self, jobs: Sequence[NewJob]) -> dict[str, Job]:
+        """Write jobs; those of them, by name, that are new: neither their request id is known in
+        their project, nor is their name taken."""
         ...
 
     async def by_request(self, project: str, request_id: str) -> Job | None: ...
@@ -249,9 +250,11 @@ class Jobs(Protocol):
         """What a running task tells of itself; an empty checkpoint says nothing."""
         ...
 
-    async def evicted(self, name: str, tasks: int, window_ms: int, *, asleep: bool = False) -> None:
-        """Its place is taken: counted, within the window too. ``tasks``: of its next attempt.
-        ``asleep``: it is not placed again before it is woken."""
+    async def evicted(
+        self, name: str, tasks: int, window_ms: int, *, asleep: bool, counted: bool
+    ) -> None:
+        """Its place is taken. ``tasks``: of its next attempt. ``asleep``: it is not placed again
+        before it is woken. ``counted``: within the window of the rate limit too."""
         ...
 
     async def want(self, name: str, tasks: int) -> None:
@@ -403,8 +406,8 @@ class Events(Protocol):
         """Write the event; the mesh's event feed copies it once it is committed."""
         ...
 
-    async def tell_all(self, events: Sequence[Event]) -> None:
-        """The same for many."""
+    async def tell_all(self, events: Sequence[Event], traces: Sequence[str] = ()) -> None:
+        """The same for many; ``traces``: the trace that each happened in, if not in this one."""
         ...
 
     async def after(self, query: EventQuery) -> list[Event]:

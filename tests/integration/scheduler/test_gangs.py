@@ -153,6 +153,8 @@ async def test_a_warning_that_is_cut_short_is_credited(world, pool):
     assert await evict([Ending(job.name, Cause.PREEMPTED, reason, attempt=1)], None)
     assert not await evict([Ending(job.name, Cause.PREEMPTED, reason, attempt=1)], None)
     await stopped(agent, spec.lease)
+    counts = await pool.fetchrow("SELECT evictions, evicted_in_all FROM job")
+    assert tuple(counts) == (1, 1)
     await agent.end(spec.lease, code=137, reason="STOPPED")
     await eventually(agent.given, what="its next attempt")
     row = await pool.fetchrow("SELECT facts FROM event WHERE type = 'job.reclaim_credit'")
@@ -188,6 +190,8 @@ async def test_a_resized_job_comes_back_with_another_number_of_tasks(world, pool
     reason = Reason("RESIZED", "Two tasks do more than twice as much.")
     assert await evict([Ending(job.name, Cause.PREEMPTED, reason, tasks=2)], None)
     assert (await stopped(agent, spec.lease)).reason.code == "RESIZED"
+    counts = await pool.fetchrow("SELECT evictions, evicted_in_all FROM job")
+    assert tuple(counts) == (0, 1)  # it was arranged for it: no disturbance
     await agent.end(spec.lease, code=143, reason="STOPPED")
     grown = [await one.given(), await two.given()]
     assert {(it.attempt, it.gang_size) for it in grown} == {(2, 2)}

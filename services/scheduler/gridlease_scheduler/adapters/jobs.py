@@ -33,15 +33,27 @@ WHERE t.job = ANY($1::text[])
     AND CASE WHEN z.attempt = 0 THEN t.index < j.tasks ELSE t.attempt = z.attempt END
 ORDER BY t.job, t.index
 """
-_INSERT = """
+_ACCEPT = """
 INSERT INTO job (name, project, tenant, request_id, spec, spec_hash, needs, priority,
     max_attempts, notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms,
     expected_ms, reservation, min_runtime_ms, requeue, follows_load)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-    $21)
-ON CONFLICT (project, request_id) DO NOTHING RETURNING name
+SELECT name, project, tenant, request_id, spec, spec_hash, needs::jsonb, priority, max_attempts,
+    notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms, expected_ms,
+    reservation, min_runtime_ms, requeue, follows_load
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::text[],
+    $8::int[], $9::int[], $10::bigint[], $11::bigint[], $12::text[], $13::int[], $14::int[],
+    $15::int[], $16::bigint[], $17::bigint[], $18::text[], $19::bigint[], $20::boolean[],
+    $21::boolean[])
+    AS n (name, project, tenant, request_id, spec, spec_hash, needs, priority, max_attempts,
+        notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms,
+        expected_ms, reservation, min_runtime_ms, requeue, follows_load)
+ON CONFLICT DO NOTHING RETURNING name, number, created_at, (SELECT ends_at FROM reservation r
+    WHERE r.name = job.reservation) AS promised_until
 """
-_INSERT_TASKS = "INSERT INTO task (job, index) SELECT $1, generate_series(0, $2 - 1)"
+_ACCEPT_TASKS = """
+INSERT INTO task (job, index) SELECT n.job, generate_series(0, n.tasks - 1)
+FROM unnest($1::text[], $2::int[]) AS n (job, tasks)
+"""
 _READY = """
 UPDATE job j SET revision = revision + 1, ready_at = now()
 WHERE name = $1 AND ready_at IS NULL AND NOT EXISTS (
@@ -58,9 +70,9 @@ _PROGRESS = "UPDATE task SET progress = $3, progress_at = now() WHERE job = $1 A
 # Evictions longer ago than the window are forgotten with the next one.
 _EVICTED = """
 UPDATE job SET tasks = $2, asleep = $4, evicted_in_all = evicted_in_all + 1,
-    last_evicted_at = now(),
-    evictions = 1 + CASE WHEN last_evicted_at > now() - $3 * interval '1 ms'
-        THEN evictions ELSE 0 END
+    last_evicted_at = CASE WHEN $5 THEN now() ELSE last_evicted_at END,
+    evictions = CASE WHEN last_evicted_at > now() - $3 * interval '1 ms'
+        THEN evictions ELSE 0 END + CASE WHEN $5 THEN 1 ELSE 0 END
 WHERE name = $1
 """
 _WANT = "UPDATE job SET tasks = $2, revision = revision + 1 WHERE name = $1 AND state = 'PENDING'"
@@ -87,36 +99,15 @@ UPDATE task SET exit_code = $3, ran_ns = ran_ns + $4, reason = $5 WHERE job = $1
 class PostgresJobs(PostgresQueue):
     """``ports.Jobs`` on one connection."""
 
-    async def insert(self, job: NewJob) -> bool:
-        extent = job.extent
-        name = await self._connection.fetchval(
-            _INSERT,
-            job.name,
-            job.project,
-            job.tenant,
-            job.request_id,
-            job.spec,
-            job.spec_hash,
-            jsonb.dump(job.needs),
-            job.priority,
-            job.max_attempts,
-            job.notice_ms,
-            job.lost_after_ms,
-            job.traceparent,
-            extent.tasks,
-            extent.tasks_min,
-            extent.tasks_max,
-            extent.longest_ms,
-            extent.expected_ms,
-            extent.reservation,
-            extent.min_runtime_ms,
-            extent.requeue,
-            extent.follows_load,
-        )
-        if name is None:
-            return False
-        await self._connection.execute(_INSERT_TASKS, job.name, extent.tasks_max)
-        return True
+    async def accept(self, jobs: Sequence[NewJob]) -> dict[str, Job]:
+        columns = map(list, zip(*map(_columns, jobs), strict=True))
+        rows = await self._connection.fetch(_ACCEPT, *columns)
+        by_name = {job.name: job for job in jobs}
+        new = {row["name"]: _accepted(by_name[row["name"]], row) for row in rows}
+        most = [by_name[name].extent.tasks_max for name in new]
+        if new:
+            await self._connection.execute(_ACCEPT_TASKS, list(new), most)
+        return new
 
     async def by_request(self, project: str, request_id: str) -> Job | None:
         return await self._one("WHERE j.project = $1 AND j.request_id = $2", project, request_id)
@@ -149,8 +140,10 @@ class PostgresJobs(PostgresQueue):
         if progress is not None:
             await self._connection.execute(_PROGRESS, name, index, progress)
 
-    async def evicted(self, name: str, tasks: int, window_ms: int, *, asleep: bool = False) -> None:
-        await self._connection.execute(_EVICTED, name, tasks, window_ms, asleep)
+    async def evicted(
+        self, name: str, tasks: int, window_ms: int, *, asleep: bool, counted: bool
+    ) -> None:
+        await self._connection.execute(_EVICTED, name, tasks, window_ms, asleep, counted)
 
     async def want(self, name: str, tasks: int) -> None:
         await self._connection.execute(_WANT, name, tasks)
@@ -192,6 +185,46 @@ class PostgresJobs(PostgresQueue):
         for row in await self._connection.fetch(_TASKS, names) if names else ():
             tasks[row["job"]].append(_task(row))
         return [_job(row, tuple(tasks[row["name"]])) for row in rows]
+
+
+def _columns(job: NewJob) -> tuple[object, ...]:
+    """A job as it is inserted."""
+    extent = job.extent
+    return (
+        job.name, job.project, job.tenant, job.request_id, job.spec, job.spec_hash,
+        jsonb.text(job.needs), job.priority, job.max_attempts, job.notice_ms, job.lost_after_ms,
+        job.traceparent, extent.tasks, extent.tasks_min, extent.tasks_max, extent.longest_ms,
+        extent.expected_ms, extent.reservation, extent.min_runtime_ms, extent.requeue,
+        extent.follows_load,
+    )  # fmt: skip
+
+
+def _accepted(job: NewJob, row: asyncpg.Record) -> Job:
+    """A job that was just inserted, as it would be read."""
+    return Job(
+        name=job.name,
+        project=job.project,
+        tenant=job.tenant,
+        spec=job.spec,
+        spec_hash=job.spec_hash,
+        needs=job.needs,
+        priority=job.priority,
+        number=row["number"],
+        max_attempts=job.max_attempts,
+        notice_ms=job.notice_ms,
+        lost_after_ms=job.lost_after_ms,
+        traceparent=job.traceparent,
+        state=JobState.PENDING,
+        reason=Reason(),
+        revision=1,
+        created_at=row["created_at"],
+        placed_at=None,
+        ready_at=None,
+        ended_at=None,
+        tasks=tuple(Task(at, 0, "", 0, 0, Reason()) for at in range(job.extent.tasks)),
+        extent=job.extent,
+        promised_until=row["promised_until"],
+    )
 
 
 def _job(row: asyncpg.Record, tasks: tuple[Task, ...]) -> Job:

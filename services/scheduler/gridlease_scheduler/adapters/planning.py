@@ -22,6 +22,7 @@ _RUNNING = """
 SELECT l.id, l.job, l.task_index, j.tenant, j.project, l.node_id, j.priority, l.cpu_milli,
     l.memory_bytes, l.disk_bytes, l.device_ids, l.chip, l.quantity_milli, l.state, l.reservation,
     j.needs ->> 'tier' AS tier, j.longest_ms, j.notice_ms, j.tasks_min, j.number,
+    j.min_runtime_ms,
     (extract(epoch FROM l.created_at) * 1000)::bigint AS started_ms,
     COALESCE((extract(epoch FROM now() - l.ready_at) * 1000)::bigint, 0) AS worked_ms,
     COALESCE((extract(epoch FROM k.at - l.ready_at) * 1000)::bigint, 0) AS saved_ms,
@@ -135,6 +136,7 @@ def _run(row: asyncpg.Record) -> Running:
         closing=row["state"] == "CLOSING",
         reservation=row["reservation"],
         number=row["number"],
+        min_runtime_ms=row["min_runtime_ms"],
     )
 
 

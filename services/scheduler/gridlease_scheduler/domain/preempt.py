@@ -208,7 +208,8 @@ def _by_job(
 
 def _ripe(victim: Victim, rules: EvictionRules) -> bool:
     """Has it had its time, and its peace?"""
-    return victim.worked_ms >= rules.min_runtime_ms and victim.evictions < rules.evictions_max
+    least_ms = max(rules.min_runtime_ms, victim.leases[0].min_runtime_ms)
+    return victim.worked_ms >= least_ms and victim.evictions < rules.evictions_max
 
 
 def _pools(jobs: list[Victim]) -> list[list[Victim]]:

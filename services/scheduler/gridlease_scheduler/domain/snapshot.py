@@ -67,6 +67,7 @@ class Running:
     closing: bool = False
     reservation: str = ""
     number: int = 0  # its job's place in the order of submission; 0 = unknown, counts as old
+    min_runtime_ms: int = 0  # what its job asked for: its place is not taken sooner
 
 
 @dataclass(frozen=True, slots=True)
