@@ -116,6 +116,8 @@ def test_nobody_goes_who_need_not():
 def test_everyone_has_a_while_in_peace():
     young = [spot("s", "n1", 0, 8, worked_ms=MINUTE)]
     assert code(waits(count=8), young) == "VICTIMS_PROTECTED"
+    asked = [spot("s", "n1", 0, 8, worked_ms=20 * MINUTE, min_runtime_ms=30 * MINUTE)]
+    assert code(waits(count=8), asked) == "VICTIMS_PROTECTED"
     often = [spot("s", "n1", 0, 8, evictions=3)]
     assert code(waits(count=8), often) == "VICTIMS_PROTECTED"
     assert victims(waits(count=8), often, rules=EvictionRules(evictions_max=4)) == ["s"]
