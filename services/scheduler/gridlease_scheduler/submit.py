@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gridlease_kernel.faults import Exists, Invalid
@@ -11,9 +12,12 @@ from . import names
 from .domain.chips import Catalogue
 from .domain.job import Extent, Job, Needs, NewJob, Reason, Span
 from .ports import Event, Store, Tx
+from .together import Together
 
 _SUFFIX = 8  # 40 random bits behind a name that people chose; a clash is simply drawn again
 _DRAWS = 3
+_MOST = 128  # jobs accepted in one transaction
+_LANES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Submit:
         self._store = store
         self._catalogue = catalogue
         self._ids = ids
+        self._together = Together(self._accept, _MOST, _LANES)
 
     async def __call__(self, order: Order) -> Job:
         """The job, new or as an earlier request with the same id made it.
@@ -59,23 +64,34 @@ class Submit:
                 NO_RESERVATION.
             Exists: REQUEST_ID_REUSED, by a request with another body.
         """
-        asked = order.asked
-        check(asked, self._catalogue)
+        check(order.asked, self._catalogue)
         for _ in range(_DRAWS):
-            async with self._store.writing() as tx:
-                await check_reservation(tx, asked)
-                new = self._new(order)
-                if await tx.jobs.get(new.name) is not None:
-                    continue
-                if await tx.jobs.insert(new):
-                    event = Event("job.submitted", new.name, new.project, _ACCEPTED)
-                    await tx.events.tell(replace(event, facts={"tenant": new.tenant}))
-                job = await tx.jobs.by_request(asked.project, order.request_id)
-            assert job is not None, order.request_id
+            job = await self._together(order)
+            if job is None:
+                continue
             if job.spec_hash != order.spec_hash:
                 raise _reused(order.request_id, job.name)
             return job
         raise AssertionError("names clash again and again")
+
+    async def _accept(self, orders: Sequence[Order]) -> list[Job | None]:
+        """Those that come at the same time, in one transaction; None = its name was taken."""
+        new = [self._new(order) for order in orders]
+        async with self._store.writing() as tx:
+            for order in orders:
+                await check_reservation(tx, order.asked)
+            accepted = await tx.jobs.accept(new)
+            fresh = [job for job in new if job.name in accepted]
+            told = [Event("job.submitted", job.name, job.project, _ACCEPTED) for job in fresh]
+            told = [
+                replace(event, facts={"tenant": job.tenant})
+                for event, job in zip(told, fresh, strict=True)
+            ]
+            await tx.events.tell_all(told, [job.traceparent for job in fresh])
+            return [
+                accepted.get(job.name) or await tx.jobs.by_request(job.project, job.request_id)
+                for job in new
+            ]
 
     def _new(self, order: Order) -> NewJob:
         prefix, asked = order.display_name or "job", order.asked

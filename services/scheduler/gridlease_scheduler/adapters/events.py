@@ -23,9 +23,9 @@ INSERT INTO event (type, entity, project, reason, facts, headers) VALUES ($1, $2
 """
 _INSERT_ALL = """
 INSERT INTO event (type, entity, project, reason, facts, headers)
-SELECT type, entity, project, reason::jsonb, facts::jsonb, $6
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
-    AS n (type, entity, project, reason, facts)
+SELECT type, entity, project, reason::jsonb, facts::jsonb, headers::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+    AS n (type, entity, project, reason, facts, headers)
 """
 # Rows of transactions older than every open one: none with a lower number can appear any more.
 _AFTER = """
@@ -64,9 +64,11 @@ class PostgresEvents:
             dict(trace.outgoing()),
         )
 
-    async def tell_all(self, events: Sequence[Event]) -> None:
+    async def tell_all(self, events: Sequence[Event], traces: Sequence[str] = ()) -> None:
         if not events:
             return
+        own = json.dumps(dict(trace.outgoing()))
+        headers = [json.dumps({"traceparent": x}) if x else "{}" for x in traces]
         rows = [
             (
                 event.type,
@@ -74,11 +76,11 @@ class PostgresEvents:
                 event.project,
                 json.dumps(jsonb.dump(event.reason)),
                 json.dumps(event.facts),
+                header,
             )
-            for event in events
+            for event, header in zip(events, headers or [own] * len(events), strict=True)
         ]
-        headers = dict(trace.outgoing())
-        await self._connection.execute(_INSERT_ALL, *map(list, zip(*rows, strict=True)), headers)
+        await self._connection.execute(_INSERT_ALL, *map(list, zip(*rows, strict=True)))
 
     async def after(self, query: EventQuery) -> list[Event]:
         rows = await self._connection.fetch(

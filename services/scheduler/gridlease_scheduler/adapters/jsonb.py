@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from typing import Any
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed
@@ -21,6 +23,12 @@ from gridlease_scheduler.domain.job import (
 def dump(value: Needs | Reason) -> dict[str, Any]:
     """A value as its column holds it."""
     return dataclasses.asdict(value)
+
+
+@functools.lru_cache(maxsize=4_096)
+def text(value: Needs) -> str:
+    """What a job needs, as its column's text; made once for equal needs."""
+    return json.dumps(dump(value))
 
 
 def reason(column: dict[str, Any]) -> Reason:

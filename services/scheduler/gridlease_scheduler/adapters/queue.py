@@ -16,11 +16,12 @@ from . import jsonb
 
 # What a row says of its needs and its reason is parsed once for each distinct text.
 _COLUMNS = """
-SELECT j.name, j.tenant, j.project, t.attempt, j.priority, j.number, j.notice_ms, j.lost_after_ms,
+SELECT j.name, j.tenant, j.project, j.priority, j.number, j.notice_ms, j.lost_after_ms,
     j.needs::text AS needs, j.tasks, j.tasks_max, j.longest_ms, j.reservation,
     j.reason::text AS reason, (extract(epoch FROM j.created_at) * 1000)::bigint AS submitted_ms,
-    (extract(epoch FROM j.queued_at) * 1000)::bigint AS queued_ms
-FROM job j JOIN task t ON t.job = j.name AND t.index = 0
+    (extract(epoch FROM j.queued_at) * 1000)::bigint AS queued_ms,
+    (SELECT attempt FROM task WHERE job = j.name AND index = 0) AS attempt
+FROM job j
 """
 _ALL = _COLUMNS + "WHERE j.state = 'PENDING' AND NOT j.asleep ORDER BY j.number LIMIT $1"
 _SOME = _COLUMNS + "WHERE j.name = ANY($1::text[])"
@@ -29,7 +30,7 @@ SELECT name, state = 'PENDING' AND NOT asleep AS waits FROM job
 WHERE changed >= $1::text::xid8
 """
 _LOCK_PENDING = """
-SELECT j.name, t.attempt FROM job j JOIN task t ON t.job = j.name AND t.index = 0
+SELECT j.name, (SELECT attempt FROM task WHERE job = j.name AND index = 0) AS attempt FROM job j
 WHERE j.name = ANY($1::text[]) AND j.state = 'PENDING' AND NOT j.asleep
 ORDER BY j.name FOR UPDATE OF j
 """
