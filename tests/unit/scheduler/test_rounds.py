@@ -170,7 +170,7 @@ class TestWaitedTooLong:
         assert decide(0, {"fast": 1}, jobs, search=self.A_DAY).run == {"short": "fast"}
 
     def test_patience_is_as_long_as_the_work_that_is_here_and_a_week_at_most(self):
-        for days, first in ((2, "short"), (5, "short"), (8, "long")):
+        for days, first in ((4, "short"), (6, "short"), (8, "long")):
             jobs = [job("long", 150, age_s=days * self.DAY_S), job("short", 1)]
             assert decide(0, {"fast": 1}, jobs).run == {first: "fast"}
 

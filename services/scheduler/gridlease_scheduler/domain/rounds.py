@@ -124,11 +124,11 @@ class Search:
     late: float = 1.1
     unfair: float = 0.9
     sweeps: int = 5
-    depth: int = 48
-    visits: int = 1_000_000
+    depth: int = 24
+    visits: int = 300_000
     replan_s: float = 7_200.0
     newcomer_s: float = 3_600.0
-    patience_s: float = 86_400.0
+    patience_s: float = 259_200.0
     longest_patience_s: float = 604_800.0
     stay_s: float = 7_200.0
 
