@@ -39,8 +39,10 @@ from .adapters.events import PostgresHistory
 from .adapters.leadership import Leadership
 from .adapters.monotonic import LaterClock
 from .adapters.notices import Notices
+from .adapters.optimiser import ChildOptimiser
 from .adapters.prices import MeshPrices
 from .adapters.store import PostgresStore
+from .advise import Advise
 from .cancel import Cancel
 from .close import Close
 from .credential import Renew, Revoke
@@ -65,6 +67,7 @@ from .rpc.jobs import JobServicer, JobUses
 from .rpc.sync import SyncServicer
 from .settings import Settings
 from .sites import Sites
+from .slow import Slow, SlowParts
 from .submit import Submit
 from .sync import Sync
 from .wire.jobs import Defaults
@@ -206,25 +209,36 @@ async def _lead(parts: _Parts) -> None:
         async with leadership.term() as term, _feeding(parts):
             lost = Lost(parts.store, parts.clock, parts.terms)
             current[:] = [lost]
-            leader = Leader(
-                term.epoch,
-                Cycle(
-                    CycleParts(
-                        parts.store,
-                        parts.billing,
-                        parts.prices,
-                        Evict(parts.store),
-                        parts.catalogue,
-                        parts.ids,
-                        parts.clock,
-                    )
-                ),
-                Close(parts.store, parts.billing, parts.clock, parts.terms, parts.catalogue),
-                lost,
-                parts.notices,
-                settings.slow_tick_ms / 1e3,
-            )
-            await leader.run(term.over)
+            optimiser = ChildOptimiser(settings.optimiser_timeout_ms / 1e3)
+            try:
+                await _leader(parts, term.epoch, lost, optimiser).run(term.over)
+            finally:
+                await optimiser.close()
+
+
+def _leader(parts: _Parts, epoch: int, lost: Lost, optimiser: ChildOptimiser) -> Leader:
+    """The loops of one term, with what they remember for as long as it lasts."""
+    settings, evict, advise = parts.settings, Evict(parts.store), Advise(optimiser)
+    cycle = CycleParts(
+        parts.store,
+        parts.billing,
+        parts.prices,
+        evict,
+        parts.catalogue,
+        parts.ids,
+        parts.clock,
+        lambda: advise.lookup,
+    )
+    slow = SlowParts(parts.store, evict, advise, parts.catalogue, parts.clock, settings.slow())
+    return Leader(
+        epoch,
+        Cycle(cycle),
+        Close(parts.store, parts.billing, parts.clock, parts.terms, parts.catalogue),
+        lost,
+        Slow(slow),
+        parts.notices,
+        settings.slow_tick_ms / 1e3,
+    )
 
 
 @contextlib.asynccontextmanager

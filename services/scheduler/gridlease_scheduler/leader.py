@@ -1,4 +1,4 @@
-"""What only the leader does, for one term: place, close, and give up on the silent.
+"""What only the leader does, for one term: place, close, give up on the silent, think slowly.
 
 Each loop runs on a wake-up and on a slow tick, survives the database's and billing's absence, and
 ends the term when a write is refused because another leads.
@@ -17,6 +17,7 @@ from .close import Close
 from .cycle import Cycle
 from .lost import Lost
 from .ports import Wakeups
+from .slow import Slow
 
 _LOG = logging.getLogger(__name__)
 _TROUBLE_S = 0.5
@@ -29,9 +30,18 @@ class Leader:
     """The loops of one term."""
 
     def __init__(
-        self, epoch: int, cycle: Cycle, close: Close, lost: Lost, wakeups: Wakeups, tick_s: float
+        self,
+        epoch: int,
+        cycle: Cycle,
+        close: Close,
+        lost: Lost,
+        slow: Slow,
+        wakeups: Wakeups,
+        tick_s: float,
     ) -> None:
         self._epoch = epoch
+        self._slow = slow
+        self._begun = False
         self._cycle = cycle
         self._close = close
         self._lost = lost
@@ -44,6 +54,7 @@ class Leader:
             asyncio.create_task(self._loop(self._place, "place")),
             asyncio.create_task(self._loop(self._end, "close")),
             asyncio.create_task(self._loop(self._listen, "lost")),
+            asyncio.create_task(self._loop(self._think, "slow")),
             asyncio.create_task(over.wait()),
         ]
         try:
@@ -72,9 +83,19 @@ class Leader:
             _LOG.warning("leases of silent nodes are closing", extra={"leases": closed})
         return self._tick_s / 10
 
+    async def _think(self) -> float:
+        if not self._begun:  # the fast path first: a new leader has enough to read
+            self._begun = True
+            return self._slow.every_ms / 1e3
+        done = await self._slow(self._epoch)
+        if done.resized or done.moved or done.proposed:
+            facts = {"resized": done.resized, "moved": done.moved, "proposed": done.proposed}
+            _LOG.info("the slow path has spoken", extra=facts)
+        return done.rest_ms / 1e3
+
     async def _loop(self, step: Step, name: str) -> None:
         """Returns when the term is over."""
-        topic = "lost" if name == "lost" else "work"  # silence wakes nobody
+        topic = name if name in ("lost", "slow") else "work"  # silence and time wake nobody
         async with self._wakeups.watch(topic) as ticket:
             while True:
                 try:

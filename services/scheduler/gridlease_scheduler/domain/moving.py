@@ -1,0 +1,117 @@
+"""For whom should jobs be moved, and are the moves safe? (``defragment`` says which moves.)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from .defragment import Defragmentation, Move, defragment
+from .ends import DEFRAGMENTED
+from .job import Reason, Span
+from .node import Node
+from .plan import Placed, Planner
+from .snapshot import Pending, Running
+from .suitable import suits
+
+HOUR_MS = 3_600_000
+_LOOKED_AT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MovingRules:
+    """``moves_per_hour``: of each chip. ``heads``: waiting jobs for which moves are looked for in a
+    pass. ``waited_ms``: nobody is moved for a job that came more lately."""
+
+    moves_per_hour: int = 12
+    heads: int = 2
+    waited_ms: int = 30_000
+
+
+def made_room(
+    waiting: Iterable[Pending],
+    running: Sequence[Running],
+    planner: Planner,
+    made: Mapping[str, Sequence[int]],
+    now_ms: int,
+    rules: MovingRules,
+) -> tuple[Defragmentation, ...]:
+    """The moves to make now, for the first jobs that wait though enough devices are free.
+
+    Args:
+        planner: Over the fleet as it is; it is left as it was.
+        made: When moves were made lately, by chip.
+    """
+    longest = [x for x in waiting if _may_wait_for_moves(x, now_ms, rules)]
+    longest.sort(key=lambda x: (-x.priority, x.number))
+    catalogue = planner.index.catalogue
+    nodes = planner.index.views() if longest and rules.moves_per_hour else ()
+    found: list[Defragmentation] = []
+    for task in longest[:_LOOKED_AT]:
+        if len(found) >= rules.heads or not nodes:
+            break
+        decision = planner.decide(task)
+        if isinstance(decision, Placed):
+            planner.release(decision)
+            continue
+        chips = {chip for chip, _ in planner.chips(task.needs)}
+        budget = min((_left(made.get(x, ()), now_ms, rules) for x in chips), default=0)
+        budget -= sum(len(x.moves) for x in found)
+        fit = [x for x in nodes if all(suits(task.needs, x, chip, catalogue) for chip in chips)]
+        answer = defragment(task, fit, running, catalogue, now_ms=now_ms, budget=budget)
+        taken = {x.job for each in found for x in each.moves}
+        by_id = {x.node_id: x for x in nodes}
+        if (
+            answer is not None
+            and all(_alike(by_id[x.from_node], by_id[x.to_node]) for x in answer.moves)
+            and not taken & {x.job for x in answer.moves}
+            and not _touched(found) & _places(answer)
+        ):
+            found.append(answer)
+    return tuple(found)
+
+
+def _may_wait_for_moves(task: Pending, now_ms: int, rules: MovingRules) -> bool:
+    since_ms = max(task.submitted_ms, task.queued_ms)
+    near = task.needs.span is Span.ANY or task.tasks == 1
+    return (
+        task.needs.accelerator is not None
+        and near
+        and not task.reservation
+        and now_ms - since_ms >= rules.waited_ms
+    )
+
+
+def _left(made: Iterable[int], now_ms: int, rules: MovingRules) -> int:
+    return rules.moves_per_hour - sum(at > now_ms - HOUR_MS for at in made)
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """May what runs on one run on the other? A lease does not tell what its job needs of a node."""
+    blank = Node("", "", "", 0, 0, 0)
+    keep = ("site", "cpu_chip", "drivers", "architecture", "emulated", "runtimes")
+    first, second = (
+        replace(blank, **{name: getattr(x, name) for name in keep}) for x in (one, other)
+    )
+    return first == second
+
+
+def _touched(found: Iterable[Defragmentation]) -> set[str]:
+    return {node for each in found for node in _places(each)}
+
+
+def _places(found: Defragmentation) -> set[str]:
+    return {*found.nodes, *(x.from_node for x in found.moves), *(x.to_node for x in found.moves)}
+
+
+def why(move: Move, found: Defragmentation, project: str) -> Reason:
+    """What a moved job is told; for whom, only where that is its own project's."""
+    evidence = {"from": move.from_node, "to": move.to_node, "lost_ms": str(move.lost_ms)}
+    if found.job.startswith(f"{project}/jobs/"):
+        evidence["for"] = found.job
+    return Reason(
+        DEFRAGMENTED,
+        f"It is moved off {move.from_node}, so that a larger job fits there as a whole; "
+        f"{move.to_node} has room for it.",
+        "It is placed again at once and goes on from its newest checkpoint.",
+        evidence,
+    )
