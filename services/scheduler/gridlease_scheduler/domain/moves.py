@@ -187,6 +187,8 @@ class Mover:
 
     def _plan(self, request: Request, node: int, way: _Way, below: float) -> Repair | None:
         """Eject these, place the request, then each ejected one elsewhere, if for less."""
+        if any(self.fleet.least(each) == inf for each in way.requests):
+            return None
         own, taken = self.fleet.quote(request, way.room)
         price = own + self.fleet.cost(way.room) - self.fleet.cost(self.fleet.rooms[node])
         moves: list[Move] = []
