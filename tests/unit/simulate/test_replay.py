@@ -219,6 +219,19 @@ def test_work_that_has_just_begun_is_left_its_ten_minutes():
     assert jobs["dear"].started_ms == 600_000 + 30_000
 
 
+def test_decisions_may_rest_while_jobs_wait():
+    trace = "submit_s,duration_s,name,chip,devices\n0,100,a,L4,2\n10,10,b,L4,2\n105,10,c,L4,2\n"
+    outcome = play(TWO_L4, trace, rules=Rules(rest_ms=60_000))
+    jobs = by_name(outcome)
+    # Decided at 10 s, where b waits, and when a has ended; c is refused at 105 s, and b's end at
+    # 110 s falls into the rest.
+    assert jobs["b"].started_ms == 100_000
+    assert jobs["c"].started_ms == 165_000
+    late = play(TWO_L4, trace, rules=Rules(rest_ms=200_000))
+    assert by_name(late)["b"].started_ms == 210_000
+    assert not recount(late)
+
+
 CLUSTER = """
 [[nodes]]
 name = "v100"

@@ -61,6 +61,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Of --sample")] = 1,
     load: Annotated[int, typer.Option(help="Percent: 200 = arrivals twice as dense")] = 100,
     until: Annotated[str, typer.Option(help="Stop after this much virtual time: 7d")] = "",
+    rest: Annotated[str, typer.Option(help="Decide at most so often while jobs wait")] = "0s",
     purpose: Annotated[str, typer.Option(help="Of jobs that name none")] = "training",
     reference_chip: Annotated[
         str, typer.Option(help="Durations hold on this chip, others by relative throughput")
@@ -118,6 +119,7 @@ def _study(given: dict[str, Any]) -> Study:
         seed=given["seed"],
         load_percent=given["load"],
         until_ms=parse_duration(until, "--until") if until else 0,
+        rest_ms=parse_duration(given["rest"], "--rest"),
         purpose=given["purpose"],
         reference=given["reference_chip"],
         checkpoint_ms=parse_duration(given["checkpoint"], "--checkpoint"),

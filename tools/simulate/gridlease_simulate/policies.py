@@ -85,7 +85,9 @@ class Production:
         rest = tuple(task for task in snapshot.pending if task.job not in first)
         if not rest:
             return _verdict(plain, ())
-        running = leases(worked=True)
+        running = leases(worked=False)
+        if _outranked(rest, running):
+            running = leases(worked=True)
         ruling = rule(
             replace(snapshot, pending=rest, running=running),
             self._planner,
@@ -136,6 +138,13 @@ def _verdict(
                 reasons[task.job] = reason
     evicted = dict.fromkeys(x.job for each in evictions for x in each.victims)
     return Verdict(placed, reasons, tuple(evicted), again_ms)
+
+
+def _outranked(tasks: Iterable[Pending], running: Iterable[Running]) -> bool:
+    """Could anybody have to give way? Only then does it matter how long leases have worked."""
+    highest = max(level(x.needs.tier, x.priority) for x in tasks)
+    kinds = {(x.tier, x.priority) for x in running}
+    return any(level(tier, priority) < highest for tier, priority in kinds)
 
 
 def _ripens(tasks: list[Pending], running: Iterable[Running], now_ms: int) -> int:

@@ -82,13 +82,14 @@ class Replay:
         self._leases_ended: list[LeaseRecord] = []
         self._now_ms = 0
         self._again_ms = 0  # the policy wants to look again then
+        self._rested_ms = 0  # no decision before it, where jobs wait
         self._ended = 0
         self._plans = 0
 
     def run(self, progress: Callable[[Progress], None] | None = None) -> Outcome:
         """Play it to the end (or to ``until_ms``), and say what came of every job."""
         next_job = 0
-        while self._ends or next_job < len(self._jobs):
+        while self._ends or next_job < len(self._jobs) or self._looks_again():
             now_ms = self._next_instant(next_job)
             if self._rules.until_ms and now_ms > self._rules.until_ms:
                 self._advance(self._rules.until_ms)
@@ -99,7 +100,10 @@ class Replay:
                 changed |= self._arrive(self._jobs[next_job])
                 next_job += 1
             if changed and self._waiting:
-                self._decide()
+                if now_ms < self._rested_ms:
+                    self._again_ms = self._rested_ms
+                else:
+                    self._decide()
             self._moments.append(self._moment())
             if progress is not None and len(self._moments) % 64 == 0:
                 progress(Progress(now_ms, self._ended, len(self._jobs)))
@@ -108,10 +112,13 @@ class Replay:
     def _at(self, index: int) -> int:
         return self._jobs[index].arrival.submit_ms
 
+    def _looks_again(self) -> bool:
+        return bool(self._waiting) and self._again_ms > self._now_ms
+
     def _next_instant(self, next_job: int) -> int:
         ends = [self._ends[0][0]] if self._ends else []
         arrives = [self._at(next_job)] if next_job < len(self._jobs) else []
-        again = [self._again_ms] if self._again_ms > self._now_ms and self._waiting else []
+        again = [self._again_ms] if self._looks_again() else []
         return min(ends + arrives + again)
 
     def _advance(self, now_ms: int) -> None:
@@ -172,6 +179,8 @@ class Replay:
         for name, reason in verdict.reasons.items():
             self._by_name[name].reason = reason
         self._again_ms = verdict.again_ms
+        if verdict.reasons:
+            self._rested_ms = self._now_ms + self._rules.rest_ms
         for name in verdict.evicted:
             self._evict(self._running[name])
         for name, members in verdict.placed.items():

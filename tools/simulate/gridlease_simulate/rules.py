@@ -13,12 +13,14 @@ class Rules:
 
     ``checkpoint_ms``: work kept at an eviction is what was done up to the last multiple of it.
     ``restart_ms``: what each start after the first loses. ``until_ms``: the run stops there.
+    ``rest_ms``: while jobs wait, decisions are at least so far apart.
     """
 
     checkpoint_ms: int = 900_000
     restart_ms: int = 30_000
     notice_ms: int = 30_000
     until_ms: int = 0
+    rest_ms: int = 0
     reference: str = ""
     spot: SpotPrices | None = None
 

@@ -38,6 +38,7 @@ class Study:
     seed: int = 1
     load_percent: int = 100
     until_ms: int = 0
+    rest_ms: int = 0
     purpose: str = "training"
     reference: str = ""
     checkpoint_ms: int = 900_000
@@ -108,6 +109,7 @@ def _rules(study: Study, cluster: Cluster) -> Rules:
         restart_ms=study.restart_ms,
         notice_ms=study.notice_ms,
         until_ms=study.until_ms,
+        rest_ms=study.rest_ms,
         reference=reference,
         spot=prices,
     )
