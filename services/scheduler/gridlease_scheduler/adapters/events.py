@@ -74,7 +74,7 @@ class PostgresEvents:
                 event.type,
                 event.entity,
                 event.project,
-                json.dumps(jsonb.dump(event.reason)),
+                jsonb.reason_text(event.reason),
                 json.dumps(event.facts),
                 header,
             )

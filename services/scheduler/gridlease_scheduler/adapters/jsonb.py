@@ -31,6 +31,18 @@ def text(value: Needs) -> str:
     return json.dumps(dump(value))
 
 
+def reason_text(value: Reason) -> str:
+    """A reason, as its column's text."""
+    return json.dumps(
+        {
+            "code": value.code,
+            "message": value.message,
+            "hint": value.hint,
+            "evidence": value.evidence,
+        }
+    )
+
+
 def reason(column: dict[str, Any]) -> Reason:
     """A reason; empty columns are empty reasons."""
     return Reason(**column)

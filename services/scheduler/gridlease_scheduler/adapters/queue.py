@@ -104,13 +104,13 @@ class PostgresQueue:
 
     async def explain(self, reasons: Sequence[tuple[str, Reason]]) -> None:
         names = [name for name, _ in reasons]
-        texts = [json.dumps(jsonb.dump(why)) for _, why in reasons]
+        texts = [jsonb.reason_text(why) for _, why in reasons]
         await self._connection.execute(_EXPLAIN, names, texts)
 
     async def place(self, granted: Sequence[Granted]) -> None:
         if not granted:
             return
-        texts = [json.dumps(jsonb.dump(each.reason)) for each in granted]
+        texts = [jsonb.reason_text(each.reason) for each in granted]
         names = [each.placed.task.job for each in granted]
         await self._connection.execute(_PLACE, names, texts)
         rows = [

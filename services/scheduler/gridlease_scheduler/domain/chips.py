@@ -134,11 +134,15 @@ class Catalogue:
     chips: tuple[Chip, ...]
     facts: Facts = field(default=Facts(), repr=False, compare=False)
     _by_name: dict[str, Chip] = field(init=False, repr=False, compare=False)
+    _known: dict[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_name = {alias.lower(): chip for chip in self.chips for alias in chip.aliases}
         by_name |= {chip.name.lower(): chip for chip in self.chips}
         object.__setattr__(self, "_by_name", by_name)
+        known = {chip.name.lower(): chip.name for chip in self.accelerators()}
+        known |= {chip.family.lower(): chip.family for chip in self.accelerators()}
+        object.__setattr__(self, "_known", known)
 
     def find(self, name: str) -> Chip | None:
         """The entry of exactly this name or alias, in any case."""
@@ -151,8 +155,7 @@ class Catalogue:
 
     def unknown(self, names: Iterable[str]) -> UnknownChip | None:
         """The first name that means no accelerator, if there is one."""
-        known = {chip.name.lower(): chip.name for chip in self.accelerators()}
-        known |= {chip.family.lower(): chip.family for chip in self.accelerators()}
+        known = self._known
         for name in names:
             if name.lower() not in known:
                 close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
