@@ -145,6 +145,13 @@ def test_a_guarantee_of_all_accelerators_is_used_up_by_any():
     assert borrowed(book(*quotas, running=running), running) == {"a", "b"}
 
 
+def test_what_no_limit_will_ever_allow_is_known():
+    mine = book(Quota("org", "", A100, 0, 8_000), Quota("p", "org"), running=[held("a", "p", 8)])
+    assert mine.ever("p", A100, 8_000)
+    assert not mine.ever("p", A100, 9_000)
+    assert mine.ever("p", "L4-24GB", 9_000)
+
+
 def test_loops_end():
     quotas = (Quota("a", "b", A100, 0, 1_000), Quota("b", "a", A100, 0, 1_000))
     assert isinstance(book(*quotas).admits("a", A100, 2_000), QuotaFull)

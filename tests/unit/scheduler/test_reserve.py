@@ -2,14 +2,12 @@
 
 import pytest
 from gridlease_scheduler.domain.reserve import (
-    HOLD_MS,
     Booked,
     Full,
     Held,
     Open,
     admits,
     book,
-    may_start,
 )
 from gridlease_scheduler.domain.snapshot import Reservation
 from gridlease_scheduler.domain.stock import Stock
@@ -53,40 +51,8 @@ def test_peaks_within_the_window_count():
     assert full.fits_at_ms == 16 * HOUR
 
 
-def start(task, milli, calendar, running=(), free=8_000, now=NOW):
-    return may_start(task, A100, "s1", milli, calendar, running, free, now)
-
-
 def window(count=4, name="r"):
     return Reservation(name, "projects/p", A100, "s1", 1_000 * count, NOW + 30 * MINUTE, NOW + HOUR)
-
-
-def test_capacity_is_held_back_as_the_window_nears():
-    assert start(waits(), 4_000, [window()]) == Open()
-    held = start(waits(), 5_000, [window()])
-    assert isinstance(held, Held)
-    assert held.reason.code == "HELD_FOR_RESERVATION"
-    early = NOW + 30 * MINUTE - HOLD_MS - 1
-    assert start(waits(), 5_000, [window()], now=early) == Open()
-    assert start(waits(), 5_000, [window()], now=NOW + HOUR) == Open()
-
-
-def test_jobs_that_end_before_start_as_always():
-    assert start(waits(longest_ms=20 * MINUTE), 8_000, [window()]) == Open()
-    assert isinstance(start(waits(longest_ms=30 * MINUTE), 8_000, [window()]), Held)
-
-
-def test_what_ends_before_the_window_may_be_counted_on():
-    ending = runs("a", devices=("x", "y"), worked_ms=0, longest_ms=10 * MINUTE)
-    assert start(waits(), 6_000, [window()], [ending]) == Open()
-    assert isinstance(start(waits(), 6_000, [window()], [runs("a", devices=("x", "y"))]), Held)
-
-
-def test_what_its_own_jobs_hold_is_not_held_back_twice():
-    own = runs("a", devices=("x", "y"), reservation="r")
-    inside = NOW + 40 * MINUTE
-    assert start(waits(), 6_000, [window()], [own], now=inside) == Open()
-    assert isinstance(start(waits(), 7_000, [window()], [own], now=inside), Held)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from .chips import AcceleratorNeed, Catalogue
+from .decay import HALF_LIFE_MS
 from .job import Tier
 from .snapshot import Pending, Running, Share
 
@@ -40,7 +41,7 @@ class FairRules:
     """``half_life_ms``: after so long, use counts half. ``horizon_ms``: for how long a device just
     given counts at once. ``patience_ms``: after so long without anything, a tenant is overdue."""
 
-    half_life_ms: int = 24 * 3_600_000
+    half_life_ms: int = HALF_LIFE_MS
     horizon_ms: int = 3_600_000
     patience_ms: int = 8 * 3_600_000
 

@@ -16,18 +16,19 @@ lowest priorities.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from .chips import Catalogue
-from .fair import level
-from .job import Reason, Tier
+from .fair import LEVELS, level
+from .job import Reason, Span, Tier
 from .node import Node
 from .quota import Book, QuotaFull, borrowed, reclaimable
 from .snapshot import Pending, Running
 from .vacancy import Slack, Vacancies, Way, members, place, ways
-from .victims import Victim, cheapest
+from .victims import Victim, cheapest, standing
 
 EVICTION_WINDOW_MS = 24 * 3_600_000  # ``Running.evictions`` counts within it
 
@@ -47,6 +48,7 @@ COMING = Reason(
     "What it needs is coming free: who held it has been told to end.",
     "It is placed when they have ended and their devices are clean.",
 )
+_EVER = 1 << 62
 _GROUPS = 4  # racks (or hosts, rails, sites) that are looked at closely
 
 
@@ -120,22 +122,19 @@ def choose(
         if seats:
             return Coming(task, way.chip, seats)
     chips = {way.chip for way, _ in groups}
-    jobs = _victims(task, leases, chips, catalogue, book, rules)
-    if not jobs:
-        return Spared(task, _why(task, leases, jobs, could))
-    for pool in _pools(jobs):
-        best = min(
-            (
-                (found.cost, way.chip, found)
-                for way, names in _promising(task, groups, free, pool)
-                if (found := cheapest(task.tasks, way, {x: free[x] for x in names}, pool))
-            ),
-            key=lambda x: x[:2],
-            default=None,
-        )
-        if best is not None:
-            return _eviction(task, best[2].victims, best[1], best[2].places)
-    return Spared(task, _why(task, leases, jobs, could))
+    jobs = _jobs(task, leases, chips, book, rules)
+    above = borrowed(book, leases) if jobs and book is not None and book.rules else frozenset()
+    ranks = {job: standing(held[0], borrows=job in above) for job, held in jobs.items()}
+    speeds = {x.name: x.throughput for x in catalogue.chips}
+    for rank in sorted(set(ranks.values())):
+        pool = {job: held for job, held in jobs.items() if ranks[job] <= rank}
+        for names in _near(task, groups, free, pool):
+            here = sorted(job for job, held in pool.items() if _touches(held, names))
+            victims = [Victim.of(x, pool[x], speeds, borrows=x in above) for x in here]
+            found = _cheapest(task, groups, {x: free[x] for x in names}, victims)
+            if found is not None:
+                return found
+    return Spared(task, _why(task, leases, set(jobs), could))
 
 
 def reclaim(
@@ -155,8 +154,12 @@ def reclaim(
         return Coming(task, chip, ())
     asked = _asked_milli(task)
     owed = reclaimable(book, under, task.project, chip, asked, task.needs.tier) if full.owed else ()
-    pool = [x for x in _by_job(under, catalogue, frozenset()) if x.job in owed]
-    pool = [x for x in pool if _ripe(x, rules)]
+    held: dict[str, list[Running]] = {}
+    for lease in under:
+        if lease.job in owed:
+            held.setdefault(lease.job, []).append(lease)
+    speeds = {x.name: x.throughput for x in catalogue.chips}
+    pool = [Victim.of(x, y, speeds, borrows=True) for x, y in held.items() if _may_go(y, rules)]
     order = sorted(pool, key=lambda x: (x.rank, x.cost * 1_000 // max(1, x.milli), x.job))
     chosen: list[Victim] = []
     for victim in order:
@@ -170,52 +173,113 @@ def reclaim(
     return _eviction(task, tuple(sorted(chosen, key=lambda x: x.job)), chip, ())
 
 
-def _victims(
+def _jobs(
     task: Pending,
     leases: tuple[Running, ...],
     chips: Collection[str],
-    catalogue: Catalogue,
     book: Book | None,
     rules: EvictionRules,
-) -> list[Victim]:
-    """All jobs that may be put out for this one."""
+) -> dict[str, list[Running]]:
+    """All jobs that may be put out for this one, with their leases."""
     owned: frozenset[str] = frozenset()
-    above: frozenset[str] = frozenset()
     if book is not None and book.rules:
         asked = _asked_milli(task)
-        above = borrowed(book, leases)
         for chip in sorted(chips):
             owned |= reclaimable(book, leases, task.project, chip, asked, task.needs.tier)
     mine = level(task.needs.tier, task.priority)
-    low = [x for x in leases if level(x.tier, x.priority) < mine or x.job in owned]
-    return [x for x in _by_job(low, catalogue, above) if _ripe(x, rules)]
-
-
-def _by_job(
-    leases: Iterable[Running], catalogue: Catalogue, above: Collection[str]
-) -> list[Victim]:
-    """Running jobs as possible victims; those of which a part is ending already are left out."""
-    speeds = {x.name: x.throughput for x in catalogue.chips}
     jobs: dict[str, list[Running]] = {}
     for lease in leases:
-        jobs.setdefault(lease.job, []).append(lease)
-    return [
-        Victim.of(job, mine, speeds, borrows=job in above)
-        for job, mine in sorted(jobs.items())
-        if not any(x.closing for x in mine) and mine[0].tier is not Tier.RESERVED
-    ]
+        if LEVELS[lease.tier] + lease.priority < mine or lease.job in owned:
+            jobs.setdefault(lease.job, []).append(lease)
+    return {job: held for job, held in jobs.items() if _may_go(held, rules)}
 
 
-def _ripe(victim: Victim, rules: EvictionRules) -> bool:
-    """Has it had its time, and its peace?"""
-    least_ms = max(rules.min_runtime_ms, victim.leases[0].min_runtime_ms)
-    return victim.worked_ms >= least_ms and victim.evictions < rules.evictions_max
+def _near(
+    task: Pending,
+    groups: dict[tuple[Way, str], list[str]],
+    free: dict[str, Slack],
+    pool: dict[str, list[Running]],
+) -> list[dict[str, None]]:
+    """Nodes to look at closely: where least is lost for each device, and then all of them."""
+    every = dict.fromkeys(free)
+    most = 4 * task.tasks + 128
+    if len(every) <= 2 * most:
+        return [every]
+    lost: dict[str, int] = {}
+    milli: dict[str, int] = {}
+    least: dict[str, int] = {}
+    for held in pool.values():
+        for lease in held:
+            name, span = lease.node_id, lease.worked_ms - lease.saved_ms
+            many = lease.allocation.quantity_milli
+            lost[name] = lost.get(name, 0) + many * span
+            milli[name] = milli.get(name, 0) + many
+            if span < least.get(name, _EVER):
+                least[name] = span
+    mean = {name: lost[name] // max(1, milli[name]) for name in milli if name in every}
+    chosen: dict[str, None] = {}
+    for names in groups.values():
+        chosen |= dict.fromkeys(
+            x for x in names if x not in milli and any(free[x].devices.values())
+        )
+    if task.needs.span in (Span.ANY, Span.SITE):
+        chosen |= dict.fromkeys(heapq.nsmallest(most, mean, key=lambda x: (mean[x], x)))
+        chosen |= dict.fromkeys(heapq.nsmallest(most, mean, key=lambda x: (least[x], x)))
+        return [chosen, every]
+    bounds: list[tuple[int, str, list[str]]] = []
+    for (way, group), names in groups.items():
+        need = -(-task.tasks // max(1, 8 // max(1, way.devices)))
+        few = heapq.nsmallest(need, (mean[x] for x in names if x in mean))
+        if few:
+            bounds.append((sum(few) // len(few) * (1 + need - len(few)), group, names))
+    bounds.sort(key=lambda x: x[:2])
+    while bounds and len(chosen) < most:
+        chosen |= dict.fromkeys(bounds.pop(0)[2])
+    return [chosen, every]
 
 
-def _pools(jobs: list[Victim]) -> list[list[Victim]]:
-    """Sets of possible victims, each with those of one more standing."""
-    ranks = sorted({x.rank for x in jobs})
-    return [[x for x in jobs if x.rank <= rank] for rank in ranks]
+def _cheapest(
+    task: Pending,
+    groups: dict[tuple[Way, str], list[str]],
+    free: dict[str, Slack],
+    victims: list[Victim],
+) -> Eviction | None:
+    """The best of all ways and groups, with these victims to choose from."""
+    here = {key: [x for x in names if x in free] for key, names in groups.items()}
+    best = min(
+        (
+            (found.cost, way.chip, found)
+            for way, names in _promising(task, here, free, victims)
+            if (found := cheapest(task.tasks, way, {x: free[x] for x in names}, victims))
+        ),
+        key=lambda x: x[:2],
+        default=None,
+    )
+    if best is None:
+        return None
+    return _eviction(task, best[2].victims, best[1], best[2].places)
+
+
+def _touches(held: list[Running], names: Collection[str]) -> bool:
+    if len(held) == 1:
+        return held[0].node_id in names
+    return any(x.node_id in names for x in held)
+
+
+def _may_go(held: list[Running], rules: EvictionRules) -> bool:
+    """Has a job had its time, and its peace? Reserved work goes never, and what is ending in part
+    goes by itself."""
+    one = held[0]
+    if one.tier is Tier.RESERVED:
+        return False
+    least_ms = max(rules.min_runtime_ms, one.min_runtime_ms)
+    if len(held) == 1:
+        return one.worked_ms >= least_ms and one.evictions < rules.evictions_max and not one.closing
+    return (
+        max(x.worked_ms for x in held) >= least_ms
+        and max(x.evictions for x in held) < rules.evictions_max
+        and not any(x.closing for x in held)
+    )
 
 
 def _groups(
@@ -301,14 +365,14 @@ def _eviction(
 def _why(
     task: Pending,
     leases: tuple[Running, ...],
-    jobs: list[Victim],
+    jobs: Collection[str],
     could: dict[str, tuple[Way, ...]],
 ) -> Reason:
     """What protects those who hold the places, in words."""
     mine = level(task.needs.tier, task.priority)
     here = [x for x in leases if x.node_id in could]
     lower = {x.job for x in here if level(x.tier, x.priority) < mine}
-    kept = len(lower - {x.job for x in jobs})
+    kept = len(lower.difference(jobs))
     evidence = {"lower_jobs": str(len(lower)), "protected_jobs": str(kept)}
     if not lower:
         message = "Nothing of a lower class or priority holds what it needs."

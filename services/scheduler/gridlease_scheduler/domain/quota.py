@@ -105,6 +105,12 @@ class Book:
         excess = self.held(project, chip) + milli - self.guaranteed(project, chip)
         return Room(max(0, min(excess, self.held(project, chip) + milli)))
 
+    def ever(self, project: str, chip: str, milli: int) -> bool:
+        """Might the project hold so much, if it held nothing else?"""
+        return not self._rows or all(
+            not x.limit_milli or milli <= x.limit_milli for x in self._chain(project, chip)
+        )
+
     def ancestry(self, project: str) -> tuple[str, ...]:
         """The project, its parent, and so on to the root. Loops end where they close."""
         chain = [project]

@@ -4,8 +4,8 @@ A calendar is checked as a sum: at no instant may all reservations of a chip tog
 there is of it, nor those of one site what stands there. Which devices they are is decided when
 their jobs are placed, and reserved work may put others out, so a sum is enough.
 
-Once a window nears, what it needs is held back: a job that might still run when the window begins
-may start only on what the reservations leave. Jobs that are sure to end before start as always.
+Once a window nears, what it needs is held back (``holds``): a job that might still run when the
+window begins may start only on what the reservations leave.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .backfill import ends_by, late
 from .job import Reason
 from .snapshot import Pending, Reservation, Running
 from .stock import Stock
@@ -68,48 +67,6 @@ def book(
     return Full(0, _reason("RESERVATION_TOO_LARGE", message, "Ask for fewer.", wanted, 0))
 
 
-def may_start(
-    task: Pending,
-    chip: str,
-    site: str,
-    milli: int,
-    calendar: Iterable[Reservation],
-    running: Iterable[Running],
-    free_milli: int,
-    now_ms: int,
-) -> Open | Held:
-    """May a job outside any reservation start on this much of a chip at a site?
-
-    Args:
-        free_milli: What is free of the chip there now.
-    """
-    if task.reservation:
-        return Open()
-    over_by = now_ms + late(task.longest_ms) if task.longest_ms else None
-    due = [
-        x
-        for x in calendar
-        if x.chip == chip
-        and x.site in ("", site)
-        and x.begins_ms - HOLD_MS <= now_ms < x.ends_ms
-        and (over_by is None or over_by > x.begins_ms)
-    ]
-    if not due:
-        return Open()
-    leases = [x for x in running if x.allocation.chip == chip]
-    for each in due:
-        held = sum(x.allocation.quantity_milli for x in leases if x.reservation == each.name)
-        missing = max(0, each.quantity_milli - held)
-        coming = sum(
-            x.allocation.quantity_milli for x in leases if _gone_by(x, each.begins_ms, now_ms)
-        )
-        if free_milli + coming - milli < missing:
-            words = f"{_count(each)} are held back for the reservation {each.name}."
-            hint = "It is placed when the window is over; or say how long it runs (max_duration)."
-            return Held(_reason("HELD_FOR_RESERVATION", words, hint, each, each.ends_ms))
-    return Open()
-
-
 def admits(
     task: Pending,
     milli: int,
@@ -141,12 +98,6 @@ def admits(
         hint = "It is placed when another of its jobs ends; or leave the reservation out."
         return Held(_reason("RESERVATION_USED_UP", words, hint, found, 0))
     return Open()
-
-
-def _gone_by(lease: Running, at_ms: int, now_ms: int) -> bool:
-    """Is it sure to have ended and left clean devices by then, and not the reservation's own?"""
-    end = ends_by(lease, now_ms)
-    return not lease.reservation and end is not None and end <= at_ms
 
 
 def _fits(wanted: Reservation, others: list[Reservation], have: dict[str, int]) -> bool:

@@ -12,6 +12,7 @@ evictions. ``plan`` alone places what fits; this says who may, who is first, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +24,7 @@ from .job import Needs, Reason
 from .node import Node
 from .plan import Decision, Member, Placed, Planner, Waiting
 from .snapshot import Pending, Running, Snapshot
-from .vacancy import Vacancies
+from .vacancy import Vacancies, emptied
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def rule(
     bench = _Bench(snapshot, planner, rules, promised, vacancies or Vacancies())
     queue = fair.order(
         snapshot.pending, snapshot.running, snapshot.shares, snapshot.catalogue, snapshot.now_ms,
-        rules.fair, lambda x: bool(planner.chips(x.needs)),
+        rules.fair, bench.possible,
     )  # fmt: skip
     try:
         decisions = tuple([bench.decide(task) for task in queue])
@@ -121,6 +122,8 @@ class _Bench:
         self._vetoes: dict[tuple[str, int, int, str], _Veto] = {}
         self._promised = {x.task.job: x for x in promised}
         self._vacancies = vacancies
+        self._possible: dict[tuple[int, int], bool] = {}
+        self._crowds: Counter[int] | None = None
         self._heads = 0
         self._asked = 0
         self._nodes: Mapping[str, Node] | None = None
@@ -150,10 +153,29 @@ class _Bench:
             return self._refused(task, veto)
         if bound and self._asked < _ASKED and self._would_start(task, veto):
             return Waiting(task, bound[0].reason, decision.ruled_out)
-        if self._heads >= self.rules.heads or not self.planner.chips(task.needs):
+        if self._heads >= self.rules.heads or not self.possible(task):
             return decision
         self._heads += 1
         return self._blocked(task, decision, veto)
+
+    def possible(self, task: Pending) -> bool:
+        """Would it fit, by room and by quota, if nothing else ran? (However far apart.)"""
+        key = (id(task.needs), task.tasks)
+        known = self._possible.get(key)
+        if known is None:
+            if self._crowds is None:
+                self._crowds = Counter(x.kind.serial for x in self.planner.index.hosts.values())
+            crowds = self._crowds
+            kinds = [x for x in self.planner.index.kinds.values() if crowds[x.serial]]
+            most: dict[str, int] = {}
+            for kind in kinds:
+                for way, each in emptied(task.needs, kind.like, self.snapshot.catalogue):
+                    most[way.chip] = most.get(way.chip, 0) + each * crowds[kind.serial]
+            known = self._possible[key] = max(most.values(), default=0) >= task.tasks
+        return known and any(
+            self.book.ever(task.project, chip, each * task.tasks)
+            for chip, each in self.planner.chips(task.needs)
+        )
 
     def _known_veto(self, task: Pending) -> _Veto:
         """Found once for jobs alike, for as long as nothing more is held."""

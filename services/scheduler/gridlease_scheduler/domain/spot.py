@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .chips import Catalogue
-from .job import Reason, Tier
+from .job import Reason
 from .snapshot import Offered, Pending
 from .stock import Stock
 
@@ -120,11 +120,6 @@ def utilization(
         )
         for x in real
     )
-
-
-def is_spot(task: Pending) -> bool:
-    """Does it run on what nobody else wants?"""
-    return task.needs.tier is Tier.SPOT
 
 
 def _money(nano: int) -> str:

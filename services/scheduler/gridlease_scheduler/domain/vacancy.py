@@ -145,8 +145,8 @@ def ways(
     found: dict[str, tuple[Way, ...]] = {}
     for key, node in zip(kinds, candidates, strict=True):
         if key not in known:
-            each = _ways(needs, node, catalogue, emulated_ok=emulated_ok)
-            known[key] = tuple(way for way in each if way.chip not in barred)
+            each = emptied(needs, node, catalogue, emulated_ok=emulated_ok)
+            known[key] = tuple(way for way, _ in each if way.chip not in barred)
         if known[key]:
             found[node.node_id] = known[key]
     return found
@@ -179,7 +179,10 @@ def _kind(node: Node) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _ways(needs: Needs, node: Node, catalogue: Catalogue, *, emulated_ok: bool) -> tuple[Way, ...]:
+def emptied(
+    needs: Needs, node: Node, catalogue: Catalogue, *, emulated_ok: bool = True
+) -> tuple[tuple[Way, int], ...]:
+    """How many members a node would hold if nothing else were on it, by the way to use it."""
     empty = replace(
         node,
         used_cpu_milli=0,
@@ -192,10 +195,12 @@ def _ways(needs: Needs, node: Node, catalogue: Catalogue, *, emulated_ok: bool) 
     answer = fits(needs, empty, catalogue, emulated_ok=emulated_ok)
     if not isinstance(answer, tuple):
         return ()
-    return tuple(
+    free = slack(empty)
+    found = [
         Way(
             x.allocation.chip, len(x.allocation.device_ids), x.allocation.cpu_milli,
             x.allocation.memory_bytes, x.allocation.disk_bytes,
         )
         for x in answer
-    )  # fmt: skip
+    ]  # fmt: skip
+    return tuple((way, members(way, free)) for way in found)

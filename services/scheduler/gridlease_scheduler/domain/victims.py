@@ -83,7 +83,7 @@ class Victim:
         return cls(
             job,
             tuple(sorted(leases, key=_lease_id)) if len(leases) > 1 else (one,),
-            2 * (one.tier is not Tier.SPOT) + (not borrows),
+            standing(one, borrows=borrows),
             level(one.tier, one.priority),
             lost,
             (lost << _LOST_SHIFT) + (milli << _MILLI_SHIFT) + one.priority,
@@ -122,6 +122,11 @@ def lost_work(leases: Iterable[Running], speeds: Mapping[str, int]) -> int:
         )
         for x in leases
     )
+
+
+def standing(lease: Running, *, borrows: bool) -> int:
+    """Who goes first: spot before on-demand; within each, borrowers before owners."""
+    return 2 * (lease.tier is not Tier.SPOT) + (not borrows)
 
 
 def _lease_id(lease: Running) -> str:
