@@ -1,7 +1,7 @@
 """A sender and a receiver of paced UDP, each a process in a namespace: ``packets send|receive …``.
 
-    send HOST PORT MBPS SECONDS     paced payload; MBPS 0 = as fast as it goes
-    receive PORT SECONDS            one JSON line: bytes, first and last arrival, longest gap
+send HOST PORT MBPS SECONDS     paced payload; MBPS 0 = as fast as it goes
+receive PORT SECONDS            one JSON line: bytes, first and last arrival, longest gap
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import sys
+import threading
 import time
 
 _PAYLOAD_BYTES = 1_400
@@ -24,7 +25,7 @@ def send(host: str, port: int, mbps: float, seconds: float) -> int:
     out.connect((host, port))
     filler = bytes(_PAYLOAD_BYTES - 8)
     per_s = mbps * 1e6 / 8 / _PAYLOAD_BYTES
-    begun, number = time.monotonic(), 0
+    begun, number, pace = time.monotonic(), 0, threading.Event()
     while (now := time.monotonic() - begun) < seconds:
         due = int(now * per_s) + 1 if mbps else number + 32
         while number < due:
@@ -34,7 +35,7 @@ def send(host: str, port: int, mbps: float, seconds: float) -> int:
                 pass
             number += 1
         if mbps:
-            time.sleep(max(0.0, min(_TURN_S, begun + number / per_s - time.monotonic())))
+            pace.wait(max(0.0, min(_TURN_S, begun + number / per_s - time.monotonic())))
     return number * _PAYLOAD_BYTES
 
 
