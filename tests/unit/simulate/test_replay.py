@@ -232,6 +232,23 @@ def test_decisions_may_rest_while_jobs_wait():
     assert not recount(late)
 
 
+def test_a_job_sure_to_end_in_time_starts_before_the_one_that_waits_for_more():
+    # wide has to wait for a; small would hold one device beyond that unless it says how long.
+    head = "submit_s,duration_s,name,chip,devices,max_duration_s\n"
+    rows = "0,7200,a,L4,1,7200\n60,600,wide,L4,2,600\n120,{0},small,L4,1,{1}\n"
+    short = by_name(play(TWO_L4, head + rows.format(600, 600)))
+    assert short["small"].started_ms == 120_000
+    assert short["wide"].started_ms == 7_200_000
+    unsaid = by_name(play(TWO_L4, head + rows.format(20_000, 0)))
+    assert unsaid["wide"].started_ms == 7_200_000
+    assert unsaid["small"].started_ms == 7_800_000
+
+
+def test_jobs_may_state_a_percentage_of_their_time():
+    outcome = play(TWO_L4, "submit_s,duration_s,chip\n0,100,L4\n", stated=150)
+    assert outcome.trace.arrivals[0].longest_ms == 150_000
+
+
 CLUSTER = """
 [[nodes]]
 name = "v100"

@@ -60,6 +60,9 @@ def simulate(
     limit: Annotated[int, typer.Option(help="Only the first so many jobs")] = 0,
     seed: Annotated[int, typer.Option(help="Of --sample")] = 1,
     load: Annotated[int, typer.Option(help="Percent: 200 = arrivals twice as dense")] = 100,
+    stated: Annotated[
+        int, typer.Option(help="Percent of its time that a job states as max_duration", min=0)
+    ] = 0,
     until: Annotated[str, typer.Option(help="Stop after this much virtual time: 7d")] = "",
     rest: Annotated[str, typer.Option(help="Decide at most so often while jobs wait")] = "0s",
     purpose: Annotated[str, typer.Option(help="Of jobs that name none")] = "training",
@@ -118,6 +121,7 @@ def _study(given: dict[str, Any]) -> Study:
         limit=given["limit"],
         seed=given["seed"],
         load_percent=given["load"],
+        stated_percent=given["stated"],
         until_ms=parse_duration(until, "--until") if until else 0,
         rest_ms=parse_duration(given["rest"], "--rest"),
         purpose=given["purpose"],

@@ -217,6 +217,7 @@ class Replay:
             tasks=arrival.tasks,
             tasks_max=arrival.tasks,
             submitted_ms=arrival.submit_ms,
+            longest_ms=arrival.longest_ms,
             queued_ms=job.since_ms if job.attempt > 1 else 0,
         )
 
@@ -239,6 +240,7 @@ class Replay:
                 started_ms=job.since_ms,
                 worked_ms=worked_ms,
                 saved_ms=saved_ms,
+                longest_ms=arrival.longest_ms,
                 notice_ms=self._rules.notice_ms,
                 evictions=job.evictions,
                 tasks_min=arrival.tasks,

@@ -37,6 +37,7 @@ class Study:
     limit: int = 0
     seed: int = 1
     load_percent: int = 100
+    stated_percent: int = 0
     until_ms: int = 0
     rest_ms: int = 0
     purpose: str = "training"
@@ -141,6 +142,7 @@ def _trace(study: Study, cluster: Cluster) -> Trace:
         limit=study.limit,
         seed=study.seed,
         load=study.load_percent,
+        stated=study.stated_percent,
     )
 
 

@@ -2,7 +2,7 @@
 
 Alibaba's pods, Philly's jobs, Gavel's jobs (whose durations come from measured throughputs), and
 our own columns: ``submit_s,duration_s`` and, each optional, ``name,tasks,chip,devices,cpu,memory,
-disk,priority,tier,tenant,project,purpose``.
+disk,priority,tier,tenant,project,purpose,max_duration_s``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gridlease_simulate.workload import Arrival, Trace, split_devices
 MOST_TASKS: Final = 100_000
 _OWN: Final = (
     "submit_s", "duration_s", "name", "tasks", "chip", "devices", "cpu", "memory", "disk",
-    "priority", "tier", "tenant", "project", "purpose",
+    "priority", "tier", "tenant", "project", "purpose", "max_duration_s",
 )  # fmt: skip
 _KINDS: Final = {
     "alibaba": ("num_gpu", "gpu_milli", "cpu_milli"),
@@ -272,6 +272,7 @@ def _own_job(at: int, row: Row, reading: Reading) -> Arrival:
         whole(text("priority", "50"), row.field("priority"), most=100),
         f"tenants/{tenant}",
         f"tenants/{tenant}/projects/{text('project', 'default')}",
+        longest_ms=seconds_ms(text("max_duration_s", "0"), row.field("max_duration_s")),
     )
 
 

@@ -33,6 +33,7 @@ class Arrival:
     project: str = ""
     paces: Mapping[str, Pace] = field(default_factory=dict)
     asked_milli: int = 0
+    longest_ms: int = 0  # the max_duration that it states; 0 = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,13 @@ class Scaling:
 
 
 def prepared(
-    trace: Trace, *, sample: int = 0, limit: int = 0, seed: int = 1, load: int = 100
+    trace: Trace,
+    *,
+    sample: int = 0,
+    limit: int = 0,
+    seed: int = 1,
+    load: int = 100,
+    stated: int = 0,
 ) -> Trace:
     """The jobs in order, the first at instant 0, thinned and compressed as asked.
 
@@ -80,6 +87,8 @@ def prepared(
         sample: So many jobs drawn at random by the seed; 0 = all.
         limit: The first so many; 0 = all.
         load: Percent: 200 makes the gaps between arrivals half as long.
+        stated: Percent of its longest duration that each job states as its max_duration; 0 = what
+            the trace says.
     """
     arrivals = sorted(trace.arrivals, key=lambda each: each.submit_ms)
     if sample and sample < len(arrivals):
@@ -88,8 +97,21 @@ def prepared(
     if limit:
         arrivals = arrivals[:limit]
     first = arrivals[0].submit_ms if arrivals else 0
-    moved = (replace(each, submit_ms=(each.submit_ms - first) * 100 // load) for each in arrivals)
+    moved = (
+        replace(
+            each,
+            submit_ms=(each.submit_ms - first) * 100 // load,
+            longest_ms=longest_ms(each) * stated // 100 if stated else each.longest_ms,
+        )
+        for each in arrivals
+    )
     return replace(trace, arrivals=tuple(moved))
+
+
+def longest_ms(arrival: Arrival) -> int:
+    """The longest that a job may take on any chip that was recorded."""
+    spans = [span for pace in arrival.paces.values() for span in (pace.together_ms, pace.spread_ms)]
+    return max([arrival.duration_ms, *spans])
 
 
 def split_devices(devices: int, widest: int) -> tuple[int, int]:
