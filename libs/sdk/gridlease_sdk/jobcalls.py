@@ -88,6 +88,11 @@ class JobCalls:
         request = pb.CancelJobRequest(name=name)
         return (await self._on.ask(self._on.jobs.CancelJob, request, pb.CancelJobResponse)).job
 
+    async def wake(self, name: str) -> job_pb2.Job:
+        """Let a service that rests be placed again."""
+        request = pb.WakeJobRequest(name=name)
+        return (await self._on.ask(self._on.jobs.WakeJob, request, pb.WakeJobResponse)).job
+
     async def explain(self, name: str) -> pb.ExplainJobResponse:
         """Why a job stands where it stands."""
         request = pb.ExplainJobRequest(name=name)

@@ -83,6 +83,9 @@ class SyncClient:
     def cancel(self, name: str) -> job_pb2.Job:
         return self.run(self.wrapped.cancel(name))
 
+    def wake(self, name: str) -> job_pb2.Job:
+        return self.run(self.wrapped.wake(name))
+
     def explain(self, name: str) -> pb.ExplainJobResponse:
         return self.run(self.wrapped.explain(name))
 

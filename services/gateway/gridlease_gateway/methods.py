@@ -42,6 +42,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "JobService.GetJob": _READ,
     "JobService.ListJobs": _READ,
     "JobService.CancelJob": _CHANGE,
+    "JobService.WakeJob": _CHANGE,
     "JobService.ExplainJob": _READ,
     "JobService.WatchJob": _READ,
     "JobService.ReadJobLogs": _READ,

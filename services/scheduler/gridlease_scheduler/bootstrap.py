@@ -70,6 +70,7 @@ from .sites import Sites
 from .slow import Slow, SlowParts
 from .submit import Submit
 from .sync import Sync
+from .wake import Wake
 from .wire.jobs import Defaults
 
 _LOG = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ def _server(parts: _Parts) -> MeshServer:
     jobs = JobUses(
         submit=Submit(parts.store, parts.catalogue, parts.ids),
         cancel=Cancel(parts.store),
+        wake=Wake(parts.store),
         jobs=Jobs(parts.store, parts.notices),
         feed=Feed(parts.store, parts.notices),
         explain=Explain(parts.store, parts.catalogue, parts.prices),

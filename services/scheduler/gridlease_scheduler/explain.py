@@ -19,7 +19,7 @@ _PLACEABLE = Reason(
     "Nothing; if this lasts, look whether a scheduler leads.",
 )
 # What holds a job up although it could be placed if it were alone: the pass's own word stands.
-_HELD_UP = ("KEPT_FOR_ANOTHER", "PREEMPTING")
+_HELD_UP = ("KEPT_FOR_ANOTHER", "PREEMPTING", "SCALED_TO_ZERO")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""submit, ps, show, logs, stop, events, artefacts."""
+"""submit, ps, show, logs, stop, wake, events, artefacts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Output = Annotated[list[str], typer.Option("--output", help="Path to keep; may b
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (submit, ps, logs, stop, events, artefacts):
+    for command in (submit, ps, logs, stop, wake, events, artefacts):
         app.command(command.__name__)(command)
     app.command("show")(show_job)
 
@@ -147,6 +147,17 @@ def stop(context: typer.Context, job: Job) -> None:
 
     async def work(client: Client) -> job_pb2.Job:
         return await client.cancel(await job_name(client, job))
+
+    found = reach(options, work)
+    show(options, found, [f"{found.name} {words.state(found.state)}"])
+
+
+def wake(context: typer.Context, job: Job) -> None:
+    """Let a service that rests be placed again."""
+    options = options_of(context)
+
+    async def work(client: Client) -> job_pb2.Job:
+        return await client.wake(await job_name(client, job))
 
     found = reach(options, work)
     show(options, found, [f"{found.name} {words.state(found.state)}"])

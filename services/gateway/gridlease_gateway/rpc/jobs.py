@@ -126,6 +126,17 @@ class Jobs:
             raise names.no_job(request.name) from error
         return pb.CancelJobResponse(job=answer.job)
 
+    async def wake_job(self, call: Call, request: pb.WakeJobRequest) -> Message:
+        project = project_for(call.caller, request.name)
+        inner = job_pb2.WakeJobRequest(project=project, name=request.name)
+        try:
+            answer = await self._inside.ask(
+                self._inside.jobs.WakeJob, inner, call.left_s(), job_pb2.WakeJobResponse
+            )
+        except Missing as error:
+            raise names.no_job(request.name) from error
+        return pb.WakeJobResponse(job=answer.job)
+
     async def explain_job(self, call: Call, request: pb.ExplainJobRequest) -> Message:
         project = project_for(call.caller, request.name)
         inner = job_pb2.ExplainJobRequest(project=project, name=request.name)

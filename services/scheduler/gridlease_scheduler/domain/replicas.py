@@ -86,7 +86,9 @@ def _seen(
 def _reason(why: Reason) -> Reason:
     """The words for the tenant and its tasks: one code for a resize, one for a rest."""
     if why.evidence.get("to") == "0":
-        hint = "A request wakes it (`jobs wake`); until then it holds nothing and costs nothing."
+        hint = (
+            "A request wakes it (`gridlease wake`); until then it holds nothing and costs nothing."
+        )
         return replace(why, code=SCALED_TO_ZERO, hint=hint, evidence={**why.evidence, "by": "load"})
     evidence = {**why.evidence, "by": "load", "because": why.code}
     return Reason("RESIZED", why.message, why.hint, evidence)

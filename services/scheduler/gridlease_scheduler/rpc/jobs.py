@@ -17,6 +17,7 @@ from gridlease_scheduler.jobs import Jobs
 from gridlease_scheduler.ports import EventQuery
 from gridlease_scheduler.preview import Preview
 from gridlease_scheduler.submit import Submit
+from gridlease_scheduler.wake import Wake
 from gridlease_scheduler.wire import jobs as wire
 from gridlease_scheduler.wire import plans, reasons
 
@@ -29,6 +30,7 @@ class JobUses:
 
     submit: Submit
     cancel: Cancel
+    wake: Wake
     jobs: Jobs
     feed: Feed
     explain: Explain
@@ -80,6 +82,12 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     ) -> job_pb2.CancelJobResponse:
         job = await self._uses.cancel(request.project, request.name)
         return job_pb2.CancelJobResponse(job=wire.job(job))
+
+    async def WakeJob(
+        self, request: job_pb2.WakeJobRequest, context: Any
+    ) -> job_pb2.WakeJobResponse:
+        job = await self._uses.wake(request.project, request.name)
+        return job_pb2.WakeJobResponse(job=wire.job(job))
 
     async def ExplainJob(
         self, request: job_pb2.ExplainJobRequest, context: Any

@@ -51,6 +51,12 @@ class JobServiceStub:
     ]
     """Asks for a job's end. Idempotent."""
 
+    WakeJob: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.WakeJobRequest,
+        gridlease.gateway.v1.gateway_pb2.WakeJobResponse,
+    ]
+    """Lets a service that rests be placed again: a request waits for it. Idempotent."""
+
     ExplainJob: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.ExplainJobRequest,
         gridlease.gateway.v1.gateway_pb2.ExplainJobResponse,
@@ -131,6 +137,12 @@ class JobServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.CancelJobResponse,
     ]
     """Asks for a job's end. Idempotent."""
+
+    WakeJob: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.WakeJobRequest,
+        gridlease.gateway.v1.gateway_pb2.WakeJobResponse,
+    ]
+    """Lets a service that rests be placed again: a request waits for it. Idempotent."""
 
     ExplainJob: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.ExplainJobRequest,
@@ -222,6 +234,14 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CancelJobResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CancelJobResponse]]:
         """Asks for a job's end. Idempotent."""
+
+    @abc.abstractmethod
+    def WakeJob(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.WakeJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.WakeJobResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.WakeJobResponse]]:
+        """Lets a service that rests be placed again: a request waits for it. Idempotent."""
 
     @abc.abstractmethod
     def ExplainJob(

@@ -333,6 +333,49 @@ class CancelJobResponse(google.protobuf.message.Message):
 global___CancelJobResponse = CancelJobResponse
 
 @typing.final
+class WakeJobRequest(google.protobuf.message.Message):
+    """Which service to wake."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    """"projects/{project}" of the caller."""
+    name: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "project", b"project"]) -> None: ...
+
+global___WakeJobRequest = WakeJobRequest
+
+@typing.final
+class WakeJobResponse(google.protobuf.message.Message):
+    """The job, awake."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    @property
+    def job(self) -> gridlease.type.v1.job_pb2.Job:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        job: gridlease.type.v1.job_pb2.Job | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job"]) -> None: ...
+
+global___WakeJobResponse = WakeJobResponse
+
+@typing.final
 class ExplainJobRequest(google.protobuf.message.Message):
     """Which job to explain."""
 

@@ -60,6 +60,11 @@ class JobServiceStub(object):
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.WakeJob = channel.unary_unary(
+                '/gridlease.scheduler.v1.JobService/WakeJob',
+                request_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.WakeJobRequest.SerializeToString,
+                response_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.WakeJobResponse.FromString,
+                _registered_method=True)
         self.ExplainJob = channel.unary_unary(
                 '/gridlease.scheduler.v1.JobService/ExplainJob',
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.ExplainJobRequest.SerializeToString,
@@ -121,6 +126,13 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WakeJob(self, request, context):
+        """Lets a service that rests be placed again: a request waits for it. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainJob(self, request, context):
         """Why a job stands where it stands.
         """
@@ -176,6 +188,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
                     response_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'WakeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.WakeJob,
+                    request_deserializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.WakeJobRequest.FromString,
+                    response_serializer=gridlease_dot_scheduler_dot_v1_dot_job__pb2.WakeJobResponse.SerializeToString,
             ),
             'ExplainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainJob,
@@ -334,6 +351,33 @@ class JobService(object):
             '/gridlease.scheduler.v1.JobService/CancelJob',
             gridlease_dot_scheduler_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
             gridlease_dot_scheduler_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WakeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.scheduler.v1.JobService/WakeJob',
+            gridlease_dot_scheduler_dot_v1_dot_job__pb2.WakeJobRequest.SerializeToString,
+            gridlease_dot_scheduler_dot_v1_dot_job__pb2.WakeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

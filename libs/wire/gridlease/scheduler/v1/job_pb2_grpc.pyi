@@ -51,6 +51,12 @@ class JobServiceStub:
     ]
     """Asks for a job's end. Idempotent."""
 
+    WakeJob: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.job_pb2.WakeJobRequest,
+        gridlease.scheduler.v1.job_pb2.WakeJobResponse,
+    ]
+    """Lets a service that rests be placed again: a request waits for it. Idempotent."""
+
     ExplainJob: grpc.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.job_pb2.ExplainJobRequest,
         gridlease.scheduler.v1.job_pb2.ExplainJobResponse,
@@ -107,6 +113,12 @@ class JobServiceAsyncStub:
         gridlease.scheduler.v1.job_pb2.CancelJobResponse,
     ]
     """Asks for a job's end. Idempotent."""
+
+    WakeJob: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.job_pb2.WakeJobRequest,
+        gridlease.scheduler.v1.job_pb2.WakeJobResponse,
+    ]
+    """Lets a service that rests be placed again: a request waits for it. Idempotent."""
 
     ExplainJob: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.job_pb2.ExplainJobRequest,
@@ -174,6 +186,14 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.scheduler.v1.job_pb2.CancelJobResponse, collections.abc.Awaitable[gridlease.scheduler.v1.job_pb2.CancelJobResponse]]:
         """Asks for a job's end. Idempotent."""
+
+    @abc.abstractmethod
+    def WakeJob(
+        self,
+        request: gridlease.scheduler.v1.job_pb2.WakeJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.job_pb2.WakeJobResponse, collections.abc.Awaitable[gridlease.scheduler.v1.job_pb2.WakeJobResponse]]:
+        """Lets a service that rests be placed again: a request waits for it. Idempotent."""
 
     @abc.abstractmethod
     def ExplainJob(
