@@ -8,7 +8,7 @@ import logging
 from gridlease.billing.v1 import account_pb2
 from gridlease.scheduler.v1 import fleet_pb2
 from gridlease.type.v1 import job_pb2 as types
-from gridlease.type.v1 import money_pb2
+from gridlease.type.v1 import money_pb2, resources_pb2
 from gridlease_kernel.faults import Fault, Invalid, Missing
 from gridlease_kernel.money import Money
 
@@ -58,9 +58,12 @@ class Prices:
         Raises:
             Missing: NO_OFFER.
         """
-        ask = ask_of(spec)
         stock, prices = await asyncio.gather(self.stock(left_s), self.in_force(left_s))
-        fitting = offers.candidates(ask, stock, prices)
+        fitting = [
+            (price * ask.quantity_milli, chip, ask)
+            for ask in asks_of(spec)
+            for price, chip in offers.candidates(ask, stock, prices)
+        ]
         if not fitting:
             raise Missing(
                 "Nothing on offer, or in the price book, fits this request.",
@@ -68,8 +71,9 @@ class Prices:
                 field="spec.resources",
                 remedy="gridlease offers lists the chips and tiers that there are.",
             )
+        _, chip, ask = min(fitting, key=lambda it: it[:2])
         request = account_pb2.GetQuoteRequest(
-            chip=fitting[0][1],
+            chip=chip,
             tier=types.Tier.ValueType(ask.tier),
             quantity_milli=ask.quantity_milli,
             duration_ms=duration_ms,
@@ -116,19 +120,29 @@ def duration_ms(spec: types.JobSpec, asked_ms: int) -> int:
     return asked_ms or spec.max_duration_ms or _HOUR_MS
 
 
-def ask_of(spec: types.JobSpec) -> Ask:
-    """What decides the price of a job."""
+def asks_of(spec: types.JobSpec) -> list[Ask]:
+    """What decides the price of a job, all of its tasks: one for each kind that would do."""
     resources = spec.resources
-    gpu = resources.accelerator
-    wanted = resources.HasField("accelerator")
-    milli = (gpu.count.min or 1) * 1_000 if wanted else resources.cpu_milli.min
+    tasks = max(1, spec.nodes.min)
+    if not resources.HasField("accelerator"):
+        milli = resources.cpu_milli.min or offers.DEFAULT_CPU_MILLI
+        return [_ask(spec, resources_pb2.AcceleratorRequest(), milli * tasks, wanted=False)]
+    return [
+        _ask(spec, kind, (kind.count.min or 1) * 1_000 * tasks, wanted=True)
+        for kind in (resources.accelerator, *resources.alternatives)
+    ]
+
+
+def _ask(
+    spec: types.JobSpec, kind: resources_pb2.AcceleratorRequest, milli: int, *, wanted: bool
+) -> Ask:
     return offers.with_default_tier(
         Ask(
-            chips=tuple(gpu.chips),
+            chips=tuple(kind.chips),
             accelerator=wanted,
-            memory_low_bytes=gpu.memory_bytes.min,
-            memory_high_bytes=gpu.memory_bytes.max,
-            quantity_milli=milli or offers.DEFAULT_CPU_MILLI,
+            memory_low_bytes=kind.memory_bytes.min,
+            memory_high_bytes=kind.memory_bytes.max,
+            quantity_milli=milli,
             tier=spec.tier,
         )
     )

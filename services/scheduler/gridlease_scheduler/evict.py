@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import names
+from .domain.ends import Member, follow
 from .domain.job import Job, JobState, Reason
 from .domain.lease import Cause, State, to_closing
 from .domain.preempt import EVICTION_WINDOW_MS
@@ -79,12 +80,14 @@ class Evict:
 
 
 def _runs(job: Job | None, held: Sequence[HeldLease], ending: Ending) -> bool:
-    """Is it still what the plan thought, with every lease ACTIVE or ended by itself?"""
+    """Is it still what the plan thought: does it run, and would it go on running?"""
     if job is None or job.state is not JobState.RUNNING:
         return False
-    active = [x for x in held if x.lease.state is State.ACTIVE]
-    told = [x for x in held if x.stop.code]
-    return bool(active) and not told and ending.attempt in (0, job.attempt)
+    over = [x for x in held if x.lease.state is not State.ACTIVE]
+    ends = follow([Member(x.index, x.lease, x.stop, x.exit_message) for x in over])
+    told = [x for x in over if x.stop.code]
+    goes_on = len(over) < len(held) and not told and ends is None
+    return goes_on and ending.attempt in (0, job.attempt)
 
 
 async def _end(tx: Tx, job: Job, held: Sequence[HeldLease], ending: Ending) -> None:

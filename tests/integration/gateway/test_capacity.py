@@ -36,6 +36,27 @@ async def test_a_plan_is_asked_for_the_keys_own_project(world):
     assert fault.reason == "PROJECT_NOT_FOUND"
 
 
+async def test_a_quote_counts_all_tasks_and_takes_the_cheapest_kind(world):
+    made = job_pb2.JobSpec(commands=["true"])
+    made.nodes.min = made.nodes.max = 3
+    made.resources.accelerator.chips.append("H100")
+    made.resources.accelerator.count.min = 2
+    billing = world.stub("BillingService")
+
+    async def quoted():
+        request = pb.GetQuoteRequest(spec=made, duration_ms=3_600_000)
+        return (await billing.GetQuote(request)).quote
+
+    quote = await quoted()
+    assert (quote.chip, quote.quantity_milli) == ("H100-80GB", 6_000)
+    other = made.resources.alternatives.add()
+    other.chips.append("A100")
+    other.count.min = 2
+    assert (await quoted()).chip == "A100-80GB"
+    other.count.min = 8  # four times as many of half the price
+    assert (await quoted()).chip == "H100-80GB"
+
+
 async def test_tenants_see_their_own_quotas_and_reservations_only(world):
     secret = await other_tenant(world)
     ruler = world.stub("CapacityService", "operator_key")
