@@ -306,8 +306,8 @@ def _endings(eviction: Eviction) -> list[Ending]:
         Ending(
             victim.job,
             Cause.PREEMPTED,
-            preempted_for(victim.leases[0].project, eviction.task.job, eviction.reason),
-            eviction.notice_ms,
+            preempted_for(victim.leases[0].project, eviction.task.job, eviction.told),
+            victim.notice_ms,
         )
         for victim in eviction.victims
     ]

@@ -53,7 +53,9 @@ def test_a_lower_class_gives_way():
     assert found.places == (("n1", 1),)
     assert found.notice_ms == 30_000
     assert found.reason.code == "PREEMPTING"
-    assert "told to end within 30 s" in found.reason.message
+    assert found.reason.message == "It takes the place of 1 job that was told to end within 30 s."
+    assert "s" not in found.told.evidence.values()  # nobody is told whose the others are
+    assert found.told.code == "PREEMPTED"
 
 
 def test_a_lower_priority_of_the_same_class_gives_way():

@@ -1,8 +1,8 @@
-"""Bids, the reclaim contract, and how full the pool is."""
+"""Bids, and how full the pool is."""
 
 from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.snapshot import Offered
-from gridlease_scheduler.domain.spot import Affordable, TooDear, bid, reclaimed, utilization
+from gridlease_scheduler.domain.spot import Affordable, TooDear, bid, utilization
 from gridlease_scheduler.domain.stock import Stock
 
 from tests.unit.scheduler.standing import A100, CATALOGUE, waits
@@ -27,13 +27,6 @@ def test_a_bid_is_for_all_of_the_job():
 def test_each_class_has_its_price():
     assert bid(waits(), A100, 1_000, OFFERS) == Affordable(200 * CENT)
     assert bid(waits(), "L4-24GB", 1_000, OFFERS) == Affordable(0)
-
-
-def test_notice_is_given_or_credited():
-    assert reclaimed("l", 30_000, 100, 30_100, ended_itself=False).honoured
-    short = reclaimed("l", 30_000, 100, 20_100, ended_itself=False)
-    assert (short.honoured, short.missing_ms) == (False, 10_000)
-    assert reclaimed("l", 30_000, 100, 101, ended_itself=True).honoured
 
 
 def test_how_full_is_told_by_chip_and_site():

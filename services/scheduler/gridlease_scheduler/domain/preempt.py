@@ -55,7 +55,8 @@ _GROUPS = 4  # racks (or hosts, rails, sites) that are looked at closely
 @dataclass(frozen=True, slots=True)
 class Eviction:
     """Who is told to end, with how much notice, and the node of each member afterwards (empty
-    where only quota was short). ``lost``: effective device-milliseconds of work."""
+    where only quota was short). ``lost``: effective device-milliseconds of work, in thousandths.
+    ``reason`` is for the job that waits, ``told`` for the victims."""
 
     task: Pending
     victims: tuple[Victim, ...]
@@ -64,6 +65,7 @@ class Eviction:
     places: tuple[tuple[str, int], ...]
     lost: int
     reason: Reason
+    told: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,10 @@ def choose(
     speeds = {x.name: x.throughput for x in catalogue.chips}
     for rank in sorted(set(ranks.values())):
         pool = {job: held for job, held in jobs.items() if ranks[job] <= rank}
-        for names in _near(task, groups, free, pool):
-            here = sorted(job for job, held in pool.items() if _touches(held, names))
+        for near in _near(task, groups, free, pool):
+            here = sorted(job for job, held in pool.items() if _touches(held, near))
             victims = [Victim.of(x, pool[x], speeds, borrows=x in above) for x in here]
-            found = _cheapest(task, groups, {x: free[x] for x in names}, victims)
+            found = _cheapest(task, groups, {x: free[x] for x in near}, victims)
             if found is not None:
                 return found
     return Spared(task, _why(task, leases, set(jobs), could))
@@ -345,21 +347,24 @@ def _asked_milli(task: Pending) -> int:
 def _eviction(
     task: Pending, victims: tuple[Victim, ...], chip: str, places: tuple[tuple[str, int], ...]
 ) -> Eviction:
+    """In words for both sides; whose jobs the others are is nobody's business."""
     notice_ms = max(x.notice_ms for x in victims)
     lost = sum(x.lost for x in victims)
-    names = ", ".join(x.job for x in victims[:3]) + (", …" if len(victims) > 3 else "")
-    jobs = "1 job" if len(victims) == 1 else f"{len(victims)} jobs"
-    message = f"It takes the place of {jobs} ({names}), told to end within {notice_ms // 1_000} s."
-    evidence = {
-        "victims": ",".join(x.job for x in victims),
-        "notice_ms": str(notice_ms),
-        "lost_device_ms": str(lost // 1_000),
-        "chip": chip,
-        "nodes": ",".join(name for name, _ in places),
-    }
-    hint = "It is placed when they have ended and their devices are clean."
-    reason = Reason("PREEMPTING", message, hint, evidence)
-    return Eviction(task, victims, notice_ms, chip, places, lost, reason)
+    jobs = "1 job that was" if len(victims) == 1 else f"{len(victims)} jobs that were"
+    reason = Reason(
+        "PREEMPTING",
+        f"It takes the place of {jobs} told to end within {notice_ms // 1_000} s.",
+        "It is placed when they have ended and their devices are clean.",
+        {"victims": str(len(victims)), "notice_ms": str(notice_ms), "chip": chip},
+    )
+    told = Reason(
+        "PREEMPTED",
+        "Its place is needed by work of a higher class or priority, or by the project whose "
+        "quota it borrowed.",
+        "It waits again and goes on from its checkpoint.",
+        {"chip": chip},
+    )
+    return Eviction(task, victims, notice_ms, chip, places, lost, reason, told)
 
 
 def _why(

@@ -2,8 +2,8 @@
 
 Spot work is put out for capacity alone (``preempt``), never because the price moved: a job's
 ``max_price`` is looked at before it starts and not again. If it has to go, it gets the notice that
-it was promised, or an automatic credit for what was missing. Billing moves the price by how full
-a chip is; the scheduler only tells how full.
+it was promised, or an automatic credit for what was missing (``close``). Billing moves the price
+by how full a chip is; the scheduler only tells how full.
 
 Source: posted prices that never evict had the fewest interruptions in a simulation of rules;
 docs/policies.md.
@@ -34,25 +34,6 @@ class TooDear:
 
     price_nano_per_hour: int
     reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Reclaim:
-    """How a reclaim went. ``missing_ms``: promised notice that was not given; it is credited."""
-
-    lease_id: str
-    promised_ms: int
-    given_ms: int
-
-    @property
-    def missing_ms(self) -> int:
-        """What is owed; 0 = the contract was kept."""
-        return max(0, self.promised_ms - self.given_ms)
-
-    @property
-    def honoured(self) -> bool:
-        """Did the job get the notice that it was promised?"""
-        return self.missing_ms == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +70,6 @@ def bid(task: Pending, chip: str, milli: int, offers: Iterable[Offered]) -> Affo
     }
     hint = "It is placed when the price falls; or raise max_price, or name further chips."
     return TooDear(price, Reason("PRICE_ABOVE_MAX", message, hint, evidence))
-
-
-def reclaimed(
-    lease_id: str, promised_ms: int, told_at_ms: int, killed_at_ms: int, ended_itself: bool
-) -> Reclaim:
-    """What the reclaim contract says of an eviction: a job that ended by itself had its notice."""
-    given_ms = promised_ms if ended_itself else max(0, killed_at_ms - told_at_ms)
-    return Reclaim(lease_id, promised_ms, given_ms)
 
 
 def utilization(

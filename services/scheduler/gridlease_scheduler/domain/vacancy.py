@@ -14,6 +14,8 @@ from .feasible import fits, may_be_emulated
 from .job import Allocation, Needs, Span
 from .node import Node
 
+_MOST = 1 << 40
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -112,17 +114,16 @@ def slack(node: Node) -> Slack:
 
 def members(way: Way, free: Slack) -> int:
     """How many members of a job there is room for."""
-    counts = [
-        have // each
-        for have, each in (
-            (free.cpu_milli, way.cpu_milli),
-            (free.memory_bytes, way.memory_bytes),
-            (free.disk_bytes, way.disk_bytes),
-            (free.devices.get(way.chip, 0) if way.devices else 0, way.devices),
-        )
-        if each > 0
-    ]
-    return max(0, min(counts, default=0))
+    most = _MOST
+    if way.devices:
+        most = free.devices.get(way.chip, 0) // way.devices
+    if way.cpu_milli:
+        most = min(most, free.cpu_milli // way.cpu_milli)
+    if way.memory_bytes:
+        most = min(most, free.memory_bytes // way.memory_bytes)
+    if way.disk_bytes:
+        most = min(most, free.disk_bytes // way.disk_bytes)
+    return max(0, most) if most != _MOST else 0
 
 
 def ways(
