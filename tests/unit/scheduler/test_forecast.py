@@ -112,3 +112,11 @@ def test_a_job_of_cpus_is_compared_among_cpus():
     found = options(need, HOUR_MS, snapshot(node("a", A100)), "cpu-x86-64")
     assert [x.chip for x in found] == ["cpu-x86-64"]
     assert found[0].placeable
+
+
+def test_cpus_of_another_kind_count_only_where_they_are_real_and_free():
+    arm = node("arm", cpu_chip="cpu-aarch64", used_cpu_milli=8_000)
+    toy = node("toy", cpu_chip="cpu-riscv64", emulated=True)
+    found = options(wanted(), HOUR_MS, snapshot(node("a"), arm, toy), "cpu-x86-64")
+    assert {x.chip: x.placeable for x in found} == {"cpu-x86-64": True, "cpu-aarch64": False}
+    assert next(x for x in found if not x.placeable).reason.code == "NOT_ENOUGH_CPU"

@@ -74,10 +74,12 @@ class _Look:
     def needs(self) -> Needs:
         return self.task.needs
 
-    def rule(self, needs: Needs) -> Ruling:
-        """What a pass would decide if this were all that waits."""
-        task = replace(self.task, needs=needs)
-        return rule(replace(self.snapshot, pending=(task,)))
+    def rule(self, needs: Needs, cpu_chip: str = "") -> Ruling:
+        """What a pass would decide if this were all that waits; on nodes of this CPU alone."""
+        task, nodes = replace(self.task, needs=needs), self.snapshot.nodes
+        if cpu_chip:
+            nodes = tuple(x for x in nodes if x.cpu_chip == cpu_chip)
+        return rule(replace(self.snapshot, pending=(task,), nodes=nodes))
 
     def prices(self) -> dict[tuple[str, Tier], int]:
         return {(x.chip, x.tier): x.price_nano_per_hour for x in self.snapshot.offers}
@@ -157,13 +159,13 @@ def _candidates(needs: Needs, snapshot: Snapshot) -> list[Chip]:
     memory as the smallest chip that it asks for."""
     catalogue = snapshot.catalogue
     wanted = _needs(needs)
+    real = not needs.allow_emulated
     if not wanted:
-        names = {x.cpu_chip for x in snapshot.nodes}
+        names = {x.cpu_chip for x in snapshot.nodes if not (real and x.emulated)}
         return [x for x in catalogue.chips if x.vendor == CPU_VENDOR and x.name in names]
     asked = {chip.name for need in wanted for chip in catalogue.matching(need)}
     sizes = [x.memory_bytes for x in catalogue.accelerators() if x.name in asked]
     least = max(min(sizes, default=0), wanted[0].memory_min_bytes)
-    real = not needs.allow_emulated
     here = {
         device.chip
         for node in snapshot.nodes
@@ -182,7 +184,7 @@ def _option(
 ) -> Option:
     asked = _asked_for(look.needs, chip, look.snapshot.catalogue)
     needs = _on(look.needs, chip)
-    ruling = look.rule(needs)
+    ruling = look.rule(needs, chip.name if chip.vendor == CPU_VENDOR else "")
     answer = ruling.decisions[0]
     if isinstance(decision, Placed) and decision.allocation.chip == chip.name:
         answer = decision
