@@ -221,6 +221,9 @@ async def _lead(parts: _Parts) -> None:
 def _leader(parts: _Parts, epoch: int, lost: Lost, optimiser: ChildOptimiser) -> Leader:
     """The loops of one term, with what they remember for as long as it lasts."""
     settings, evict, advise = parts.settings, Evict(parts.store), Advise(optimiser)
+    slow = Slow(
+        SlowParts(parts.store, evict, advise, parts.catalogue, parts.clock, settings.slow())
+    )
     cycle = CycleParts(
         parts.store,
         parts.billing,
@@ -229,15 +232,14 @@ def _leader(parts: _Parts, epoch: int, lost: Lost, optimiser: ChildOptimiser) ->
         parts.catalogue,
         parts.ids,
         parts.clock,
-        lambda: advise.lookup,
+        lambda: slow.lookup,
     )
-    slow = SlowParts(parts.store, evict, advise, parts.catalogue, parts.clock, settings.slow())
     return Leader(
         epoch,
         Cycle(cycle),
         Close(parts.store, parts.billing, parts.clock, parts.terms, parts.catalogue),
         lost,
-        Slow(slow),
+        slow,
         parts.notices,
         settings.slow_tick_ms / 1e3,
     )

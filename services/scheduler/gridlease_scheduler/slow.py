@@ -12,17 +12,20 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .advise import Advise
-from .domain import idle, moving, replicas, resting, training
+from .domain import idle, moving, preferred, replicas, resting, rounds, training
+from .domain.advice import Lookup
 from .domain.chips import Catalogue
 from .domain.defragment import Defragmentation
 from .domain.flexible import Flexible, Resize
 from .domain.job import Job, JobState, Reason
 from .domain.lease import Cause
+from .domain.patience import Patience, lessened
 from .domain.quota import Book
 from .domain.snapshot import Pending, Snapshot
+from .domain.spare import Spare
 from .evict import Ending, Evict
 from .memory import Memory
 from .operators import Parts
@@ -84,9 +87,17 @@ class Slow:
         self._memory: Memory | None = None
         self._diary = training.Diary()
         self._watch = replicas.Watch()
+        self._patience = Patience()
+        self._preferred: dict[str, str] = {}
+        self._rounds = rounds.Memory()
         self._moved: dict[str, list[int]] = {}
         self._empty: dict[str, int] = {}
         self._proposed: set[str] = set()
+
+    @property
+    def lookup(self) -> Lookup:
+        """What the fast path looks up."""
+        return replace(self._parts.advise.lookup, preferred=self._preferred)
 
     async def __call__(self, epoch: int) -> SlowPass:
         """Look, think, and write what still holds.
@@ -136,16 +147,27 @@ class Slow:
     def _think(self, memory: Memory, now: Snapshot, jobs: Sequence[Flexible]) -> _Plan:
         """In a thread: nothing else touches this memory meanwhile."""
         rules, chips = self._parts.rules, _chips(memory)
-        book = Book(now.quotas, now.catalogue, now.running)
-        scene = training.Scene(now.nodes, now.running, now.pending, chips, book, now.now_ms)
+        spare = Spare(memory.planner, Book(now.quotas, now.catalogue, now.running))
+        patience = self._patience
+        less, self._patience = lessened(jobs, patience, now.now_ms)
+        scaled, self._watch = replicas.rescaled(
+            jobs, self._watch, spare, patience, now.now_ms, rules.replicas
+        )
+        scene = training.Scene(
+            now.nodes, now.running, now.pending, chips, spare, patience, now.now_ms
+        )
         trained, self._diary = training.resizes(jobs, scene, self._diary, rules.training)
-        scaled, self._watch = replicas.rescaled(jobs, self._watch, now.now_ms, rules.replicas)
+        spare.give_back()
+        self._preferred, self._rounds = preferred.preferred(
+            now.pending, now.running, now.nodes, memory.planner, now.now_ms, self._rounds
+        )
         moves = moving.made_room(
             now.pending, now.running, memory.planner, self._moved, now.now_ms, rules.moving
         )
-        resized = {x.job for x in (*trained, *scaled)}
+        resizes = (*less, *scaled, *trained)
+        resized = {x.job for x in resizes}
         kept = tuple(x for x in moves if not resized & {x.job, *(y.job for y in x.moves)})
-        return _Plan((*trained, *scaled), kept, self._idle(now, chips))
+        return _Plan(resizes, kept, self._idle(now, chips))
 
     def _idle(
         self, now: Snapshot, chips: Callable[[Pending], set[str]]

@@ -180,7 +180,7 @@ async def test_a_killed_optimiser_changes_nothing(world, pool):
     await world.until(waiting.name, "RUNNING")
 
 
-async def _child(but):
+def _child(but):
     """A running optimiser of this process."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -188,7 +188,7 @@ async def _child(but):
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if b"gridlease_scheduler.optimiser" in words and parent == os.getpid():
-            if int(path.name) not in but:
-                return int(path.name)
+        mine = b"gridlease_scheduler.optimiser" in words and parent == os.getpid()
+        if mine and int(path.name) not in but:
+            return int(path.name)
     return None

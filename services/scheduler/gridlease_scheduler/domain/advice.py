@@ -12,7 +12,7 @@ to classes keeps 60 x 20 at about 20 ms where 1,000 x 20 takes 1.5 s.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .chips import Catalogue, Chip
 from .job import Needs, Purpose
@@ -166,11 +166,12 @@ class Lookup:
 
     ``shares``: chips in which some class with such needs has a share, whosever it is: of tenants
     that ask for the same, the optimiser cannot say which of them should have which chip.
-    ``prices``: those above 0, in thousandths.
+    ``prices``: those above 0, in thousandths. ``preferred``: the chip that a job tries first.
     """
 
     shares: dict[str, frozenset[str]]
     prices: dict[str, int]
+    preferred: dict[str, str] = field(default_factory=dict, compare=False)
 
     def behind(self, needs: Needs, chip: str) -> int:
         """1 for a scarce chip in which its class has no share though it has one in others."""

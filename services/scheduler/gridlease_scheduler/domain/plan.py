@@ -7,7 +7,7 @@ equal needs share one answer once the first of them had to wait.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -123,7 +123,7 @@ class Planner:
             if known is not None and known.stamp == self._stamp(ask):
                 return Waiting(task, known.reason, known.ruled_out)
         index, needs = self.index, task.needs
-        for chip, way in ask.ways:
+        for chip, way in self._ways(task, ask):
             if chip in barred:
                 continue
             seats = seat(index, way, task.tasks, needs.span)
@@ -131,6 +131,14 @@ class Planner:
                 members = [_member(task, at, each, chip, way) for at, each in enumerate(seats)]
                 return Placed(task, tuple(members), self._choice(seats[0][0].node.emulated))
         return Waiting(task, Reason(), {}) if barred else self._refused(task, ask, now_ms)
+
+    def _ways(self, task: Pending, ask: _Ask) -> Sequence[tuple[str, Shelf]]:
+        """The job's ways, that of the chip preferred for it first."""
+        preferred = self.advice.preferred
+        chip = preferred.get(task.job) if preferred else None
+        if chip is None:
+            return ask.ways
+        return sorted(ask.ways, key=lambda way: way[0] != chip)
 
     def chips(self, needs: Needs) -> tuple[tuple[str, int], ...]:
         """Chips that a task could have on nodes as they are, the best first, and how much of one
@@ -175,8 +183,8 @@ class Planner:
     def set_advice(self, advice: Lookup) -> None:
         """What the slow path says now: it orders the ways of a job and takes none away."""
         if advice != self.advice:
-            self.advice = advice
             self.index.version += 1
+        self.advice = advice
 
     def _known(self, needs: Needs) -> _Ask:
         ask = self._by_id.get(id(needs))

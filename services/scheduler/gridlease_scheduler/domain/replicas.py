@@ -9,6 +9,8 @@ from .autoscale import Load, Scaling, wanted
 from .ends import SCALED_TO_ZERO
 from .flexible import Flexible, Resize
 from .job import Reason
+from .patience import Patience
+from .spare import Spare
 
 _MOST_LOADS = 20_000
 
@@ -46,7 +48,12 @@ class Watch:
 
 
 def rescaled(
-    jobs: Iterable[Flexible], watch: Watch, now_ms: int, rules: ReplicaRules
+    jobs: Iterable[Flexible],
+    watch: Watch,
+    spare: Spare,
+    patience: Patience,
+    now_ms: int,
+    rules: ReplicaRules,
 ) -> tuple[tuple[Resize, ...], Watch]:
     """What should change, and what was seen."""
     found: list[Resize] = []
@@ -60,10 +67,13 @@ def rescaled(
         if not job.ran_ms or job.ran_ms < rules.settle_ms:
             continue
         answer = wanted(seen, job.tasks, now_ms, scaling)
-        if answer.replicas != job.tasks:
-            found.append(
-                Resize(job.job, job.attempt, answer.replicas, True, _reason(answer.reason))
-            )
+        tasks = answer.replicas
+        if tasks > job.tasks:  # all of them restart: never without room for what is added
+            most = patience.most(job, tasks, now_ms)
+            tasks = job.tasks + spare.more(job, most - job.tasks)
+        if tasks != job.tasks:
+            why = _reason(answer.reason, tasks)
+            found.append(Resize(job.job, job.attempt, tasks, running=True, reason=why))
     return tuple(found), Watch(loads)
 
 
@@ -83,12 +93,10 @@ def _seen(
     return (*kept, Load(now_ms, -(-milli // 1_000)))
 
 
-def _reason(why: Reason) -> Reason:
+def _reason(why: Reason, tasks: int) -> Reason:
     """The words for the tenant and its tasks: one code for a resize, one for a rest."""
-    if why.evidence.get("to") == "0":
-        hint = (
-            "A request wakes it (`gridlease wake`); until then it holds nothing and costs nothing."
-        )
-        return replace(why, code=SCALED_TO_ZERO, hint=hint, evidence={**why.evidence, "by": "load"})
-    evidence = {**why.evidence, "by": "load", "because": why.code}
-    return Reason("RESIZED", why.message, why.hint, evidence)
+    evidence = {**why.evidence, "to": str(tasks), "by": "load"}
+    if not tasks:
+        hint = "`gridlease wake` when a request comes; until then it holds nothing."
+        return replace(why, code=SCALED_TO_ZERO, hint=hint, evidence=evidence)
+    return Reason("RESIZED", why.message, why.hint, {**evidence, "because": why.code})

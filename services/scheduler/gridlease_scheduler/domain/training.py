@@ -7,7 +7,6 @@ run long enough in this attempt, and only growth for which there is room. Nobody
 
 * Who waits comes first: where a job that waits could use a chip, nobody grows on it, and who has
   grown there gives back what is missing, down to its least.
-* What waits for more tasks than there is room for asks for half as many with every pass.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from .goodput import Batches, Gradient, Step, line, rows
 from .job import Reason
 from .lessons import Lessons, Row, Trainee
 from .node import Node
-from .quota import Book, QuotaFull
+from .patience import Patience
 from .seats import Held, Host
 from .snapshot import Pending, Running
+from .spare import Spare
 
 _STEPS = 64  # kept of a job: configurations seen, the newest last
 _FRESH = 0.3  # weight of a new report against those of the same configuration before
@@ -46,14 +46,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Diary:
-    """What is learned in a term; a new leader learns it again from what is told to it.
-
-    ``passed_ms``: when the last pass was.
-    """
+    """What is learned in a term; a new leader learns it again from what is told to it."""
 
     trials: Mapping[str, Trial] = field(default_factory=dict)
     lessons: Lessons = field(default_factory=Lessons)
-    passed_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,8 @@ class Scene:
     running: Sequence[Running]
     waiting: Sequence[Pending]
     chips: Chips
-    book: Book
+    spare: Spare
+    patience: Patience
     now_ms: int
 
 
@@ -89,8 +86,7 @@ def resizes(
         for x in training
     }
     known = [x for x in training if x.running and x.job in holdings and trials[x.job].steps]
-    less = _patient(training, diary.passed_ms)
-    hosts = _hosts(scene, {x.job for x in known}, _missing(scene, training, diary.passed_ms))
+    hosts = _hosts(scene, {x.job for x in known}, _missing(scene, training))
     sizes = _sizes(scene.nodes)
     trainees = [_trainee(x, holdings[x.job], trials[x.job], sizes, scene.running) for x in known]
     at_s = scene.now_ms / 1e3
@@ -102,8 +98,7 @@ def resizes(
         for x in known
         if x.job in found and found[x.job].chip == holdings[x.job].chip
     ]
-    changes = _applied(wanted, scene, rules)
-    return (*less, *changes), Diary(trials, lessons, scene.now_ms)
+    return tuple(_applied(wanted, scene, rules)), Diary(trials, lessons)
 
 
 def _count(job: Flexible) -> int:
@@ -245,21 +240,23 @@ def _sizes(nodes: Iterable[Node]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _missing(scene: Scene, jobs: Iterable[Flexible], passed_ms: int) -> dict[str, int]:
+def _missing(scene: Scene, jobs: Iterable[Flexible]) -> dict[str, int]:
     """Devices of each chip that waiting jobs could use and that are not free; 0 = just enough.
 
-    Only of those that waited through a whole pass: others are about to be placed. Who waits for
-    more tasks than its least is counted with its least.
+    Those that have not waited through a whole pass are about to be placed: nothing is missing yet.
+    Who waits for more tasks than its least is counted with its least.
     """
     least = {x.job: x.tasks_min for x in jobs}
     wants: dict[str, int] = {}
     for task in scene.waiting:
         need = task.needs.accelerator
-        if need is None or max(task.submitted_ms, task.queued_ms) > passed_ms:
+        if need is None:
             continue
-        for chip in sorted(set(scene.chips(task))):
-            tasks = least.get(task.job, task.tasks)
-            wants[chip] = wants.get(chip, 0) + tasks * need.count
+        since_ms = max(task.submitted_ms, task.queued_ms)
+        waited = since_ms <= scene.patience.passed_ms
+        count = least.get(task.job, task.tasks) * need.count if waited else 0
+        for chip in set(scene.chips(task)):
+            wants[chip] = wants.get(chip, 0) + count
     free: dict[str, int] = {}
     for node in scene.nodes:
         if node.connected and not node.cordoned:
@@ -290,46 +287,26 @@ def _hosts(scene: Scene, known: set[str], missing: Mapping[str, int]) -> tuple[H
     return tuple(Host(_key(*key), key[1], n) for key, n in sorted(room.items()) if n)
 
 
-def _patient(jobs: Iterable[Flexible], passed_ms: int) -> list[Resize]:
-    """Those that have waited through a whole pass for more tasks than their least."""
-    found = []
-    for job in jobs:
-        if job.running or job.queued_ms > passed_ms or job.tasks <= job.tasks_min:
-            continue
-        tasks = max(job.tasks_min, job.tasks // 2)
-        evidence = {"from": str(job.tasks), "to": str(tasks)}
-        message = f"There was no room for {job.tasks} tasks, so it asks for {tasks}."
-        reason = Reason("RESIZED", message, "It grows again where that pays.", evidence)
-        found.append(Resize(job.job, job.attempt, tasks, running=False, reason=reason))
-    return found
-
-
 def _applied(
     wanted: Sequence[tuple[Flexible, Held, int]], scene: Scene, rules: TrainingRules
 ) -> list[Resize]:
-    """Fewer first; more only as far as there is room then, and as quotas allow."""
+    """Fewer first; more only as far as there is room now, and not what was tried in vain."""
     found: list[Resize] = []
-    room: dict[str, int] = {}
-    for node in scene.nodes:
-        if node.connected and not node.cordoned:
-            for chip in {x.chip for x in node.devices}:
-                room[chip] = room.get(chip, 0) + len(node.free_devices(chip))
     settled = [
         (job, held, max(job.tasks_min, min(job.tasks_max, tasks)))
         for job, held, tasks in wanted
         if job.ran_ms >= max(rules.settle_ms, job.min_runtime_ms)
     ]
-    for job, held, tasks in sorted(settled, key=lambda x: (x[2] - x[0].tasks, x[0].job)):
-        more = (tasks - job.tasks) * _count(job)
-        if not more or len(found) >= _MOST_AT_ONCE:
-            continue
-        if more > 0:
-            verdict = scene.book.admits(job.project, held.chip, more * 1_000)
-            if more > room.get(held.chip, 0) or isinstance(verdict, QuotaFull):
-                continue
-            scene.book.hold(job.project, held.chip, more * 1_000)
-        room[held.chip] = room.get(held.chip, 0) - more
-        found.append(Resize(job.job, job.attempt, tasks, running=True, reason=_why(job, tasks)))
+    for job, held, wish in sorted(settled, key=lambda x: (x[2] - x[0].tasks, x[0].job)):
+        if len(found) >= _MOST_AT_ONCE:
+            break
+        tasks = wish
+        if wish > job.tasks:
+            most = scene.patience.most(job, wish, scene.now_ms)
+            tasks = job.tasks + scene.spare.more(job, most - job.tasks, held.chip)
+        if tasks != job.tasks:
+            why = _why(job, tasks)
+            found.append(Resize(job.job, job.attempt, tasks, running=True, reason=why))
     return found
 
 
