@@ -93,6 +93,7 @@ async def test_a_lost_node_places_the_whole_gang_again(world):
     assert "fell silent" in stop.reason.message
     await one.end(first.lease, code=143, reason="STOPPED")
     await world.until(job.name, "PENDING")
+    assert not (await world.explain(job.name)).placements  # what it had is over
     assert set(world.billing.closed) == {first.lease, second.lease}
     two.leases.clear()
     again = [await two.given(), await one.given()]

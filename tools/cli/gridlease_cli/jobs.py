@@ -308,7 +308,7 @@ def _job_lines(job: job_pb2.Job) -> Iterator[str]:
     )  # fmt: skip
     yield from (f"{name:<9} {words.clock(moment)}" for name, moment in times if moment.seconds)
     if job.evictions:
-        yield f"evicted   {job.evictions} times; it goes on from its newest checkpoint"
+        yield f"evicted   {job.evictions} time{'s' if job.evictions != 1 else ''}"
     for task in job.tasks:
         yield from _task_lines(task, job.state in ENDED)
 
@@ -321,6 +321,8 @@ def _task_lines(task: job_pb2.Task, ended: bool) -> Iterator[str]:
         yield f"          lease {task.lease}: {words.milli(held.quantity_milli)} x {held.chip}"
     if task.reason.code:
         yield f"          {task.reason.code}: {task.reason.message}"
+    if task.checkpoint.id:
+        yield f"          checkpoint {task.checkpoint.id}, {words.clock(task.checkpoint.create_time)}"
     if ended and task.lease:
         yield f"          exit code {task.exit_code}, ran {words.span(task.ran_ns)}"
 

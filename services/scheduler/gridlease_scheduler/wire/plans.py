@@ -8,7 +8,7 @@ from gridlease.scheduler.v1 import job_pb2
 from gridlease.type.v1 import capacity_pb2
 
 from gridlease_scheduler.domain.forecast import Option
-from gridlease_scheduler.domain.job import Allocation, Reason
+from gridlease_scheduler.domain.job import Allocation, JobState, Reason
 from gridlease_scheduler.domain.plan import Placed
 from gridlease_scheduler.explain import Explanation
 from gridlease_scheduler.preview import Previewed
@@ -45,7 +45,9 @@ def planned(value: Previewed) -> job_pb2.PlanJobResponse:
 
 def explained(value: Explanation) -> job_pb2.ExplainJobResponse:
     """Why a job stands where it stands."""
-    rate = sum(task.rate_nano_per_hour for task in value.job.tasks)
+    # Of a job that waits again the tasks still tell of the attempt before.
+    placed = value.job.tasks if value.job.state is not JobState.PENDING else ()
+    rate = sum(task.rate_nano_per_hour for task in placed)
     answer = job_pb2.ExplainJobResponse(
         state=state_of(value.job.state),
         reason=reason(value.reason),
@@ -53,7 +55,7 @@ def explained(value: Explanation) -> job_pb2.ExplainJobResponse:
         remedies=value.remedies,
         placements=[
             _placement(x.index, x.node_id, x.allocation, x.reason, value.sites)
-            for x in value.job.tasks
+            for x in placed
             if x.allocation is not None
         ],
         options=[_option(each, value.currency) for each in value.options],
