@@ -244,6 +244,16 @@ def test_a_job_sure_to_end_in_time_starts_before_the_one_that_waits_for_more():
     assert unsaid["small"].started_ms == 7_800_000
 
 
+def test_a_sites_power_cap_holds():
+    capped = TWO_L4.replace("pue = 2", "pue = 2\ncap_watts = {}")
+    trace = "submit_s,duration_s,name,chip\n0,100,a,L4\n0,100,b,L4\n"
+    one_at_a_time = play(capped.format(300), trace)
+    assert [job.ended_ms for job in one_at_a_time.jobs] == [100_000, 200_000]
+    assert play(capped.format(10_000), trace).span_ms == 100_000
+    none = play(capped.format(100), trace)
+    assert {job.reason.code for job in none.jobs} == {"POWER_CAPPED"}
+
+
 def test_jobs_may_state_a_percentage_of_their_time():
     outcome = play(TWO_L4, "submit_s,duration_s,chip\n0,100,L4\n", stated=150)
     assert outcome.trace.arrivals[0].longest_ms == 150_000

@@ -30,6 +30,7 @@ busy_percent = 100        # of the way from idle to peak watts, while a device i
 name = "north"
 pue = 1.25                # facility watts for each watt of IT
 energy_price_per_kwh = "0.10"   # or 24 values: one an hour of the day, UTC
+# cap_watts = 60_000      # never more at once, PUE included
 carbon_g_per_kwh = 350    # or 24 values
 
 [[nodes]]

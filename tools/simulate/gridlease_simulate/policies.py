@@ -16,7 +16,7 @@ from gridlease_scheduler.domain.node import Node, with_held
 from gridlease_scheduler.domain.plan import Decision, Placed, Planner, Waiting, plan
 from gridlease_scheduler.domain.preempt import RULES, Eviction
 from gridlease_scheduler.domain.ruling import rule
-from gridlease_scheduler.domain.snapshot import Pending, Running, Snapshot
+from gridlease_scheduler.domain.snapshot import Pending, Running, Site, Snapshot
 from gridlease_scheduler.domain.vacancy import Vacancies
 
 Member: TypeAlias = tuple[str, Allocation]  # the node's id, and what is held of it
@@ -105,6 +105,8 @@ class Production:
 
     def _plain(self, snapshot: Snapshot) -> tuple[Decision, ...]:
         """Decisions about jobs in nobody's way; none where one could run but for others."""
+        if any(map(_governs, snapshot.sites)):
+            return ()
         chips = self._planner.chips
         alone = tuple(
             task
@@ -138,6 +140,13 @@ def _verdict(
                 reasons[task.job] = reason
     evicted = dict.fromkeys(x.job for each in evictions for x in each.victims)
     return Verdict(placed, reasons, tuple(evicted), again_ms)
+
+
+def _governs(site: Site) -> bool:
+    """Do the rules have a word on every job that might go there?"""
+    return bool(
+        site.cap_watts or site.rack_cap_watts or site.price_nano_per_kwh or site.carbon_mg_per_kwh
+    )
 
 
 def _outranked(tasks: Iterable[Pending], running: Iterable[Running]) -> bool:

@@ -19,6 +19,7 @@ from gridlease_simulate.power import total
 _KWH_UJ: Final = 3_600_000_000_000
 _DAY_MS: Final = 86_400_000
 BINS: Final = 60
+_MOST_LINES: Final = 15  # of a panel: as many as its legend has room for
 _COLUMNS: Final = (
     "job", "state", "tier", "submit_ms", "started_ms", "ended_ms", "waited_ms", "evictions",
     "device_milli_ms", "cost_nano", "reason",
@@ -144,6 +145,8 @@ def panels(runs: Mapping[str, Outcome], bins: int = 240) -> list[Panel]:
             if any(line.values)
         ]
         waiting.append(Line("jobs" + mark, line_waiting(run, bins, longest_ms).values))
+    busiest = sorted(held, key=lambda line: -sum(line.values))[:_MOST_LINES]
+    held = [line for line in held if line in busiest]
     return [
         Panel("Devices held, percent of each chip's", tuple(held), 100.0),
         Panel("Jobs waiting", tuple(waiting)),
