@@ -322,7 +322,8 @@ def _task_lines(task: job_pb2.Task, ended: bool) -> Iterator[str]:
     if task.reason.code:
         yield f"          {task.reason.code}: {task.reason.message}"
     if task.checkpoint.id:
-        yield f"          checkpoint {task.checkpoint.id}, {words.clock(task.checkpoint.create_time)}"
+        told = words.clock(task.checkpoint.create_time)
+        yield f"          checkpoint {task.checkpoint.id}, told of at {told}"
     if ended and task.lease:
         yield f"          exit code {task.exit_code}, ran {words.span(task.ran_ns)}"
 
