@@ -7,7 +7,7 @@ rack, and the group with the least room that still holds all. One member is a ga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .index import Host, Index
 from .job import Span
@@ -60,12 +60,14 @@ def _shares(index: Index, way: Shelf, members: int, span: Span) -> _Shares | Non
             return (
                 _one_host(index, way, members)
                 or _one_group(index, way, RACK, members)
-                or _one_group(index, way, RAIL, members)
+                or (index.railed and _one_group(index, way, RAIL, members))
                 or _several_racks(index, way, members, span)
             )
 
 
 def _one_host(index: Index, way: Shelf, members: int) -> _Shares | None:
+    if way.shape.devices * members > way.largest > 0:
+        return None
     state = way.several(members).best()
     return None if state is None else [(index.first(state), members)]
 
@@ -109,7 +111,10 @@ def _fill(way: Shelf, hosts: Sequence[Host], members: int) -> _Shares:
     shares: _Shares = []
     left = members
     for at, (negative, _, _, host) in enumerate(found):
-        if -negative >= left:  # the last: the tightest that holds the rest
+        if -negative == left:
+            shares.append((host, left))
+            return shares
+        if -negative > left:  # the last: the tightest that holds the rest
             tight = min(x for x in ((-y[0], *y[1:]) for y in found[at:]) if x[0] >= left)
             shares.append((tight[3], left))
             return shares
@@ -118,14 +123,19 @@ def _fill(way: Shelf, hosts: Sequence[Host], members: int) -> _Shares:
     raise AssertionError((members, left))
 
 
-def _rooms(way: Shelf, hosts: Iterable[Host]) -> list[tuple[int, float, int, Host]]:
+def _rooms(way: Shelf, hosts: Sequence[Host]) -> list[tuple[int, float, int, Host]]:
     """Hosts with room: much of it first, then the cheapest, then in the fixed order."""
-    fits, found = way.fits, []
-    for host in hosts:
-        state = host.state
-        many = fits.get(state)
-        if many is None:
-            many = way.fit(state)
-        if many:
-            found.append((-many, way.price(state), host.number, host))
-    return found
+    try:
+        return _looked_up(way, hosts)
+    except KeyError:
+        way.learn(hosts)
+        return _looked_up(way, hosts)
+
+
+def _looked_up(way: Shelf, hosts: Sequence[Host]) -> list[tuple[int, float, int, Host]]:
+    fits, prices = way.fits, way.prices
+    return [
+        (-many, prices[state], host.number, host)
+        for host in hosts
+        if (many := fits[state := host.state])
+    ]

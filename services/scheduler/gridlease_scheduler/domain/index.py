@@ -117,10 +117,13 @@ class Index:
         self.by_number: list[Host | None] = []
         self.kinds: dict[tuple[object, ...], Kind] = {}
         self.states: dict[tuple[object, ...], State] = {}
+        self.of_kind: list[list[State]] = []
+        self.made = 0  # states so far
         self.pools: dict[str, Pool] = {CPU: Pool()}
         self.levels: tuple[dict[object, int], ...] = ({}, {}, {})
         self.members: tuple[list[list[Host]], ...] = ([], [], [])
         self.real: dict[str, int] = {}  # devices of each chip on real nodes
+        self.railed = False  # some node tells its rail
         self.version = 0  # counts up with each new kind, chip or group
         self.shelves: dict[object, object] = {}
         self._seen = 0
@@ -253,9 +256,11 @@ class Index:
         idle = state.free[state.kind.chips.index(chip)]
         if not idle:
             return 0.0
-        if chip not in self.prices.ahead.usable:
+        usable = self.prices.ahead.usable.get(chip)
+        if usable is None or idle >= len(usable[0].by_whole):  # a chip or a size never seen before
             lesson = self.prices.lesson
-            self.prices = Fleet(_rooms(host.node for host in self.hosts.values()))
+            seen = [*self.hosts.values(), *self.kinds.values()]
+            self.prices = Fleet(_rooms(x.node if isinstance(x, Host) else x.like for x in seen))
             self.prices.lesson += lesson
         room = Room(chip, state.cpu_milli, state.memory_bytes // MIB, (WHOLE,) * idle)
         return self.prices.cost(room)
@@ -331,6 +336,8 @@ class Index:
             sort = (*kind.order, free, cpu, memory, disk, mbps, kind.serial)
             state = State(kind, free, cpu, memory, disk, mbps, sort)
             self.states[key] = state
+            self.of_kind[kind.serial].append(state)
+            self.made += 1
         return state
 
     def _kind(self, node: Node) -> Kind:
@@ -353,12 +360,14 @@ class Index:
             order = (-many, node.cpu_milli // max(1, many), len(self.kinds))
             pools = tuple(self.pools.setdefault(chip, Pool()) for chip in (*chips, CPU))
             kind = self.kinds[key] = Kind(len(self.kinds), node, chips, pools, order, islands)
+            self.of_kind.append([])
             self.version += 1
         return kind
 
     def _groups(self, node: Node) -> tuple[int, ...]:
         """The numbers of its rack, rail and site; where one is not known it stands alone."""
         alone = ("", node.node_id)
+        self.railed |= bool(node.rail)
         keys: tuple[object, ...] = (
             (node.site, node.rack) if node.rack else alone,
             (node.site, node.rail) if node.rail else alone,

@@ -7,6 +7,7 @@ that has not moved since.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
@@ -14,6 +15,8 @@ from .index import Host, Index, Pool, Shape, State
 from .job import Allocation
 
 RACK, RAIL, SITE = range(3)
+_FEW = 48  # states that are looked through one by one
+_LOOKED = 400  # states of all its kinds, up to which a shelf tries to
 _MANY = 4_096  # members of a shape that takes nothing; no gang is larger
 
 
@@ -29,15 +32,22 @@ class Shelf:
     fits: dict[State, int] = field(default_factory=dict)
     tables: dict[int, Table] = field(default_factory=dict)
     allocations: dict[object, Allocation] = field(default_factory=dict)  # known ones, by devices
-    _prices: dict[State, float] = field(default_factory=dict)
+    prices: dict[State, float] = field(default_factory=dict)
     _heap: list[tuple[float, tuple[object, ...], State]] = field(default_factory=list)
     _inside: set[State] = field(default_factory=set)
+    largest: int = 0  # devices of the chip on one node
+    _few: list[State] | None = field(default_factory=list)
+    _seen: int = -1
     _read: int = -1
     _lesson: int = -1
     _several: dict[int, Shelf] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pool = self.index.pools[self.chip]
+        likes = (x.like for x in self.index.kinds.values() if x.serial in self.kinds)
+        for like in likes if self.chip else ():
+            count = sum(device.chip == self.chip for device in like.devices)
+            self.largest = max(self.largest, count)
 
     def fit(self, state: State) -> int:
         """How many members one node in this state holds."""
@@ -68,7 +78,7 @@ class Shelf:
 
     def price(self, state: State) -> float:
         """What it costs the fleet to put one member on a node in this state."""
-        found = self._prices.get(state)
+        found = self.prices.get(state)
         if found is None:
             shape, index = self.shape, self.index
             after = state.after.get(shape)
@@ -76,13 +86,28 @@ class Shelf:
                 after = state.after[shape] = index.without(state, self.at(state), shape)
             chips = (self.chip,) if self.chip else state.kind.chips
             found = sum((index.cost(chip, after) - index.cost(chip, state) for chip in chips), 0.0)
-            self._prices[state] = found
+            self.prices[state] = found
         return found
+
+    def learn(self, hosts: Iterable[Host]) -> None:
+        """Note fits and prices of the states of these hosts."""
+        for host in hosts:
+            if self.fit(host.state):
+                self.price(host.state)
 
     def best(self) -> State | None:
         """The cheapest state that holds a member; None = there is no room."""
+        index = self.index
+        few = self._few
+        if self._lesson != index.lesson or (few is not None and self._seen != index.made):
+            few = self._look()
+        if few is not None:
+            for state in few:
+                if state.count:
+                    return state
+            return None
         pool = self.pool
-        if self._read != pool.born_start + len(pool.born) or self._lesson != self.index.lesson:
+        if self._read != pool.born_start + len(pool.born):
             self._catch_up()
         heap = self._heap
         while heap:
@@ -114,12 +139,22 @@ class Shelf:
         found.catch_up()
         return found
 
+    def _look(self) -> list[State] | None:
+        """States were made, or prices learned: as long as there are few, a sorted list is best."""
+        index = self.index
+        if self._lesson != index.lesson:
+            self.prices.clear()
+            self._lesson, self._read = index.lesson, -1
+        self._seen, self._few = index.made, None
+        if sum(len(index.of_kind[serial]) for serial in self.kinds) <= _LOOKED:
+            mine = [x for serial in self.kinds for x in index.of_kind[serial] if self.fit(x)]
+            if len(mine) <= _FEW:
+                self._few = sorted(mine, key=lambda x: (self.price(x), x.sort))
+        return self._few
+
     def _catch_up(self) -> None:
         pool, index = self.pool, self.index
         end = pool.born_start + len(pool.born)
-        if self._lesson != index.lesson:
-            self._prices.clear()
-            self._lesson, self._read = index.lesson, -1
         if self._read < pool.born_start:
             self._inside = {x for x in index.states.values() if x.count and self.fit(x)}
             self._heap = [(self.price(x), x.sort, x) for x in self._inside]
