@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 from .fair import effective, level
 from .job import Tier
+from .knapsack import Option, cheapest_choice, estimated_choice
 from .snapshot import Running
 from .vacancy import Slack, Way, members
 
@@ -33,24 +34,6 @@ _FEW_BRANCHES = 8
 _LOST_SHIFT, _MILLI_SHIFT = 48, 16
 
 _Vector: TypeAlias = tuple[int, int, int, int]  # devices, cpu, memory, disk
-_Taken: TypeAlias = "tuple[tuple[int, tuple[int, ...]], ...]"  # victims, by place in the lists
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """Options taken so far, the last one first."""
-
-    before: _Chain | None
-    place: int
-    victims: tuple[int, ...]
-
-    def all(self) -> _Taken:
-        """Every option of the chain."""
-        found, link = [(self.place, self.victims)], self.before
-        while link is not None:
-            found.append((link.place, link.victims))
-            link = link.before
-        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +86,6 @@ class Found:
     places: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """Room for so many members of a node, and whose end makes it."""
-
-    count: int
-    cost: int
-    victims: tuple[int, ...]
-
-
 def lost_work(leases: Iterable[Running], speeds: Mapping[str, int]) -> int:
     """What would have to be done again, in thousandths of effective device-milliseconds."""
     return sum(
@@ -162,7 +136,7 @@ class _Search:
         for at, gain in enumerate(self.gains):
             for name in gain:
                 self.here[name].append(at)
-        self._known: dict[tuple[str, tuple[int, ...], tuple[int, ...]], tuple[_Option, ...]] = {}
+        self._known: dict[tuple[str, tuple[int, ...], tuple[int, ...]], tuple[Option, ...]] = {}
         self._near = self._cheap_nodes()
         self._work = 0
 
@@ -237,7 +211,7 @@ class _Search:
     def _relaxed(self, branch: _Branch) -> tuple[int, tuple[tuple[int, str], ...]] | None:
         """A lower bound, and the victims that it uses on each node."""
         touched = {name for at in branch.gone for name in self.gains[at]}
-        lists: list[tuple[_Option, ...]] = []
+        lists: list[tuple[Option, ...]] = []
         names: list[str] = []
         for name in [*self._near, *sorted(touched.difference(self._near))]:
             options = self._options(name, branch)
@@ -246,13 +220,13 @@ class _Search:
                 names.append(name)
         work = sum(map(len, lists)) * self.tasks
         self._work += work
-        found = (_knapsack if work <= _EXACT_WORK else _estimate)(self.tasks, lists)
+        found = (cheapest_choice if work <= _EXACT_WORK else estimated_choice)(self.tasks, lists)
         if found is None:
             return None
         used = tuple((at, names[place]) for place, victims in found[1] for at in victims)
         return found[0] + self._cost(branch.gone), used
 
-    def _options(self, name: str, branch: _Branch) -> tuple[_Option, ...]:
+    def _options(self, name: str, branch: _Branch) -> tuple[Option, ...]:
         """What a node offers: ever more members at ever higher cost."""
         here = self.here[name]
         gone = tuple(x for x in here if x in branch.gone)
@@ -265,17 +239,17 @@ class _Search:
             self._known[key] = self._listed(name, base, free)
         return self._known[key]
 
-    def _listed(self, name: str, base: _Vector, mine: tuple[int, ...]) -> tuple[_Option, ...]:
+    def _listed(self, name: str, base: _Vector, mine: tuple[int, ...]) -> tuple[Option, ...]:
         best: dict[int, tuple[int, tuple[int, ...]]] = {}
         for cost, victims, free in self._subsets(name, base, mine):
             count = min(self.tasks, _count(self.way, free))
             if count and (count not in best or cost < best[count][0]):
                 best[count] = (cost, victims)
-        options: list[_Option] = []
+        options: list[Option] = []
         for count in sorted(best, reverse=True):
             cost, victims = best[count]
             if not options or cost < options[-1].cost:
-                options.append(_Option(count, cost, victims))
+                options.append(Option(count, cost, victims))
         return tuple(reversed(options))
 
     def _subsets(
@@ -338,55 +312,6 @@ def _placed(tasks: int, counts: Mapping[str, int]) -> tuple[tuple[str, int], ...
             places.append((name, min(left, -count)))
             left -= places[-1][1]
     return tuple(places)
-
-
-def _knapsack(tasks: int, lists: Sequence[tuple[_Option, ...]]) -> tuple[int, _Taken] | None:
-    """The cheapest choice of at most one option a node that holds all members: exact."""
-    best: list[tuple[int, _Chain] | None] = [None] * (tasks + 1)
-    best[0] = (0, _Chain(None, 0, ()))
-    for place, options in enumerate(lists):
-        after = best.copy()
-        for held in range(tasks):
-            before = best[held]
-            if before is None:
-                continue
-            for option in options:
-                now = min(tasks, held + option.count)
-                cost = before[0] + option.cost
-                there = after[now]
-                if there is None or cost < there[0]:
-                    after[now] = (cost, _Chain(before[1], place, option.victims))
-        best = after
-    found = best[tasks]
-    return None if found is None else (found[0], found[1].all())
-
-
-def _estimate(tasks: int, lists: Sequence[tuple[_Option, ...]]) -> tuple[int, _Taken] | None:
-    """The same, by the cheapest next member: never too low, and quick."""
-    heap: list[tuple[int, int, int, int]] = []
-    held = [_Option(0, 0, ())] * len(lists)
-
-    def offer(at: int) -> None:
-        now = held[at]
-        steps = [
-            ((x.cost - now.cost) // (x.count - now.count), -x.count, at, to)
-            for to, x in enumerate(lists[at])
-            if x.count > now.count
-        ]
-        if steps:
-            heapq.heappush(heap, min(steps))
-
-    for at in range(len(lists)):
-        offer(at)
-    left = tasks
-    while left > 0:
-        if not heap:
-            return None
-        _, _, at, to = heapq.heappop(heap)
-        left -= lists[at][to].count - held[at].count
-        held[at] = lists[at][to]
-        offer(at)
-    return sum(x.cost for x in held), tuple((at, x.victims) for at, x in enumerate(held))
 
 
 def _by_devices(
