@@ -1,4 +1,4 @@
-"""What a client does with quotas, shares, sites and reservations."""
+"""What a client does with quotas, shares, sites, links and reservations."""
 
 from __future__ import annotations
 
@@ -48,6 +48,17 @@ class CapacityCalls:
         """Write a site, whole. Operators."""
         request = pb.SetSiteRequest(site=site)
         return (await self._on.ask(self._on.capacity.SetSite, request, pb.SetSiteResponse)).site
+
+    async def list_links(self) -> list[capacity_pb2.Link]:
+        """Links between places, with what is promised of them. Operators."""
+        request = pb.ListLinksRequest()
+        answer = await self._on.ask(self._on.capacity.ListLinks, request, pb.ListLinksResponse)
+        return list(answer.links)
+
+    async def set_link(self, link: capacity_pb2.Link) -> capacity_pb2.Link:
+        """Write a link, whole; a capacity of 0 takes it away. Operators."""
+        request = pb.SetLinkRequest(link=link)
+        return (await self._on.ask(self._on.capacity.SetLink, request, pb.SetLinkResponse)).link
 
     async def list_reservations(self, *, project: str = "") -> list[capacity_pb2.Reservation]:
         """Those that have not ended, of the key's project; an operator's of one, or of all."""

@@ -66,6 +66,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "CapacityService.SetShare": _OPERATOR_CHANGE,
     "CapacityService.ListSites": _OPERATOR_READ,
     "CapacityService.SetSite": _OPERATOR_CHANGE,
+    "CapacityService.ListLinks": _OPERATOR_READ,
+    "CapacityService.SetLink": _OPERATOR_CHANGE,
     "CapacityService.ListReservations": _READ,
     "CapacityService.CreateReservation": _OPERATOR_CHANGE,
     "CapacityService.CancelReservation": _CHANGE,

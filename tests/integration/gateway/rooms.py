@@ -177,6 +177,7 @@ class Capacity(capacity_pb2_grpc.CapacityServiceServicer):
 
     def __init__(self):
         self.quotas = {}
+        self.links = {}
         self.reservations = {}
 
     async def ListQuotas(self, request, context):
@@ -192,6 +193,13 @@ class Capacity(capacity_pb2_grpc.CapacityServiceServicer):
 
     async def SetSite(self, request, context):
         return capacity_pb2.SetSiteResponse(site=request.site)
+
+    async def ListLinks(self, request, context):
+        return capacity_pb2.ListLinksResponse(links=self.links.values())
+
+    async def SetLink(self, request, context):
+        self.links[request.link.name] = request.link
+        return capacity_pb2.SetLinkResponse(link=request.link)
 
     async def ListShares(self, request, context):
         return capacity_pb2.ListSharesResponse()

@@ -68,6 +68,14 @@ async def test_an_operators_word_on_capacity(world):
     assert "1.2" in out
     assert "400 g" in out
     assert "local" in await done("sites")
+    out = await done(
+        "links", "set", "up-1", "racks/local/r1", "sites/local", "--capacity", "40Gbit",
+        "--latency", "50us", "--kind", "roce", "--down",
+    )  # fmt: skip
+    assert ("40000 Mbit/s" in out, "down" in out) == (True, True)
+    out = await done("links")
+    assert "racks/local/r1" in out
+    assert "taken away" in await done("links", "remove", "up-1")
     assert "weighs 3" in await done("shares", "set", "tenants/demo", "3")
     out = await done(
         "reservations", "create", "projects/demo", "A100-80GB", "2", "--for", "2d",

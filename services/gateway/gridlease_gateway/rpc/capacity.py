@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - each method takes the request of its name
-"""CapacityService: quotas, shares, sites and reservations."""
+"""CapacityService: quotas, shares, sites, links and reservations."""
 
 from __future__ import annotations
 
@@ -65,6 +65,20 @@ class Capacity:
             self._inside.capacity.SetSite, inner, call.left_s(), capacity_pb2.SetSiteResponse
         )
         return pb.SetSiteResponse(site=answer.site)
+
+    async def list_links(self, call: Call, request: pb.ListLinksRequest) -> Message:
+        inner = capacity_pb2.ListLinksRequest()
+        answer = await self._inside.ask(
+            self._inside.capacity.ListLinks, inner, call.left_s(), capacity_pb2.ListLinksResponse
+        )
+        return pb.ListLinksResponse(links=answer.links)
+
+    async def set_link(self, call: Call, request: pb.SetLinkRequest) -> Message:
+        inner = capacity_pb2.SetLinkRequest(link=request.link)
+        answer = await self._inside.ask(
+            self._inside.capacity.SetLink, inner, call.left_s(), capacity_pb2.SetLinkResponse
+        )
+        return pb.SetLinkResponse(link=answer.link)
 
     async def list_reservations(self, call: Call, request: pb.ListReservationsRequest) -> Message:
         inner = capacity_pb2.ListReservationsRequest(project=_project(call.caller, request.project))

@@ -2180,6 +2180,80 @@ class SetSiteResponse(google.protobuf.message.Message):
 global___SetSiteResponse = SetSiteResponse
 
 @typing.final
+class ListLinksRequest(google.protobuf.message.Message):
+    """Everything."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListLinksRequest = ListLinksRequest
+
+@typing.final
+class ListLinksResponse(google.protobuf.message.Message):
+    """Links."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LINKS_FIELD_NUMBER: builtins.int
+    @property
+    def links(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.capacity_pb2.Link]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        links: collections.abc.Iterable[gridlease.type.v1.capacity_pb2.Link] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["links", b"links"]) -> None: ...
+
+global___ListLinksResponse = ListLinksResponse
+
+@typing.final
+class SetLinkRequest(google.protobuf.message.Message):
+    """A link to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LINK_FIELD_NUMBER: builtins.int
+    @property
+    def link(self) -> gridlease.type.v1.capacity_pb2.Link:
+        """The whole of it."""
+
+    def __init__(
+        self,
+        *,
+        link: gridlease.type.v1.capacity_pb2.Link | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["link", b"link"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["link", b"link"]) -> None: ...
+
+global___SetLinkRequest = SetLinkRequest
+
+@typing.final
+class SetLinkResponse(google.protobuf.message.Message):
+    """The link."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LINK_FIELD_NUMBER: builtins.int
+    @property
+    def link(self) -> gridlease.type.v1.capacity_pb2.Link:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        link: gridlease.type.v1.capacity_pb2.Link | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["link", b"link"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["link", b"link"]) -> None: ...
+
+global___SetLinkResponse = SetLinkResponse
+
+@typing.final
 class ListReservationsRequest(google.protobuf.message.Message):
     """Which reservations."""
 

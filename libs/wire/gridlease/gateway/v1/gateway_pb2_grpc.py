@@ -1102,7 +1102,7 @@ class FleetService(object):
 
 
 class CapacityServiceStub(object):
-    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all.
+    """Quotas, shares, sites, links and reservations. Tenants see their own project's; operators see and write all.
     """
 
     def __init__(self, channel):
@@ -1141,6 +1141,16 @@ class CapacityServiceStub(object):
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteRequest.SerializeToString,
                 response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteResponse.FromString,
                 _registered_method=True)
+        self.ListLinks = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/ListLinks',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListLinksRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListLinksResponse.FromString,
+                _registered_method=True)
+        self.SetLink = channel.unary_unary(
+                '/gridlease.gateway.v1.CapacityService/SetLink',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetLinkRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetLinkResponse.FromString,
+                _registered_method=True)
         self.ListReservations = channel.unary_unary(
                 '/gridlease.gateway.v1.CapacityService/ListReservations',
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsRequest.SerializeToString,
@@ -1159,7 +1169,7 @@ class CapacityServiceStub(object):
 
 
 class CapacityServiceServicer(object):
-    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all.
+    """Quotas, shares, sites, links and reservations. Tenants see their own project's; operators see and write all.
     """
 
     def ListQuotas(self, request, context):
@@ -1199,6 +1209,20 @@ class CapacityServiceServicer(object):
 
     def SetSite(self, request, context):
         """Writes one site, whole. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLinks(self, request, context):
+        """Links between places, with what is promised of them. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLink(self, request, context):
+        """Writes one link, whole; a capacity of 0 takes it away. Operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1258,6 +1282,16 @@ def add_CapacityServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteRequest.FromString,
                     response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteResponse.SerializeToString,
             ),
+            'ListLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLinks,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListLinksRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListLinksResponse.SerializeToString,
+            ),
+            'SetLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLink,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetLinkRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetLinkResponse.SerializeToString,
+            ),
             'ListReservations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReservations,
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListReservationsRequest.FromString,
@@ -1282,7 +1316,7 @@ def add_CapacityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CapacityService(object):
-    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all.
+    """Quotas, shares, sites, links and reservations. Tenants see their own project's; operators see and write all.
     """
 
     @staticmethod
@@ -1437,6 +1471,60 @@ class CapacityService(object):
             '/gridlease.gateway.v1.CapacityService/SetSite',
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteRequest.SerializeToString,
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetSiteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/ListLinks',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListLinksRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListLinksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.CapacityService/SetLink',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetLinkRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetLinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -502,7 +502,7 @@ class FleetServiceServicer(metaclass=abc.ABCMeta):
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
 class CapacityServiceStub:
-    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all."""
+    """Quotas, shares, sites, links and reservations. Tenants see their own project's; operators see and write all."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     ListQuotas: grpc.UnaryUnaryMultiCallable[
@@ -541,6 +541,18 @@ class CapacityServiceStub:
     ]
     """Writes one site, whole. Operators."""
 
+    ListLinks: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListLinksRequest,
+        gridlease.gateway.v1.gateway_pb2.ListLinksResponse,
+    ]
+    """Links between places, with what is promised of them. Operators."""
+
+    SetLink: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetLinkRequest,
+        gridlease.gateway.v1.gateway_pb2.SetLinkResponse,
+    ]
+    """Writes one link, whole; a capacity of 0 takes it away. Operators."""
+
     ListReservations: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.ListReservationsRequest,
         gridlease.gateway.v1.gateway_pb2.ListReservationsResponse,
@@ -560,7 +572,7 @@ class CapacityServiceStub:
     """Gives a reservation back. Idempotent."""
 
 class CapacityServiceAsyncStub:
-    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all."""
+    """Quotas, shares, sites, links and reservations. Tenants see their own project's; operators see and write all."""
 
     ListQuotas: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.ListQuotasRequest,
@@ -598,6 +610,18 @@ class CapacityServiceAsyncStub:
     ]
     """Writes one site, whole. Operators."""
 
+    ListLinks: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListLinksRequest,
+        gridlease.gateway.v1.gateway_pb2.ListLinksResponse,
+    ]
+    """Links between places, with what is promised of them. Operators."""
+
+    SetLink: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetLinkRequest,
+        gridlease.gateway.v1.gateway_pb2.SetLinkResponse,
+    ]
+    """Writes one link, whole; a capacity of 0 takes it away. Operators."""
+
     ListReservations: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.ListReservationsRequest,
         gridlease.gateway.v1.gateway_pb2.ListReservationsResponse,
@@ -617,7 +641,7 @@ class CapacityServiceAsyncStub:
     """Gives a reservation back. Idempotent."""
 
 class CapacityServiceServicer(metaclass=abc.ABCMeta):
-    """Quotas, shares, sites and reservations. Tenants see their own project's; operators see and write all."""
+    """Quotas, shares, sites, links and reservations. Tenants see their own project's; operators see and write all."""
 
     @abc.abstractmethod
     def ListQuotas(
@@ -666,6 +690,22 @@ class CapacityServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetSiteResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetSiteResponse]]:
         """Writes one site, whole. Operators."""
+
+    @abc.abstractmethod
+    def ListLinks(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListLinksRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListLinksResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListLinksResponse]]:
+        """Links between places, with what is promised of them. Operators."""
+
+    @abc.abstractmethod
+    def SetLink(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetLinkRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetLinkResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetLinkResponse]]:
+        """Writes one link, whole; a capacity of 0 takes it away. Operators."""
 
     @abc.abstractmethod
     def ListReservations(

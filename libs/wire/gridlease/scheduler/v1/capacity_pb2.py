@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from gridlease.type.v1 import capacity_pb2 as gridlease_dot_type_dot_v1_dot_capacity__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%gridlease/scheduler/v1/capacity.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gridlease/type/v1/capacity.proto\"-\n\x11ListQuotasRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\">\n\x12ListQuotasResponse\x12(\n\x06quotas\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Quota\"B\n\x0fSetQuotaRequest\x12/\n\x05quota\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.QuotaB\x06\xbaH\x03\xc8\x01\x01\";\n\x10SetQuotaResponse\x12\'\n\x05quota\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.Quota\"\x13\n\x11ListSharesRequest\">\n\x12ListSharesResponse\x12(\n\x06shares\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Share\"B\n\x0fSetShareRequest\x12/\n\x05share\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.ShareB\x06\xbaH\x03\xc8\x01\x01\";\n\x10SetShareResponse\x12\'\n\x05share\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.Share\"\x12\n\x10ListSitesRequest\";\n\x11ListSitesResponse\x12&\n\x05sites\x18\x01 \x03(\x0b\x32\x17.gridlease.type.v1.Site\"?\n\x0eSetSiteRequest\x12-\n\x04site\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.SiteB\x06\xbaH\x03\xc8\x01\x01\"8\n\x0fSetSiteResponse\x12%\n\x04site\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Site\"3\n\x17ListReservationsRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\"P\n\x18ListReservationsResponse\x12\x34\n\x0creservations\x18\x01 \x03(\x0b\x32\x1e.gridlease.type.v1.Reservation\"v\n\x18\x43reateReservationRequest\x12;\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.gridlease.type.v1.ReservationB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"P\n\x19\x43reateReservationResponse\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.gridlease.type.v1.Reservation\"M\n\x18\x43\x61ncelReservationRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18P\x12\x18\n\x07project\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18P\"P\n\x19\x43\x61ncelReservationResponse\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.gridlease.type.v1.Reservation2\xc2\x07\n\x0f\x43\x61pacityService\x12\x63\n\nListQuotas\x12).gridlease.scheduler.v1.ListQuotasRequest\x1a*.gridlease.scheduler.v1.ListQuotasResponse\x12]\n\x08SetQuota\x12\'.gridlease.scheduler.v1.SetQuotaRequest\x1a(.gridlease.scheduler.v1.SetQuotaResponse\x12\x63\n\nListShares\x12).gridlease.scheduler.v1.ListSharesRequest\x1a*.gridlease.scheduler.v1.ListSharesResponse\x12]\n\x08SetShare\x12\'.gridlease.scheduler.v1.SetShareRequest\x1a(.gridlease.scheduler.v1.SetShareResponse\x12`\n\tListSites\x12(.gridlease.scheduler.v1.ListSitesRequest\x1a).gridlease.scheduler.v1.ListSitesResponse\x12Z\n\x07SetSite\x12&.gridlease.scheduler.v1.SetSiteRequest\x1a\'.gridlease.scheduler.v1.SetSiteResponse\x12u\n\x10ListReservations\x12/.gridlease.scheduler.v1.ListReservationsRequest\x1a\x30.gridlease.scheduler.v1.ListReservationsResponse\x12x\n\x11\x43reateReservation\x12\x30.gridlease.scheduler.v1.CreateReservationRequest\x1a\x31.gridlease.scheduler.v1.CreateReservationResponse\x12x\n\x11\x43\x61ncelReservation\x12\x30.gridlease.scheduler.v1.CancelReservationRequest\x1a\x31.gridlease.scheduler.v1.CancelReservationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%gridlease/scheduler/v1/capacity.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gridlease/type/v1/capacity.proto\"-\n\x11ListQuotasRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\">\n\x12ListQuotasResponse\x12(\n\x06quotas\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Quota\"B\n\x0fSetQuotaRequest\x12/\n\x05quota\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.QuotaB\x06\xbaH\x03\xc8\x01\x01\";\n\x10SetQuotaResponse\x12\'\n\x05quota\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.Quota\"\x13\n\x11ListSharesRequest\">\n\x12ListSharesResponse\x12(\n\x06shares\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Share\"B\n\x0fSetShareRequest\x12/\n\x05share\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.ShareB\x06\xbaH\x03\xc8\x01\x01\";\n\x10SetShareResponse\x12\'\n\x05share\x18\x01 \x01(\x0b\x32\x18.gridlease.type.v1.Share\"\x12\n\x10ListSitesRequest\";\n\x11ListSitesResponse\x12&\n\x05sites\x18\x01 \x03(\x0b\x32\x17.gridlease.type.v1.Site\"?\n\x0eSetSiteRequest\x12-\n\x04site\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.SiteB\x06\xbaH\x03\xc8\x01\x01\"8\n\x0fSetSiteResponse\x12%\n\x04site\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Site\"\x12\n\x10ListLinksRequest\";\n\x11ListLinksResponse\x12&\n\x05links\x18\x01 \x03(\x0b\x32\x17.gridlease.type.v1.Link\"?\n\x0eSetLinkRequest\x12-\n\x04link\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.LinkB\x06\xbaH\x03\xc8\x01\x01\"8\n\x0fSetLinkResponse\x12%\n\x04link\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Link\"3\n\x17ListReservationsRequest\x12\x18\n\x07project\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\"P\n\x18ListReservationsResponse\x12\x34\n\x0creservations\x18\x01 \x03(\x0b\x32\x1e.gridlease.type.v1.Reservation\"v\n\x18\x43reateReservationRequest\x12;\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.gridlease.type.v1.ReservationB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"P\n\x19\x43reateReservationResponse\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.gridlease.type.v1.Reservation\"M\n\x18\x43\x61ncelReservationRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18P\x12\x18\n\x07project\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18P\"P\n\x19\x43\x61ncelReservationResponse\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.gridlease.type.v1.Reservation2\x80\t\n\x0f\x43\x61pacityService\x12\x63\n\nListQuotas\x12).gridlease.scheduler.v1.ListQuotasRequest\x1a*.gridlease.scheduler.v1.ListQuotasResponse\x12]\n\x08SetQuota\x12\'.gridlease.scheduler.v1.SetQuotaRequest\x1a(.gridlease.scheduler.v1.SetQuotaResponse\x12\x63\n\nListShares\x12).gridlease.scheduler.v1.ListSharesRequest\x1a*.gridlease.scheduler.v1.ListSharesResponse\x12]\n\x08SetShare\x12\'.gridlease.scheduler.v1.SetShareRequest\x1a(.gridlease.scheduler.v1.SetShareResponse\x12`\n\tListSites\x12(.gridlease.scheduler.v1.ListSitesRequest\x1a).gridlease.scheduler.v1.ListSitesResponse\x12Z\n\x07SetSite\x12&.gridlease.scheduler.v1.SetSiteRequest\x1a\'.gridlease.scheduler.v1.SetSiteResponse\x12`\n\tListLinks\x12(.gridlease.scheduler.v1.ListLinksRequest\x1a).gridlease.scheduler.v1.ListLinksResponse\x12Z\n\x07SetLink\x12&.gridlease.scheduler.v1.SetLinkRequest\x1a\'.gridlease.scheduler.v1.SetLinkResponse\x12u\n\x10ListReservations\x12/.gridlease.scheduler.v1.ListReservationsRequest\x1a\x30.gridlease.scheduler.v1.ListReservationsResponse\x12x\n\x11\x43reateReservation\x12\x30.gridlease.scheduler.v1.CreateReservationRequest\x1a\x31.gridlease.scheduler.v1.CreateReservationResponse\x12x\n\x11\x43\x61ncelReservation\x12\x30.gridlease.scheduler.v1.CancelReservationRequest\x1a\x31.gridlease.scheduler.v1.CancelReservationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETSHAREREQUEST'].fields_by_name['share']._serialized_options = b'\272H\003\310\001\001'
   _globals['_SETSITEREQUEST'].fields_by_name['site']._loaded_options = None
   _globals['_SETSITEREQUEST'].fields_by_name['site']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_SETLINKREQUEST'].fields_by_name['link']._loaded_options = None
+  _globals['_SETLINKREQUEST'].fields_by_name['link']._serialized_options = b'\272H\003\310\001\001'
   _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['project']._loaded_options = None
   _globals['_LISTRESERVATIONSREQUEST'].fields_by_name['project']._serialized_options = b'\272H\004r\002\030P'
   _globals['_CREATERESERVATIONREQUEST'].fields_by_name['reservation']._loaded_options = None
@@ -75,18 +77,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETSITEREQUEST']._serialized_end=726
   _globals['_SETSITERESPONSE']._serialized_start=728
   _globals['_SETSITERESPONSE']._serialized_end=784
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=786
-  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=837
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=839
-  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=919
-  _globals['_CREATERESERVATIONREQUEST']._serialized_start=921
-  _globals['_CREATERESERVATIONREQUEST']._serialized_end=1039
-  _globals['_CREATERESERVATIONRESPONSE']._serialized_start=1041
-  _globals['_CREATERESERVATIONRESPONSE']._serialized_end=1121
-  _globals['_CANCELRESERVATIONREQUEST']._serialized_start=1123
-  _globals['_CANCELRESERVATIONREQUEST']._serialized_end=1200
-  _globals['_CANCELRESERVATIONRESPONSE']._serialized_start=1202
-  _globals['_CANCELRESERVATIONRESPONSE']._serialized_end=1282
-  _globals['_CAPACITYSERVICE']._serialized_start=1285
-  _globals['_CAPACITYSERVICE']._serialized_end=2247
+  _globals['_LISTLINKSREQUEST']._serialized_start=786
+  _globals['_LISTLINKSREQUEST']._serialized_end=804
+  _globals['_LISTLINKSRESPONSE']._serialized_start=806
+  _globals['_LISTLINKSRESPONSE']._serialized_end=865
+  _globals['_SETLINKREQUEST']._serialized_start=867
+  _globals['_SETLINKREQUEST']._serialized_end=930
+  _globals['_SETLINKRESPONSE']._serialized_start=932
+  _globals['_SETLINKRESPONSE']._serialized_end=988
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=990
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=1041
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=1043
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=1123
+  _globals['_CREATERESERVATIONREQUEST']._serialized_start=1125
+  _globals['_CREATERESERVATIONREQUEST']._serialized_end=1243
+  _globals['_CREATERESERVATIONRESPONSE']._serialized_start=1245
+  _globals['_CREATERESERVATIONRESPONSE']._serialized_end=1325
+  _globals['_CANCELRESERVATIONREQUEST']._serialized_start=1327
+  _globals['_CANCELRESERVATIONREQUEST']._serialized_end=1404
+  _globals['_CANCELRESERVATIONRESPONSE']._serialized_start=1406
+  _globals['_CANCELRESERVATIONRESPONSE']._serialized_end=1486
+  _globals['_CAPACITYSERVICE']._serialized_start=1489
+  _globals['_CAPACITYSERVICE']._serialized_end=2641
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CapacityServiceStub(object):
-    """What operators promise and limit: quotas, shares, sites, reservations.
+    """What operators promise and limit: quotas, shares, sites, links, reservations.
     """
 
     def __init__(self, channel):
@@ -65,6 +65,16 @@ class CapacityServiceStub(object):
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetSiteRequest.SerializeToString,
                 response_deserializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetSiteResponse.FromString,
                 _registered_method=True)
+        self.ListLinks = channel.unary_unary(
+                '/gridlease.scheduler.v1.CapacityService/ListLinks',
+                request_serializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListLinksRequest.SerializeToString,
+                response_deserializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListLinksResponse.FromString,
+                _registered_method=True)
+        self.SetLink = channel.unary_unary(
+                '/gridlease.scheduler.v1.CapacityService/SetLink',
+                request_serializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetLinkRequest.SerializeToString,
+                response_deserializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetLinkResponse.FromString,
+                _registered_method=True)
         self.ListReservations = channel.unary_unary(
                 '/gridlease.scheduler.v1.CapacityService/ListReservations',
                 request_serializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListReservationsRequest.SerializeToString,
@@ -83,7 +93,7 @@ class CapacityServiceStub(object):
 
 
 class CapacityServiceServicer(object):
-    """What operators promise and limit: quotas, shares, sites, reservations.
+    """What operators promise and limit: quotas, shares, sites, links, reservations.
     """
 
     def ListQuotas(self, request, context):
@@ -123,6 +133,20 @@ class CapacityServiceServicer(object):
 
     def SetSite(self, request, context):
         """Writes one site, whole.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLinks(self, request, context):
+        """Links between places, with what is promised of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLink(self, request, context):
+        """Writes one link, whole; a capacity of 0 takes it away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +206,16 @@ def add_CapacityServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetSiteRequest.FromString,
                     response_serializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetSiteResponse.SerializeToString,
             ),
+            'ListLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLinks,
+                    request_deserializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListLinksRequest.FromString,
+                    response_serializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListLinksResponse.SerializeToString,
+            ),
+            'SetLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLink,
+                    request_deserializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetLinkRequest.FromString,
+                    response_serializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetLinkResponse.SerializeToString,
+            ),
             'ListReservations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReservations,
                     request_deserializer=gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListReservationsRequest.FromString,
@@ -206,7 +240,7 @@ def add_CapacityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CapacityService(object):
-    """What operators promise and limit: quotas, shares, sites, reservations.
+    """What operators promise and limit: quotas, shares, sites, links, reservations.
     """
 
     @staticmethod
@@ -361,6 +395,60 @@ class CapacityService(object):
             '/gridlease.scheduler.v1.CapacityService/SetSite',
             gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetSiteRequest.SerializeToString,
             gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetSiteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.scheduler.v1.CapacityService/ListLinks',
+            gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListLinksRequest.SerializeToString,
+            gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.ListLinksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.scheduler.v1.CapacityService/SetLink',
+            gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetLinkRequest.SerializeToString,
+            gridlease_dot_scheduler_dot_v1_dot_capacity__pb2.SetLinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,7 +18,7 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class CapacityServiceStub:
-    """What operators promise and limit: quotas, shares, sites, reservations."""
+    """What operators promise and limit: quotas, shares, sites, links, reservations."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     ListQuotas: grpc.UnaryUnaryMultiCallable[
@@ -57,6 +57,18 @@ class CapacityServiceStub:
     ]
     """Writes one site, whole."""
 
+    ListLinks: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.capacity_pb2.ListLinksRequest,
+        gridlease.scheduler.v1.capacity_pb2.ListLinksResponse,
+    ]
+    """Links between places, with what is promised of them."""
+
+    SetLink: grpc.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.capacity_pb2.SetLinkRequest,
+        gridlease.scheduler.v1.capacity_pb2.SetLinkResponse,
+    ]
+    """Writes one link, whole; a capacity of 0 takes it away."""
+
     ListReservations: grpc.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.capacity_pb2.ListReservationsRequest,
         gridlease.scheduler.v1.capacity_pb2.ListReservationsResponse,
@@ -76,7 +88,7 @@ class CapacityServiceStub:
     """Gives a reservation back. Idempotent."""
 
 class CapacityServiceAsyncStub:
-    """What operators promise and limit: quotas, shares, sites, reservations."""
+    """What operators promise and limit: quotas, shares, sites, links, reservations."""
 
     ListQuotas: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.capacity_pb2.ListQuotasRequest,
@@ -114,6 +126,18 @@ class CapacityServiceAsyncStub:
     ]
     """Writes one site, whole."""
 
+    ListLinks: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.capacity_pb2.ListLinksRequest,
+        gridlease.scheduler.v1.capacity_pb2.ListLinksResponse,
+    ]
+    """Links between places, with what is promised of them."""
+
+    SetLink: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.scheduler.v1.capacity_pb2.SetLinkRequest,
+        gridlease.scheduler.v1.capacity_pb2.SetLinkResponse,
+    ]
+    """Writes one link, whole; a capacity of 0 takes it away."""
+
     ListReservations: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.scheduler.v1.capacity_pb2.ListReservationsRequest,
         gridlease.scheduler.v1.capacity_pb2.ListReservationsResponse,
@@ -133,7 +157,7 @@ class CapacityServiceAsyncStub:
     """Gives a reservation back. Idempotent."""
 
 class CapacityServiceServicer(metaclass=abc.ABCMeta):
-    """What operators promise and limit: quotas, shares, sites, reservations."""
+    """What operators promise and limit: quotas, shares, sites, links, reservations."""
 
     @abc.abstractmethod
     def ListQuotas(
@@ -182,6 +206,22 @@ class CapacityServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.scheduler.v1.capacity_pb2.SetSiteResponse, collections.abc.Awaitable[gridlease.scheduler.v1.capacity_pb2.SetSiteResponse]]:
         """Writes one site, whole."""
+
+    @abc.abstractmethod
+    def ListLinks(
+        self,
+        request: gridlease.scheduler.v1.capacity_pb2.ListLinksRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.capacity_pb2.ListLinksResponse, collections.abc.Awaitable[gridlease.scheduler.v1.capacity_pb2.ListLinksResponse]]:
+        """Links between places, with what is promised of them."""
+
+    @abc.abstractmethod
+    def SetLink(
+        self,
+        request: gridlease.scheduler.v1.capacity_pb2.SetLinkRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.scheduler.v1.capacity_pb2.SetLinkResponse, collections.abc.Awaitable[gridlease.scheduler.v1.capacity_pb2.SetLinkResponse]]:
+        """Writes one link, whole; a capacity of 0 takes it away."""
 
     @abc.abstractmethod
     def ListReservations(

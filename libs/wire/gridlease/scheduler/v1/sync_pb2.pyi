@@ -287,7 +287,7 @@ class NetworkGrant(google.protobuf.message.Message):
     latency_us: builtins.int
     """The longest one-way time that was asked for, in microseconds; 0 = the class's own."""
     path: builtins.str
-    """The path that was chosen, such as "uplink" or "rail-2"; empty = the node's only one."""
+    """The links of the path that was chosen, in order, joined by commas; empty = the node's only one."""
     def __init__(
         self,
         *,

@@ -7,13 +7,52 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import gridlease.type.v1.job_pb2
 import gridlease.type.v1.resources_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _LinkKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LinkKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LinkKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LINK_KIND_UNSPECIFIED: _LinkKind.ValueType  # 0
+    """Not said; taken as Ethernet."""
+    LINK_KIND_ETHERNET: _LinkKind.ValueType  # 1
+    """Ethernet."""
+    LINK_KIND_RDMA: _LinkKind.ValueType  # 2
+    """InfiniBand."""
+    LINK_KIND_ROCE: _LinkKind.ValueType  # 3
+    """RDMA over converged Ethernet."""
+    LINK_KIND_WAN: _LinkKind.ValueType  # 4
+    """A line between sites."""
+
+class LinkKind(_LinkKind, metaclass=_LinkKindEnumTypeWrapper):
+    """What a link is made of."""
+
+LINK_KIND_UNSPECIFIED: LinkKind.ValueType  # 0
+"""Not said; taken as Ethernet."""
+LINK_KIND_ETHERNET: LinkKind.ValueType  # 1
+"""Ethernet."""
+LINK_KIND_RDMA: LinkKind.ValueType  # 2
+"""InfiniBand."""
+LINK_KIND_ROCE: LinkKind.ValueType  # 3
+"""RDMA over converged Ethernet."""
+LINK_KIND_WAN: LinkKind.ValueType  # 4
+"""A line between sites."""
+global___LinkKind = LinkKind
 
 @typing.final
 class Quota(google.protobuf.message.Message):
@@ -149,6 +188,59 @@ class Site(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cap_watts", b"cap_watts", "carbon_mg_per_kwh", b"carbon_mg_per_kwh", "create_time", b"create_time", "name", b"name", "node_count", b"node_count", "price_nano_per_kwh", b"price_nano_per_kwh", "pue_milli", b"pue_milli", "rack_cap_watts", b"rack_cap_watts"]) -> None: ...
 
 global___Site = Site
+
+@typing.final
+class Link(google.protobuf.message.Message):
+    """A link between two places, the same in both directions. A place is "nodes/{node}", "racks/{site}/{rack}" or "sites/{site}"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    A_FIELD_NUMBER: builtins.int
+    B_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    CAPACITY_MBPS_FIELD_NUMBER: builtins.int
+    LATENCY_US_FIELD_NUMBER: builtins.int
+    DOWN_FIELD_NUMBER: builtins.int
+    PROMISED_MBPS_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"links/{link}"."""
+    a: builtins.str
+    """One end."""
+    b: builtins.str
+    """The other end."""
+    kind: global___LinkKind.ValueType
+    """What it is made of."""
+    capacity_mbps: builtins.int
+    """What may be promised of it in either direction, in Mbit/s; 0 takes the link away."""
+    latency_us: builtins.int
+    """One way, in microseconds."""
+    down: builtins.bool
+    """Nothing is sent over it now."""
+    promised_mbps: builtins.int
+    """What is promised of it now, in Mbit/s."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was first named."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        a: builtins.str = ...,
+        b: builtins.str = ...,
+        kind: global___LinkKind.ValueType = ...,
+        capacity_mbps: builtins.int = ...,
+        latency_us: builtins.int = ...,
+        down: builtins.bool = ...,
+        promised_mbps: builtins.int = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["a", b"a", "b", b"b", "capacity_mbps", b"capacity_mbps", "create_time", b"create_time", "down", b"down", "kind", b"kind", "latency_us", b"latency_us", "name", b"name", "promised_mbps", b"promised_mbps"]) -> None: ...
+
+global___Link = Link
 
 @typing.final
 class Reservation(google.protobuf.message.Message):
