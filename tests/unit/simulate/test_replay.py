@@ -254,6 +254,14 @@ def test_a_sites_power_cap_holds():
     assert {job.reason.code for job in none.jobs} == {"POWER_CAPPED"}
 
 
+def test_a_tenant_that_used_little_lately_goes_first():
+    head = "submit_s,duration_s,name,chip,devices,tenant\n"
+    rows = "0,3600,big,L4,2,greedy\n60,600,more,L4,2,greedy\n120,600,first,L4,2,modest\n"
+    jobs = by_name(play(TWO_L4, head + rows))
+    assert jobs["first"].started_ms == 3_600_000
+    assert jobs["more"].started_ms == 4_200_000
+
+
 def test_jobs_may_state_a_percentage_of_their_time():
     outcome = play(TWO_L4, "submit_s,duration_s,chip\n0,100,L4\n", stated=150)
     assert outcome.trace.arrivals[0].longest_ms == 150_000

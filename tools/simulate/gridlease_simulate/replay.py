@@ -10,7 +10,7 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gridlease_kernel.money import amount_nano, rate_nano_per_hour
@@ -23,6 +23,7 @@ from gridlease_simulate.outcome import JobRecord, LeaseRecord, Moment, Outcome
 from gridlease_simulate.policies import MakePolicy, Member, without
 from gridlease_simulate.power import Meter
 from gridlease_simulate.rules import Progress, Rules
+from gridlease_simulate.usage import Usage
 from gridlease_simulate.workload import Arrival, Scaling, Trace
 
 WHOLE: Final = 1_000_000_000  # all of a job's work, in parts
@@ -74,6 +75,7 @@ class Replay:
         self._waiting: dict[str, Pending] = {}
         self._running: dict[str, _Job] = {}
         self._standing: dict[str, tuple[Running, ...]] = {}
+        self._usage = Usage(cluster.catalogue)
         self._ends: list[tuple[int, int, int]] = []  # (instant, number, attempt)
         self._never: dict[tuple[object, int], Reason] = {}
         self._busy_milli: dict[str, int] = defaultdict(int)
@@ -174,8 +176,11 @@ class Replay:
         """Ask the policy, and do as it says."""
         self._plans += 1
         waiting = tuple(self._waiting.values())
-        nodes = tuple(self._nodes.values())
-        verdict = self._policy.decide(self._snapshot(nodes, waiting), self._leases)
+        snapshot = self._snapshot(tuple(self._nodes.values()), waiting)
+        if len({task.tenant for task in waiting}) > 1:
+            shares = self._usage.shares(self._leases(worked=False), self._now_ms)
+            snapshot = replace(snapshot, shares=shares)
+        verdict = self._policy.decide(snapshot, self._leases)
         for name, reason in verdict.reasons.items():
             self._by_name[name].reason = reason
         self._again_ms = verdict.again_ms
@@ -331,6 +336,7 @@ class Replay:
             if held.device_ids:
                 milli = 1_000 * len(held.device_ids) // slices
                 job.device_milli_ms += milli * span_ms
+            self._usage.ended(job.arrival.tenant, held, span_ms, self._now_ms)
             cost_nano = None
             if tier is Tier.SPOT and self._rules.spot is not None:
                 spot = self._rules.spot
