@@ -1,4 +1,4 @@
-"""The truth of a run, and P1-P8 checked against it. Nobody else reads what stands here."""
+"""The truth of a run, with P1-P8 and the gangs checked against it: nobody else reads it."""
 
 from __future__ import annotations
 
@@ -99,6 +99,12 @@ class Oracle:
                     continue
                 if other.task_id == lease.task_id or set(other.devices) & set(lease.devices):
                     self.fail("P2", f"{lease.lease_id} beside {other.lease_id}")
+                tasks = cluster.database.tasks
+                same = tasks[other.task_id].gang == tasks[lease.task_id].gang
+                if same and other.attempt != lease.attempt:
+                    self.fail(
+                        "GANG", f"{lease.lease_id} beside {other.lease_id} of another attempt"
+                    )
         elif lease.state is State.CLOSED and old.state is not State.CLOSED:
             run = self.runs.get(lease.lease_id)
             if run is not None and run.ran_ns is None:
@@ -139,6 +145,12 @@ class Oracle:
         for task in cluster.database.tasks.values():
             if task.state == "PENDING":
                 self.fail("P8", f"{task.task_id} still waits")
+        gangs: dict[str, set[tuple[str, int]]] = {}
+        for task in cluster.database.tasks.values():
+            gangs.setdefault(task.gang, set()).add((task.state, task.attempt))
+        for gang, found in gangs.items():
+            if len(found) > 1:
+                self.fail("GANG", f"{gang} stands in several places at once: {sorted(found)}")
         active = {x.lease_id for x in self.leases.values() if x.state is State.ACTIVE}
         running = {k for node in cluster.nodes.values() for k in node.sandboxes}
         if active != running:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gridlease_billing.domain import grant
+from gridlease_scheduler.domain import ends
 from gridlease_scheduler.domain import lease as core
+from gridlease_scheduler.domain.job import JobState, Reason
 from gridlease_scheduler.domain.lease import Cause, DesiredSet, Lease, Sighting, State
 
 from tests.sim.oracle import Oracle
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
 PENDING, PLACED, DONE, CANCELLED, FAILED = "PENDING", "PLACED", "DONE", "CANCELLED", "FAILED"
+_PATIENCE = ends.Patience(max_attempts=1_000)
+_STATES = {
+    JobState.PENDING: PENDING,
+    JobState.SUCCEEDED: DONE,
+    JobState.FAILED: FAILED,
+    JobState.CANCELLED: CANCELLED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,7 @@ class Database:
 
     epoch: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
+    stops: dict[str, Reason] = field(default_factory=dict)  # why leases were told to end
     tasks: dict[str, Task] = field(default_factory=dict)
     generation: dict[str, int] = field(default_factory=dict)
 
@@ -78,7 +88,9 @@ class Leader:
 
     # one transaction
 
-    def write(self, *leases: Lease, tasks: tuple[Task, ...] = ()) -> bool:
+    def write(
+        self, *leases: Lease, tasks: tuple[Task, ...] = (), stop: Reason | None = None
+    ) -> bool:
         """All or nothing, if the epoch is still ours; otherwise this leader steps down."""
         if not self.alive:
             return False
@@ -94,6 +106,8 @@ class Leader:
                 self.generation[node] = database.generation[node]
                 self.cluster.hint(node)
                 self.world.say(f"S{self.epoch}  {lease.lease_id} {lease.state} {lease.cause}")
+            if stop is not None and old is not None and old.state is State.ACTIVE:
+                database.stops[lease.lease_id] = stop
             database.leases[lease.lease_id] = replace(lease, closable_at_ms=None)
             self.leases[lease.lease_id] = lease
             self.oracle.wrote(self.cluster, old, lease)
@@ -234,26 +248,43 @@ class Leader:
     # ending
 
     def end(self, lease: Lease, cause: Cause, notice_ms: int) -> None:
-        """ACTIVE -> CLOSING, and with a gang's member all of it."""
+        """ACTIVE -> CLOSING: one lease that is lost, or all of a job that somebody ends."""
         task = self.database.tasks[lease.task_id]
-        members = [lease] + [
-            x
-            for x in self.leases.values()
-            if x is not lease
-            and x.state is State.ACTIVE
-            and self.database.tasks[x.task_id].gang == task.gang
-        ]
-        if self.write(
-            *(
-                core.to_closing(x, cause if x is lease else Cause.STOPPED, notice_ms)
-                for x in members
-            )
-        ):
+        told = [lease]
+        if cause is not Cause.NODE_LOST:
+            told = [x for x in self.members(task.gang, lease.attempt) if x.state is State.ACTIVE]
+        reason = Reason(str(cause), "The simulator's word.")
+        if self.write(*(core.to_closing(x, cause, notice_ms) for x in told), stop=reason):
             self.advance()
+
+    def members(self, gang: str, attempt: int) -> list[Lease]:
+        """All leases of a job's attempt, as one transaction reads them."""
+        mine = [x for x in self.database.leases.values() if x.attempt == attempt]
+        return [x for x in mine if self.database.tasks[x.task_id].gang == gang]
+
+    def member(self, lease: Lease) -> ends.Member:
+        """A lease as the rules for ends see it."""
+        index = int(lease.task_id.rpartition(".")[2])
+        return ends.Member(index, lease, self.database.stops.get(lease.lease_id, Reason()))
+
+    def follow(self) -> None:
+        """Who still runs of a gang that has lost a member is told to end."""
+        closing = [x for x in self.leases.values() if x.state is State.CLOSING]
+        for gang, attempt in dict.fromkeys(
+            (self.database.tasks[x.task_id].gang, x.attempt) for x in closing
+        ):
+            members = self.members(gang, attempt)
+            over = [self.member(x) for x in members if x.state is not State.ACTIVE]
+            told = ends.follow(over)
+            active = [x for x in members if x.state is State.ACTIVE]
+            if told is not None and active:
+                cause, reason = told
+                self.write(*(core.to_closing(x, cause, NOTICE_MS) for x in active), stop=reason)
 
     def advance(self) -> None:
         """CLOSING leases: ask Close until it has answered, then close what may be closed."""
         now = self.clock()
+        self.follow()
         for lease in list(self.leases.values()):
             if lease.state is not State.CLOSING:
                 continue
@@ -298,8 +329,21 @@ class Leader:
         self.advance()
 
     def _close(self, lease: Lease, now: int) -> None:
-        task = self.database.tasks[lease.task_id]
-        self.write(core.closed(lease, now), tasks=(replace(task, state=_after(task, lease)),))
+        """CLOSED; the last of an attempt decides what becomes of the whole job."""
+        gang = self.database.tasks[lease.task_id].gang
+        members = self.members(gang, lease.attempt)
+        others = [x for x in members if x.lease_id != lease.lease_id]
+        running = any(x.state is State.ACTIVE for x in others)
+        stored = self.database.leases[lease.lease_id]
+        if running and ends.follow([self.member(stored)]) is not None:
+            return  # they are told first
+        tasks: tuple[Task, ...] = ()
+        if all(x.state is State.CLOSED for x in others):
+            mine = [x for x in self.database.tasks.values() if x.gang == gang]
+            state = JobState.STOPPING if any(x.cancelled for x in mine) else JobState.RUNNING
+            found = ends.ended(state, [self.member(x) for x in (*others, stored)], _PATIENCE)
+            tasks = tuple(replace(x, state=_STATES[found.state]) for x in mine)
+        self.write(core.closed(lease, now), tasks=tasks)
 
     # SyncNode
 
@@ -317,28 +361,6 @@ class Leader:
         observed = self.rules.observe(list(self.leases.values()), node, sightings)
         if observed.changed and not self.write(*observed.changed):
             return
-        if any(
-            x.cause is Cause.EXITED and x.exit is not None and x.exit.code != 0
-            for x in observed.exited
-        ):
-            for x in observed.exited:
-                self._end_gang(x)
         self.advance()
         leases = [x for x in self.leases.values() if x.node_id == node]
         reply(core.desired_set(leases, node, self.generation.get(node, 0)))
-
-    def _end_gang(self, lease: Lease) -> None:
-        gang = self.database.tasks[lease.task_id].gang
-        self.write(
-            *(
-                core.to_closing(x, Cause.STOPPED, NOTICE_MS)
-                for x in list(self.leases.values())
-                if x.state is State.ACTIVE and self.database.tasks[x.task_id].gang == gang
-            )
-        )
-
-
-def _after(task: Task, lease: Lease) -> str:
-    if lease.exit is not None and lease.exit.code == 0 and lease.exit.reason == "EXITED":
-        return DONE
-    return CANCELLED if task.cancelled else PENDING

@@ -41,13 +41,14 @@ def test_the_seeds_meet_what_they_are_meant_to_meet():
         for lease in cluster.oracle.leases.values():
             met |= {str(lease.state), str(lease.cause), lease.exit.reason if lease.exit else ""}
         met |= {task.state for task in cluster.database.tasks.values()}
+        met |= {reason.code for reason in cluster.database.stops.values()}
     assert gangs > 20
     assert met >= {
         "OPEN", "FINAL", "FENCED", "segments 0", "segments 1", "segments 2",
         "ACTIVE", "CLOSED", "EXITED", "STOPPED", "PREEMPTED", "NODE_LOST",
         "FUNDS_EXHAUSTED", "BUDGET_EXHAUSTED", "GRANT_ENDED", "HOLD_ENDED",
         "DEADLINE", "SIGTERM", "START_LOST", "NODE_REBOOT", "SPOOL_MISMATCH",
-        "PLACED", "DONE", "CANCELLED", "FAILED",
+        "PLACED", "DONE", "CANCELLED", "FAILED", "GANG_ENDED",
     }  # fmt: skip
 
 
