@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from gridlease_scheduler.domain.job import Span, Tier
+from gridlease_scheduler.domain.job import NetworkNeed, Span, Tier
 from gridlease_scheduler.domain.preempt import (
     Coming,
     Eviction,
@@ -187,6 +187,16 @@ def test_quota_alone_is_taken_back_as_well():
     assert isinstance(reclaim(task, full, A100, told, CATALOGUE, book), Coming)
     young = [replace(x, worked_ms=0) for x in leases]
     assert isinstance(reclaim(task, full, A100, young, CATALOGUE, book), Spared)
+
+
+def test_nobody_goes_where_the_link_is_full_anyway():
+    leases = [spot("s", "n1", 0, 8), spot("t", "n2", 0, 8, worked_ms=9 * HOUR)]
+    nodes = [
+        node("n1", running=leases, link_mbps=10_000, reserved_mbps=8_000),
+        node("n2", running=leases, link_mbps=10_000),
+    ]
+    fast = waits(count=8, need={"network": NetworkNeed(guaranteed_mbps=5_000)})
+    assert victims(fast, leases, nodes=nodes) == ["t"]
 
 
 def test_cores_are_freed_as_well():

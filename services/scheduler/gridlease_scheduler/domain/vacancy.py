@@ -26,16 +26,19 @@ class Way:
     cpu_milli: int
     memory_bytes: int
     disk_bytes: int
+    mbps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Slack:
-    """What is free of a node, or would be. ``devices``: their number, by chip."""
+    """What is free of a node, or would be. ``devices``: their number, by chip. ``mbps``: what is
+    not promised of its link now; what leases give back of it is not counted on."""
 
     cpu_milli: int
     memory_bytes: int
     disk_bytes: int
     devices: Mapping[str, int]
+    mbps: int = 0
 
     def plus(self, allocation: Allocation) -> Slack:
         """With this lease gone."""
@@ -53,6 +56,7 @@ class Slack:
             self.memory_bytes - members * way.memory_bytes,
             self.disk_bytes - members * way.disk_bytes,
             {k: n - members * way.devices * (k in held) for k, n in self.devices.items()},
+            self.mbps - members * way.mbps,
         )
 
     def covers(self, allocation: Allocation) -> bool:
@@ -75,6 +79,7 @@ class Slack:
             self.memory_bytes + sign * allocation.memory_bytes,
             self.disk_bytes + sign * allocation.disk_bytes,
             devices,
+            self.mbps,
         )
 
 
@@ -109,7 +114,10 @@ def slack(node: Node) -> Slack:
     for device in node.devices:
         if device.device_id not in node.held:
             devices[device.chip] = devices.get(device.chip, 0) + 1
-    return Slack(node.free_cpu_milli, node.free_memory_bytes, node.free_disk_bytes, devices)
+    return Slack(
+        node.free_cpu_milli, node.free_memory_bytes, node.free_disk_bytes, devices,
+        node.link_mbps - node.reserved_mbps,
+    )  # fmt: skip
 
 
 def members(way: Way, free: Slack) -> int:
@@ -123,6 +131,8 @@ def members(way: Way, free: Slack) -> int:
         most = min(most, free.memory_bytes // way.memory_bytes)
     if way.disk_bytes:
         most = min(most, free.disk_bytes // way.disk_bytes)
+    if way.mbps:
+        most = min(most, free.mbps // way.mbps)
     return max(0, most) if most != _MOST else 0
 
 
@@ -200,7 +210,7 @@ def emptied(
     found = [
         Way(
             x.allocation.chip, len(x.allocation.device_ids), x.allocation.cpu_milli,
-            x.allocation.memory_bytes, x.allocation.disk_bytes,
+            x.allocation.memory_bytes, x.allocation.disk_bytes, needs.network.guaranteed_mbps,
         )
         for x in answer
     ]  # fmt: skip

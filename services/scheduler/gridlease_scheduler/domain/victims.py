@@ -33,7 +33,8 @@ _ALL_WORK = 300_000  # steps of all branches together, and at least a few branch
 _FEW_BRANCHES = 8
 _LOST_SHIFT, _MILLI_SHIFT = 48, 16
 
-_Vector: TypeAlias = tuple[int, int, int, int]  # devices, cpu, memory, disk
+_Vector: TypeAlias = tuple[int, int, int, int, int]  # devices, cpu, memory, disk, Mbit/s
+_NOTHING: _Vector = (0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,7 @@ class _Search:
     ) -> Iterable[tuple[int, tuple[int, ...], _Vector]]:
         """Sets of victims of a node, with their cost and what is free without them."""
         items = [(at, self._part(at, name), self.gains[at][name]) for at in mine]
-        every = _plus(base, (sum(x[2][0] for x in items), 0, 0, 0))
+        every = _plus(base, (sum(x[2][0] for x in items), 0, 0, 0, 0))
         if self.way.devices and _count(self.way, every) == every[0] // self.way.devices:
             return _by_devices(base, items)
         if len(items) > _EVERY_SUBSET:
@@ -335,24 +336,27 @@ def _gains(victim: Victim, way: Way, rooms: Mapping[str, Slack]) -> dict[str, _V
         if lease.node_id in rooms:
             holds = lease.allocation
             many = len(holds.device_ids) if holds.chip == way.chip else 0
-            gain = (many, holds.cpu_milli, holds.memory_bytes, holds.disk_bytes)
-            found[lease.node_id] = _plus(found.get(lease.node_id, (0, 0, 0, 0)), gain)
+            gain = (many, holds.cpu_milli, holds.memory_bytes, holds.disk_bytes, 0)
+            found[lease.node_id] = _plus(found.get(lease.node_id, _NOTHING), gain)
     return found
 
 
 def _free(room: Slack, way: Way) -> _Vector:
-    return (room.devices.get(way.chip, 0), room.cpu_milli, room.memory_bytes, room.disk_bytes)
+    many = room.devices.get(way.chip, 0)
+    return (many, room.cpu_milli, room.memory_bytes, room.disk_bytes, room.mbps)
 
 
 def _plus(one: _Vector, other: _Vector) -> _Vector:
-    return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
+    a, b = one, other
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4])
 
 
 def _minus(one: _Vector, other: _Vector) -> _Vector:
-    return (one[0] - other[0], one[1] - other[1], one[2] - other[2], one[3] - other[3])
+    a, b = one, other
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4])
 
 
 def _count(way: Way, free: _Vector) -> int:
     """How many members there is room for."""
-    asked = (way.devices, way.cpu_milli, way.memory_bytes, way.disk_bytes)
+    asked = (way.devices, way.cpu_milli, way.memory_bytes, way.disk_bytes, way.mbps)
     return max(0, min((x // y for x, y in zip(free, asked, strict=True) if y), default=0))
