@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from . import names
@@ -58,9 +59,9 @@ class Explain:
                 return Explanation(job, job.reason, {}, None, (), (), {}, "")
             snapshot = await read(tx, self._catalogue, priced)
         sites = {node.node_id: node.site for node in snapshot.nodes}
-        if job.state is JobState.PENDING:
-            return _waits(job, snapshot, sites, priced)
-        return _runs(job, snapshot, sites, priced)
+        look = _waits if job.state is JobState.PENDING else _runs
+        # A large fleet takes a while to look at: the leader's own work goes on beside it.
+        return await asyncio.to_thread(look, job, snapshot, sites, priced)
 
 
 def _waits(job: Job, snapshot: Snapshot, sites: dict[str, str], priced: PriceList) -> Explanation:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from .chips import CPU_VENDOR, AcceleratorNeed, Catalogue, Chip, Work
 from .job import Needs, Purpose, Reason, Tier
+from .node import Node
 from .plan import Placed, Waiting
 from .ruling import Ruling, rule
 from .snapshot import Pending, Snapshot
@@ -74,11 +75,12 @@ class _Look:
     def needs(self) -> Needs:
         return self.task.needs
 
-    def rule(self, needs: Needs, cpu_chip: str = "") -> Ruling:
-        """What a pass would decide if this were all that waits; on nodes of this CPU alone."""
+    def rule(self, needs: Needs, chip: str = "") -> Ruling:
+        """What a pass would decide if this were all that waits; on nodes of one chip alone."""
         task, nodes = replace(self.task, needs=needs), self.snapshot.nodes
-        if cpu_chip:
-            nodes = tuple(x for x in nodes if x.cpu_chip == cpu_chip)
+        if chip:
+            mine = tuple(x for x in nodes if _has(x, chip))
+            nodes = mine or nodes  # nobody has it: all of them say so
         return rule(replace(self.snapshot, pending=(task,), nodes=nodes))
 
     def prices(self) -> dict[tuple[str, Tier], int]:
@@ -184,7 +186,7 @@ def _option(
 ) -> Option:
     asked = _asked_for(look.needs, chip, look.snapshot.catalogue)
     needs = _on(look.needs, chip)
-    ruling = look.rule(needs, chip.name if chip.vendor == CPU_VENDOR else "")
+    ruling = look.rule(needs, chip.name)
     answer = ruling.decisions[0]
     if isinstance(decision, Placed) and decision.allocation.chip == chip.name:
         answer = decision
@@ -205,6 +207,10 @@ def _option(
         relative_milli=relative,
         earliest_ms=_earliest_ms(ruling, look.snapshot.now_ms),
     )
+
+
+def _has(node: Node, chip: str) -> bool:
+    return node.cpu_chip == chip or any(device.chip == chip for device in node.devices)
 
 
 def _asked_for(needs: Needs, chip: Chip, catalogue: Catalogue) -> bool:
