@@ -29,6 +29,10 @@ BENCHES = {
         "tests.bench.preempt",
         "a critical gang on a full cluster: ms to decide, and work lost beside the optimum",
     ),
+    "restart": (
+        "tests.bench.restart",
+        "from a new leader's first instant to its first decision, behind 100,000 jobs",
+    ),
     "telemetry": (
         "tests.bench.telemetry",
         "2,000 agents reporting once a second: cost a message, losses, agents a core",

@@ -46,6 +46,7 @@ _REASONS = 2_000  # written in one pass at most
 _PRICES_MS = 10_000  # so long prices are taken to be as they were
 _RESTS = 2  # after a plan by all rules, so many times as long as it took, if nobody is free
 _LONGEST_REST_MS = 5_000
+_WRITE_FIRST_MS = 500  # so long the rules wait while others are placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Cycle:
         self._offers: tuple[Offered, ...] = ()
         self._prices_due_ms = 0
         self._rules_due_ms = 0
+        self._asked_ms: int | None = None  # since when jobs wait for the rules
         self._ruled_freed = -1
 
     async def __call__(self, epoch: int) -> Pass:
@@ -151,7 +153,14 @@ class Cycle:
         placed = {each.task.job for each in plain}
         rest = [task.job for task in due if task.job not in placed]
         now_ms = self._clock.now_ms()
-        if not rest or now_ms < self._rules_due_ms:
+        if not rest:
+            self._asked_ms = None
+            return Ruling(plain)
+        self._asked_ms = now_ms if self._asked_ms is None else self._asked_ms
+        busy = now_ms - self._asked_ms < _WRITE_FIRST_MS and any(
+            isinstance(each, Placed) for each in plain
+        )
+        if busy or now_ms < self._rules_due_ms:  # what is placed is written first
             memory.again(rest)
             return Ruling(plain)
         async with self._store.reading() as tx:
@@ -164,22 +173,33 @@ class Cycle:
             vacancies=memory.vacancies,
         )
         memory.block((x.task for x in ruling.decisions if isinstance(x, Waiting)), ruling.shadows)
+        self._asked_ms = None
         took_ms = self._clock.now_ms() - now_ms
         self._ruled_freed = memory.planner.index.freed
         self._rules_due_ms = now_ms + took_ms + min(_LONGEST_REST_MS, _RESTS * took_ms)
         return replace(ruling, decisions=plain + ruling.decisions)
 
     def _plain(self, memory: Memory, due: list[Pending]) -> tuple[Decision, ...]:
-        """Decisions about all of these; none where one of them could run but for others."""
+        """Decisions about those of these that cannot be in anybody's way: of what those could have
+        who must wait for others, nothing is given away here."""
         snapshot = Snapshot((), tuple(due), self._catalogue, now_ms=memory.now_ms)
         decisions = plan(replace(snapshot, offers=self._offers), memory.planner)
-        chips = memory.planner.chips
-        if not any(isinstance(x, Waiting) and chips(x.task.needs) for x in decisions):
+        of = {id(x.task.needs): x.task.needs for x in decisions}
+        chips = {key: memory.planner.chips(needs) for key, needs in of.items()}
+        stuck = {id(x.task.needs) for x in decisions if isinstance(x, Waiting)}
+        contested = {chip for key in stuck for chip, _ in chips[key]}
+        if not contested:
             return decisions
+        free = {
+            key
+            for key, could in chips.items()
+            if not could
+            or (of[key].accelerator is not None and contested.isdisjoint(x for x, _ in could))
+        }
         for each in decisions:
-            if isinstance(each, Placed):
+            if isinstance(each, Placed) and id(each.task.needs) not in free:
                 memory.planner.release(each)
-        return ()
+        return tuple([each for each in decisions if id(each.task.needs) in free])
 
     def _snapshot(self, pending: tuple[Pending, ...], parts: Parts) -> Snapshot:
         return Snapshot(

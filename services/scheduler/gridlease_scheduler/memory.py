@@ -8,6 +8,7 @@ through only where they are as remembered, or where it still holds against what 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 
 from .domain.backfill import Shadow
@@ -19,6 +20,7 @@ from .domain.snapshot import Pending
 from .domain.vacancy import Vacancies
 from .ports import FleetChanges, Instant, Standing, Tx
 
+_TAUGHT = 20  # jobs with equal needs that teach the packing policy at the first reading
 _MOST = 200_000  # jobs that wait; those beyond wait unseen, the youngest
 
 
@@ -48,11 +50,25 @@ class Memory:
     @classmethod
     async def read(cls, tx: Tx, catalogue: Catalogue) -> Memory:
         """All of it, anew."""
+        gc.disable()  # nothing of it is garbage, and looking for some takes as long as reading
+        try:
+            return await cls._read(tx, catalogue)
+        finally:
+            gc.enable()
+
+    @classmethod
+    async def _read(cls, tx: Tx, catalogue: Catalogue) -> Memory:
         now = await tx.nodes.now()
         fleet = await tx.nodes.fleet()
         memory = cls(Planner(Index(fleet.nodes, catalogue)), dict(fleet.changed), now)
+        kinds: dict[int, int] = {}
         for standing in await tx.jobs.queue(_MOST):
-            memory._wait(standing)
+            task = standing.pending
+            memory.queue[task.job] = standing
+            kinds[id(task.needs)] = seen = kinds.get(id(task.needs), 0) + 1
+            if seen <= _TAUGHT:
+                memory.planner.arrive(task)
+        memory.fresh.update(memory.queue)
         return memory
 
     async def refresh(self, tx: Tx) -> None:
@@ -133,5 +149,8 @@ class Memory:
         return (before.code, before.message) != (reason.code, reason.message)
 
     def _wait(self, standing: Standing) -> None:
-        self.queue[standing.pending.job] = standing
-        self.fresh.add(standing.pending.job)
+        task = standing.pending
+        if task.job not in self.queue and task.attempt == 1:
+            self.planner.arrive(task)
+        self.queue[task.job] = standing
+        self.fresh.add(task.job)

@@ -57,7 +57,7 @@ class Jobs(Protocol):
         ...
 
     async def queue(self, limit: int) -> list[Standing]:
-        """All that wait, the oldest first."""
+        """Those that wait: the highest priority first, then the oldest."""
         ...
 
     async def queue_changes(self, since: int) -> QueueChanges:

@@ -23,7 +23,10 @@ SELECT j.name, j.tenant, j.project, j.priority, j.number, j.notice_ms, j.lost_af
     (SELECT attempt FROM task WHERE job = j.name AND index = 0) AS attempt
 FROM job j
 """
-_ALL = _COLUMNS + "WHERE j.state = 'PENDING' AND NOT j.asleep ORDER BY j.number LIMIT $1"
+_ALL = (
+    _COLUMNS
+    + "WHERE j.state = 'PENDING' AND NOT j.asleep ORDER BY j.priority DESC, j.number LIMIT $1"
+)
 _SOME = _COLUMNS + "WHERE j.name = ANY($1::text[])"
 _CHANGED = """
 SELECT name, state = 'PENDING' AND NOT asleep AS waits FROM job

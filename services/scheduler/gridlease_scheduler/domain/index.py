@@ -259,8 +259,8 @@ class Index:
         usable = self.prices.ahead.usable.get(chip)
         if usable is None or idle >= len(usable[0].by_whole):  # a chip or a size never seen before
             lesson = self.prices.lesson
-            seen = [*self.hosts.values(), *self.kinds.values()]
-            self.prices = Fleet(_rooms(x.node if isinstance(x, Host) else x.like for x in seen))
+            nodes = [host.node for host in self.hosts.values()]
+            self.prices = Fleet(_rooms([*nodes, *(kind.like for kind in self.kinds.values())]))
             self.prices.lesson += lesson
         room = Room(chip, state.cpu_milli, state.memory_bytes // MIB, (WHOLE,) * idle)
         return self.prices.cost(room)

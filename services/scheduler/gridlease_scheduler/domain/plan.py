@@ -164,7 +164,7 @@ class Planner:
 
     def arrive(self, task: Pending) -> None:
         """The packing policy learns what is asked for, placed or not."""
-        request = self._ask(task.needs).request
+        request = self._known(task.needs).request
         for _ in range(task.tasks):
             self.index.arrive(request)
 
