@@ -16,6 +16,7 @@ from .bootstrap import serving
 from .settings import Settings
 
 _LOG = logging.getLogger("gridlease_scheduler")
+_TURN_S = 0.001  # so soon the slow path's thread makes way for the loop that places
 
 
 async def _run(settings: Settings) -> None:
@@ -37,6 +38,7 @@ def main() -> int:
     try:
         settings = mesh_settings.read(Settings, os.environ)
         logs.set_up("scheduler", level=settings.log_level)
+        sys.setswitchinterval(_TURN_S)
         asyncio.run(_run(settings))
     except Fault as fault:
         _LOG.error("the scheduler cannot run: %s", fault, extra={"reason": fault.reason})

@@ -33,6 +33,7 @@ from gridlease_store.outbox import PostgresOutbox
 from gridlease_store.pool import Pool, connect_pool
 
 from .adapters import catalogue
+from .adapters.aside import PostgresAside
 from .adapters.billing import MeshBilling
 from .adapters.credentials import NoCredentials, SignedCredentials
 from .adapters.events import PostgresHistory
@@ -221,8 +222,11 @@ async def _lead(parts: _Parts) -> None:
 def _leader(parts: _Parts, epoch: int, lost: Lost, optimiser: ChildOptimiser) -> Leader:
     """The loops of one term, with what they remember for as long as it lasts."""
     settings, evict, advise = parts.settings, Evict(parts.store), Advise(optimiser)
+    aside = PostgresAside(
+        settings.postgres_dsn, ROOM, role=ROLE, disconnected_ms=settings.disconnected_after_ms
+    )
     slow = Slow(
-        SlowParts(parts.store, evict, advise, parts.catalogue, parts.clock, settings.slow())
+        SlowParts(parts.store, aside, evict, advise, parts.catalogue, parts.clock, settings.slow())
     )
     cycle = CycleParts(
         parts.store,

@@ -6,10 +6,10 @@ the same everywhere: the leader's epoch, then nodes by id, then jobs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .domain.advice import Problem, Solution
 from .domain.ends import Outcome, TaskEnd
@@ -36,6 +36,8 @@ from .rows import (
     Standing,
     TokenRow,
 )
+
+T = TypeVar("T")
 
 
 class Jobs(Protocol):
@@ -285,6 +287,14 @@ class Store(Protocol):
         Raises:
             Conflict: LEADER_DEPOSED, before anything is read.
         """
+        ...
+
+
+class Aside(Protocol):
+    """PostgreSQL for large readings, beside the event loop that everybody else waits for."""
+
+    async def read(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """What ``work`` finds in one snapshot; it runs in another thread."""
         ...
 
 

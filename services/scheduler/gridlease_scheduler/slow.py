@@ -29,10 +29,12 @@ from .domain.spare import Spare
 from .evict import Ending, Evict
 from .memory import Memory
 from .operators import Parts
-from .ports import Event, MonotonicClock, Store
+from .ports import Aside, Event, MonotonicClock, Store, Tx
 
 _LOG = logging.getLogger(__name__)
 _REST = 20  # times as long as it took, so that it takes a small part of the process
+_QUICK_MS = 200  # what it may always take
+_LONGEST_REST_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class SlowParts:
     """What it works with."""
 
     store: Store
+    aside: Aside
     evict: Evict
     advise: Advise
     catalogue: Catalogue
@@ -83,7 +86,7 @@ class Slow:
 
     def __init__(self, parts: SlowParts) -> None:
         self._parts = parts
-        self.every_ms = parts.rules.every_ms
+        self.every_ms = self._rest_ms = parts.rules.every_ms
         self._memory: Memory | None = None
         self._diary = training.Diary()
         self._watch = replicas.Watch()
@@ -107,8 +110,7 @@ class Slow:
             Unreachable: the database is away.
         """
         began_ms = self._parts.clock.now_ms()
-        memory, parts, jobs = await self._read()
-        snapshot = await asyncio.to_thread(self._snapshot, memory, parts)
+        memory, snapshot, jobs = await self._parts.aside.read(self._read)
         took_ms = self._parts.clock.now_ms() - began_ms
         await self._parts.advise(snapshot)
         began_ms = self._parts.clock.now_ms()
@@ -118,19 +120,19 @@ class Slow:
         moved = [x for x in plan.moves if await self._move(x, snapshot.now_ms, epoch)]
         proposed = await self._propose(plan.proposals, epoch)
         took_ms += self._parts.clock.now_ms() - began_ms
-        rest_ms = max(self._parts.rules.every_ms, _REST * took_ms)
-        return SlowPass(len(resized), len(moved), proposed, rest_ms)
+        rest_ms = min(_LONGEST_REST_MS, _REST * took_ms) if took_ms > _QUICK_MS else 0
+        self._rest_ms = max(self.every_ms, rest_ms)
+        return SlowPass(len(resized), len(moved), proposed, self._rest_ms)
 
-    async def _read(self) -> tuple[Memory, Parts, tuple[Flexible, ...]]:
-        """All in one snapshot; of fleet and queue only what changed since the last one."""
+    async def _read(self, tx: Tx) -> tuple[Memory, Snapshot, tuple[Flexible, ...]]:
+        """All at one instant; of fleet and queue only what changed since the last one."""
         memory, self._memory = self._memory, None  # forgotten where the pass fails half-way
-        async with self._parts.store.reading() as tx:
-            if memory is None:
-                memory = await Memory.read(tx, self._parts.catalogue)
-            else:
-                await memory.refresh(tx)
-            parts = await tx.planning.parts(self._parts.catalogue)
-            return memory, parts, await tx.planning.flexible()
+        if memory is None:
+            memory = await Memory.read(tx, self._parts.catalogue)
+        else:
+            await memory.refresh(tx)
+        parts = await tx.planning.parts(self._parts.catalogue)
+        return memory, self._snapshot(memory, parts), await tx.planning.flexible()
 
     def _snapshot(self, memory: Memory, parts: Parts) -> Snapshot:
         return Snapshot(
@@ -150,8 +152,9 @@ class Slow:
         spare = Spare(memory.planner, Book(now.quotas, now.catalogue, now.running))
         patience = self._patience
         less, self._patience = lessened(jobs, patience, now.now_ms)
+        seen_every = replace(rules.replicas, every_ms=self._rest_ms)
         scaled, self._watch = replicas.rescaled(
-            jobs, self._watch, spare, patience, now.now_ms, rules.replicas
+            jobs, self._watch, spare, patience, now.now_ms, seen_every
         )
         scene = training.Scene(
             now.nodes, now.running, now.pending, chips, spare, patience, now.now_ms

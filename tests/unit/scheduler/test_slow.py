@@ -35,10 +35,13 @@ class World:
     deposed: bool = False
     away: bool = False
 
-    @contextlib.asynccontextmanager
-    async def reading(self):
+    async def read(self, work):
         if self.away:
             raise Unreachable("no database", reason="DATABASE_AWAY", remedy="Wait.")
+        return await work(self)
+
+    @contextlib.asynccontextmanager
+    async def reading(self):
         yield self
 
     @contextlib.asynccontextmanager
@@ -114,7 +117,7 @@ def job(name, state=JobState.PENDING, attempt=1, lease="", project="projects/p")
 def slow(world, solver=None, **rules):
     clock = SimpleNamespace(now_ms=lambda: 0)
     parts = SlowParts(
-        world, world.evict, Advise(solver or Solver()), CATALOGUE, clock, SlowRules(**rules)
+        world, world, world.evict, Advise(solver or Solver()), CATALOGUE, clock, SlowRules(**rules)
     )
     return Slow(parts)
 
