@@ -7,12 +7,14 @@ from gridlease_scheduler.domain.chips import AcceleratorNeed
 from gridlease_scheduler.domain.job import (
     Allocation,
     Needs,
+    NetworkClass,
     NetworkNeed,
     Purpose,
     Software,
     Span,
     Tier,
 )
+from gridlease_scheduler.domain.network import Link
 from gridlease_scheduler.domain.node import Device, Node
 from gridlease_scheduler.domain.snapshot import (
     Offered,
@@ -31,8 +33,8 @@ GIB = 2**30
 NANO = 1_000_000_000
 NOW = 1_000 * 3_600_000
 SECTIONS = (
-    "cluster", "sites", "quotas", "shares", "reservations", "asks", "prices", "runs", "waits",
-    "decides",
+    "cluster", "sites", "links", "quotas", "shares", "reservations", "asks", "prices", "runs",
+    "waits", "decides",
 )  # fmt: skip
 TIERS = {"reserved": Tier.RESERVED, "on-demand": Tier.ON_DEMAND, "spot": Tier.SPOT}
 PURPOSES = {x.value.lower(): x for x in Purpose}
@@ -50,6 +52,7 @@ class Expected:
     ends_for: str = ""
     place: int | None = None
     booking: str = ""
+    over: str = ""
 
 
 @dataclass
@@ -88,6 +91,7 @@ def read(text):
         shares=tuple(_share(words) for words in sections["shares"]),
         reservations=tuple(_reservation(words) for words in sections["reservations"]),
         sites=tuple(_site(words) for words in sections["sites"]),
+        links=tuple(_link(words) for words in sections["links"]),
         offers=tuple(x for words in sections["prices"] for x in _prices(words)),
         now_ms=NOW,
     )
@@ -127,7 +131,8 @@ def _nodes(line, runs):
         else:
             raise words.stray()
     for name in names(words.name):
-        mine = [x.allocation for x in runs if x.node_id == name]
+        leases = [x for x in runs if x.node_id == name]
+        mine = [x.allocation for x in leases]
         basic = {
             "site": "s1",
             "cpu_chip": "cpu-x86-64",
@@ -141,6 +146,7 @@ def _nodes(line, runs):
             "used_memory_bytes": sum(x.memory_bytes for x in mine),
             "used_disk_bytes": sum(x.disk_bytes for x in mine),
             "held": frozenset(d for x in mine for d in x.device_ids),
+            "reserved_mbps": sum(x.network_mbps for x in leases),
         }
         yield Node(name, **(basic | fields))
 
@@ -193,10 +199,15 @@ def _job(words, fields, needs):
 
 def _wish(words, needs):
     """The rarer half of what a job may ask for."""
+    network = needs.get("network", NetworkNeed())
     if words.take("needs"):
         needs["software"] = Software(words.word(), words.word())
     elif words.take("link"):
-        needs["network"] = NetworkNeed(guaranteed_mbps=words.number())
+        needs["network"] = replace(network, guaranteed_mbps=words.number())
+    elif words.take("critical"):
+        needs["network"] = replace(network, network_class=NetworkClass.CRITICAL)
+    elif words.take("within"):
+        needs["network"] = replace(network, latency_us=int(words.word().removesuffix("us")))
     elif words.take("deferrable"):
         needs["deferrable_ms"] = words.span()
     elif words.take("clean"):
@@ -240,6 +251,8 @@ def _runs(line, number):
             extra["evictions"] = words.number()
         elif words.take("ending"):
             extra["closing"] = True
+        elif words.take("over"):
+            extra["network_path"] = tuple(words.word().split(","))
         elif not _job(words, fields, needs):
             raise words.stray()
     for gone in ("tasks", "tasks_max", "submitted_ms", "queued_ms"):
@@ -247,6 +260,7 @@ def _runs(line, number):
     extra["started_ms"] = NOW - extra["worked_ms"]
     need = needs.get("accelerator")
     count = need.count if need else 0
+    extra["network_mbps"] = needs.get("network", NetworkNeed()).guaranteed_mbps
     if number == 1:
         _LAST.clear()
     for at, name in enumerate(nodes):
@@ -336,6 +350,22 @@ def _site(line):
     )
 
 
+def _link(line):
+    """From one place to another; places as operators write them."""
+    words, fields = Words(line), {"latency_us": 0}
+    a, b = words.word(), words.word()
+    while words.left:
+        if words.take("carries"):
+            fields["capacity_mbit"] = words.number()
+        elif words.take("takes"):
+            fields["latency_us"] = int(words.word().removesuffix("us"))
+        elif words.take("down"):
+            fields["up"] = False
+        else:
+            raise words.stray()
+    return Link(words.name, a, b, **fields)
+
+
 def _prices(line):
     words = Words(line)
     while words.left:
@@ -349,8 +379,10 @@ def _expected(line):
         if words.take("starts"):
             found.nodes = []
             if words.take("on"):
-                while words.left and words.left[0] not in ORDINALS:
+                while words.left and words.left[0] not in (*ORDINALS, "over"):
                     found.nodes += names(words.word())
+        elif words.take("over"):
+            found.over = words.word()
         elif words.take("waits"):
             found.code = words.word()
         elif words.take("by"):

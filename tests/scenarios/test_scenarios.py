@@ -31,6 +31,7 @@ def decided(snapshot):
             case Placed(task=task, members=members):
                 where = " ".join(sorted(x.node_id for x in members))
                 facts[task.job] = {"place": place, "fate": f"starts on {where}"}
+                facts[task.job]["over"] = " and ".join(sorted({",".join(x.path) for x in members}))
             case Waiting(task=task, reason=reason):
                 facts[task.job] = {"place": place, "fate": f"waits {reason.code}"}
                 if "earliest_start_ms" in reason.evidence:
@@ -75,6 +76,8 @@ def differences(expected, facts):
             pairs.append((want.booking, have["fate"]))
         if want.by_ms is not None:
             pairs.append((f"by {told(want.by_ms)}", f"by {have.get('by', 'no known time')}"))
+        if want.over:
+            pairs.append((f"over {want.over}", f"over {have.get('over') or 'no link'}"))
         if want.place is not None:
             pairs.append((ORDINALS[want.place - 1], have.get("place", "not in the queue")))
         lines += [f"  {job:<12} {x:<28} but: {y}" for x, y in pairs if x != y]

@@ -28,11 +28,13 @@ _FRESH_MS = 1_000  # so long the words for a refusal stand before they are made 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One task of a job, and what it is given of which node."""
+    """One task of a job, and what it is given of which node. ``path``: links that its traffic
+    takes and that keep what it is promised."""
 
     index: int
     node_id: str
     allocation: Allocation
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

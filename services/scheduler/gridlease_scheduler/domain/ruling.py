@@ -4,8 +4,9 @@ evictions. ``plan`` alone places what fits; this says who may, who is first, and
     for each job, first to be served first (``fair``):
       chips that quota, price or reservation forbid are out;
       what is held for others is out, unless it is sure to end before (``holds``);
-      it is placed, unless power caps forbid it or a clean or cheap hour is near (``power``),
-      or it waits; and if it could be placed but for others, then
+      it is placed, unless power caps forbid it, a clean or cheap hour is near (``power``)
+      or no path keeps what its network is promised (``paths``), or it waits;
+      and if it could be placed but for others, then
         victims are told to end (``preempt``), or what was told already is awaited;
         it gets a shadow start (``backfill``), and what it needs is held for it.
 """
@@ -16,11 +17,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import fair, power, preempt, quota, reserve, spot
+from . import fair, paths, power, preempt, quota, reserve, spot
 from .backfill import Shadow, passed, shadow
 from .holds import Holds, for_head, for_reservations
 from .index import Index
 from .job import Needs, Reason
+from .network import Trouble
 from .node import Node
 from .plan import Decision, Member, Placed, Planner, Waiting
 from .snapshot import Pending, Running, Snapshot
@@ -39,8 +41,11 @@ class RulingRules:
 
 
 RULES = RulingRules()
-_POWER = (power.CAPPED, "WAITS_FOR_CLEAN_HOUR", "WAITS_FOR_CHEAP_HOUR")
-_SET_ASIDE = "\0power"  # no chip bears it: tells the planner that nodes are missing for a while
+_ELSEWHERE = (  # these wait for nobody's devices: nobody is put out, and nothing held, for them
+    power.CAPPED, "WAITS_FOR_CLEAN_HOUR", "WAITS_FOR_CHEAP_HOUR", *(x.value for x in Trouble),
+)  # fmt: skip
+_TRIES = 64  # places that are looked at for one job where power or network forbids the first
+_SET_ASIDE = "\0aside"  # no chip bears it: tells the planner that nodes are missing for a while
 _ASKED = 64  # jobs in a pass that are told exactly for whom they wait
 
 
@@ -128,7 +133,10 @@ class _Bench:
         self._asked = 0
         self._nodes: Mapping[str, Node] | None = None
         self._power: power.Book | None = None
-        self._powerless: dict[tuple[Needs, int], Reason] = {}
+        self._paths: paths.Book | None = None
+        if snapshot.links:
+            self._paths = paths.Book(snapshot.links, self.running, self._node)
+        self._barren: dict[tuple[Needs, int], Reason] = {}
         self._governed = bool(snapshot.quotas or snapshot.offers)
         self._sites = {site.name: site for site in snapshot.sites}
         if any(power.capped(site) for site in snapshot.sites):
@@ -143,11 +151,11 @@ class _Bench:
         """One job."""
         veto = self._known_veto(task) if self._governed or task.reservation else _NONE
         bound = self.holds.sync(task) if self.holds else ()
-        decision = self._powered(task, veto)
+        decision = self._allowed(task, veto)
         if isinstance(decision, Placed):
             self._count(decision)
             return decision
-        if decision.reason.code in _POWER:
+        if decision.reason.code in _ELSEWHERE:
             return decision
         if veto.reasons and self._all_barred(task, veto):
             return self._refused(task, veto)
@@ -185,27 +193,29 @@ class _Bench:
             known = self._vetoes[key] = self._veto(task)
         return known
 
-    def _powered(self, task: Pending, veto: _Veto) -> Decision:
-        """A place where it may draw its power, and now. What a cap rules out is set aside while
-        it looks; within a pass power only gets less, so an answer holds for all that ask alike."""
+    def _allowed(self, task: Pending, veto: _Veto) -> Decision:
+        """A place where it may draw its power, and now, and where links keep what it is promised.
+        What is ruled out is set aside while it looks; within a pass there is only less of both, so
+        an answer holds for all that ask alike."""
         kind = (task.needs, task.tasks)
-        if kind in self._powerless:
-            return Waiting(task, self._powerless[kind], {})
+        if kind in self._barren:
+            return Waiting(task, self._barren[kind], {})
         barred, aside, index = dict(veto.reasons), list[Node](), self.planner.index
+        tries = _TRIES
         try:
             while True:
                 decision = self.planner.decide(task, self.snapshot.now_ms, barred)
                 if not isinstance(decision, Placed):
                     break
-                reason = self._unpowered(task, decision)
-                if reason is None:
-                    self._powerless.pop(kind, None)
-                    return decision
+                answer = self._unpowered(task, decision) or self._routed(decision)
+                if isinstance(answer, Placed):
+                    self._barren.pop(kind, None)
+                    return answer
                 self.planner.release(decision)
-                if reason.code != power.CAPPED:
-                    return Waiting(task, reason, {})
-                self._powerless[kind] = barred[_SET_ASIDE] = reason
-                scope = power.scope(reason, index.hosts[decision.node_id].node.site)
+                tries -= 1
+                if (scope := answer.scope) is None or not tries:
+                    return Waiting(task, answer.reason, {})
+                self._barren[kind] = barred[_SET_ASIDE] = answer.reason
                 hosts = [x for x in index.hosts.values() if scope(x.node) and not x.node.cordoned]
                 found = [x.view() for x in hosts]
                 for node in found:
@@ -215,17 +225,27 @@ class _Bench:
             for node in aside:
                 index.replace(node)
         if aside:
-            return Waiting(task, self._powerless[kind], {})
+            return Waiting(task, self._barren[kind], {})
         return decision
 
-    def _unpowered(self, task: Pending, placed: Placed) -> Reason | None:
+    def _node(self, node_id: str) -> Node | None:
+        """Where a node stands; what is free of it may be out of date."""
+        host = self.planner.index.hosts.get(node_id)
+        return None if host is None else host.node
+
+    def _routed(self, placed: Placed) -> Placed | paths.Barrier:
+        """With the path of each member."""
+        return placed if self._paths is None else self._paths.route(placed)
+
+    def _unpowered(self, task: Pending, placed: Placed) -> paths.Barrier | None:
         """Why power keeps it from starting there now."""
+        site = self.planner.index.hosts[placed.node_id].node.site
         if task.needs.deferrable_ms:
-            site = self.planner.index.hosts[placed.node_id].node.site
             reason = power.deferred(task, self._sites.get(site), self.snapshot.now_ms)
             if reason is not None:
-                return reason
-        return self._power.forbids(placed) if self._power is not None else None
+                return paths.Barrier(reason)
+        reason = self._power.forbids(placed) if self._power is not None else None
+        return None if reason is None else paths.Barrier(reason, power.scope(reason, site))
 
     def _veto(self, task: Pending) -> _Veto:
         """Quota, price and reservation have their word on each chip that it could have."""
@@ -325,6 +345,8 @@ class _Bench:
         """What was just given away counts for those who come after."""
         if self._power is not None:
             self._power.count(placed)
+        if self._paths is not None:
+            self._paths.count(placed)
         self._nodes = None
         task, milli = placed.task, 0
         if self.shadows:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .chips import Catalogue
 from .job import Allocation, Needs, Tier
+from .network import Link
 from .node import Node
 
 
@@ -68,6 +69,8 @@ class Running:
     reservation: str = ""
     number: int = 0  # its job's place in the order of submission; 0 = unknown, counts as old
     min_runtime_ms: int = 0  # what its job asked for: its place is not taken sooner
+    network_mbps: int = 0  # promised on each link of its path
+    network_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +149,5 @@ class Snapshot:
     reservations: tuple[Reservation, ...] = ()
     sites: tuple[Site, ...] = ()
     offers: tuple[Offered, ...] = field(default=())
+    links: tuple[Link, ...] = ()
     now_ms: int = 0
