@@ -9,8 +9,9 @@ from gridlease_testkit.waiting import eventually_sync
 
 
 @contextlib.contextmanager
-def scheduler_process(world, *, wait=True):
-    """Runs it, serving unless told not to wait; kills it at the end if it still lives."""
+def scheduler_process(world, *, wait=True, **more):
+    """Runs it, serving unless told not to wait; kills it at the end if it still lives. ``more``:
+    settings by name."""
     ready = world.folder / "ready"
     settings = world.settings
     environ = {
@@ -22,7 +23,7 @@ def scheduler_process(world, *, wait=True):
         "GRIDLEASE_SLOW_TICK_MS": "300",
         "GRIDLEASE_READY_FILE": str(ready),
         "PATH": os.environ["PATH"],
-    }
+    } | {f"GRIDLEASE_{name.upper()}": str(value) for name, value in more.items()}
     log = world.folder / "scheduler.log"
     with log.open("ab") as stderr:
         process = subprocess.Popen(

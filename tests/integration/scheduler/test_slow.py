@@ -9,6 +9,7 @@ import pytest
 from gridlease.scheduler.v1 import job_pb2
 from gridlease_testkit.waiting import eventually
 
+from tests.integration.scheduler.process import scheduler_process
 from tests.integration.scheduler.world import PROJECT
 
 QUICK = {
@@ -70,31 +71,49 @@ async def living():
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_an_elastic_job_grows_where_that_pays_and_never_flaps(world, pool, living):
-    await world.start(**QUICK)
-    agent = await world.agent("n1", chips=["H100-80GB"] * 4, emulated=True)
-    job = await world.submit(**TRAINING)
-    heard = []
+async def test_an_elastic_job_grows_into_free_devices_and_gives_them_back(world, pool, living):
+    """The scheduler is a process of its own."""
+    with scheduler_process(world, **QUICK):
+        agent = await world.agent("n1", chips=["H100-80GB"] * 4, emulated=True)
+        other = await world.submit(chips=["H100-80GB"], count=3, notice_ms=1_000)
+        await agent.given()
+        job = await world.submit(**TRAINING)
+        heard = []
 
-    def tell(spec):
-        heard.append(spec.lease)
-        train(agent, spec.lease, devices=spec.gang_size)
+        def tell(spec):
+            heard.append(spec.lease)
+            train(agent, spec.lease, devices=spec.gang_size)
 
-    living(agent, tell)
+        living(agent, tell)
 
-    async def grown():
-        now = await world.get(job.name)
-        ran = now.state == 2 and now.HasField("ready_time")
-        return now if ran and len(now.tasks) == 4 else None
+        async def on(count):
+            now = await world.get(job.name)
+            ran = now.state == 2 and now.HasField("ready_time")
+            return now if ran and len(now.tasks) == count else None
 
-    now = await eventually(grown, 30, "it runs on all four devices")
-    steps = await resizes(pool, job.name)
-    assert steps == sorted(steps), "it only grows"
-    assert steps[-1] == 4
-    assert now.evictions == len(steps) <= 2
-    enough = len(heard) + 4 * 40  # four leases, twenty reports a second: ten passes
+        await eventually(lambda: on(1), 30, "it runs on what is left")
+        await goes_on(heard, 1)
+        assert not await resizes(pool, job.name), "nothing is free"
+        await world.jobs.CancelJob(job_pb2.CancelJobRequest(project=PROJECT, name=other.name))
+        now = await eventually(lambda: on(4), 30, "it runs on all four devices")
+        steps = await resizes(pool, job.name)
+        assert steps == sorted(steps), "it only grows"
+        assert steps[-1] == 4
+        assert len(steps) <= 2
+        assert now.reason.code != "RESIZED"
+        await goes_on(heard, 4)
+        assert await resizes(pool, job.name) == steps
+        late = await world.submit(chips=["H100-80GB"], count=2)
+        await world.until(late.name, "RUNNING", 30)
+        await eventually(lambda: on(2), 30, "it gave back two for one that waited")
+        await goes_on(heard, 3)
+        assert await resizes(pool, job.name) == [*steps, 2]
+
+
+async def goes_on(heard, leases):
+    """For ten passes or so: at most twenty reports a second of each lease."""
+    enough = len(heard) + leases * 40
     await eventually(lambda: len(heard) > enough, 30, "it goes on for ten passes")
-    assert await resizes(pool, job.name) == steps
 
 
 async def test_a_service_follows_its_requests_to_none_and_back(world, pool, living):
