@@ -56,6 +56,7 @@ from .feed import Feed
 from .inventory import ReportInventory
 from .jobs import Jobs
 from .leader import Leader
+from .links import Links
 from .lost import Lost
 from .nodes import Fleet
 from .ports import Credentials
@@ -181,6 +182,7 @@ def _server(parts: _Parts) -> MeshServer:
     capacity = CapacityUses(
         quotas=Quotas(parts.store, parts.catalogue),
         sites=Sites(parts.store),
+        links=Links(parts.store),
         reservations=Reservations(parts.store, parts.catalogue, parts.ids),
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(jobs), server)

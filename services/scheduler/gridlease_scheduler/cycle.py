@@ -24,6 +24,7 @@ from .domain.preempt import Eviction
 from .domain.ruling import Ruling, rule
 from .domain.snapshot import Offered, Pending, Snapshot
 from .evict import Ending, Evict, preempted_for
+from .links import standing
 from .memory import Memory
 from .operators import Parts
 from .pauses import Pauses
@@ -211,6 +212,7 @@ class Cycle:
             shares=parts.shares,
             reservations=parts.reservations,
             sites=parts.sites,
+            links=parts.links,
             offers=self._offers,
             now_ms=parts.now_ms,
         )
@@ -279,9 +281,8 @@ class Cycle:
             views = await tx.nodes.views(sorted(node_ids - same)) if len(same) < len(held) else []
             nodes = {node.node_id: node for node in views}
             pending = await tx.jobs.lock_pending([each.placed.task.job for each in granted])
-            valid = set(
-                map(id, still_valid((x.placed for x in granted), nodes, pending, trusted=same))
-            )
+            sound = (x.placed for x in await standing(tx, granted))
+            valid = set(map(id, still_valid(sound, nodes, pending, trusted=same)))
             kept = [each for each in granted if id(each.placed) in valid]
             await tx.jobs.place(kept)
             await tx.leases.insert(kept, epoch)

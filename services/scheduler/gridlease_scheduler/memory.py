@@ -15,6 +15,7 @@ from .domain.backfill import Shadow
 from .domain.chips import Catalogue
 from .domain.index import Index
 from .domain.job import Reason
+from .domain.paths import asks
 from .domain.plan import Planner
 from .domain.snapshot import Pending
 from .domain.vacancy import Vacancies
@@ -43,6 +44,7 @@ class Memory:
         self.shadows: tuple[Shadow, ...] = ()
         self.vacancies = Vacancies()
         self.governed = now.governed
+        self.linked = now.linked
         self.now_ms = now.ms
         self._since = now.transaction
         self._freed = -1
@@ -76,7 +78,8 @@ class Memory:
         now = await tx.nodes.now()
         fleet = await tx.nodes.fleet_changes(self._since, self.changed)
         queue = await tx.jobs.queue_changes(self._since)
-        self._since, self.now_ms, self.governed = now.transaction, now.ms, now.governed
+        self._since, self.now_ms = now.transaction, now.ms
+        self.governed, self.linked = now.governed, now.linked
         self.see(fleet)
         for name in queue.left:
             self.drop(name)
@@ -120,7 +123,7 @@ class Memory:
     def plain(self, task: Pending) -> bool:
         """Can it be in nobody's way, whatever the rules say?"""
         needs = task.needs
-        if self.governed or needs.deferrable_ms:
+        if self.governed or needs.deferrable_ms or (self.linked and asks(needs.network)):
             return False
         if not self.blocked:
             return True

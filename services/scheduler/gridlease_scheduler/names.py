@@ -9,6 +9,7 @@ from gridlease_kernel.faults import Invalid, Missing
 _PROJECT = re.compile(r"projects/[a-z0-9][a-z0-9-]{0,62}")
 _TENANT = re.compile(r"tenants/[a-z0-9][a-z0-9-]{0,62}")
 _SITE = re.compile(r"sites/([a-z0-9][a-z0-9-]{0,62})")
+_LINK = re.compile(r"links/([a-z0-9][a-z0-9-]{0,62})")
 _NODE = re.compile(r"nodes/([a-z0-9][A-Za-z0-9_-]{0,62})")
 
 
@@ -45,6 +46,18 @@ def site_id(name: str) -> str:
     found = _SITE.fullmatch(name)
     if found is None:
         raise _bad(name, "site", "sites/local")
+    return found.group(1)
+
+
+def link_id(name: str) -> str:
+    """The link's id.
+
+    Raises:
+        Invalid: not a link's name.
+    """
+    found = _LINK.fullmatch(name)
+    if found is None:
+        raise _bad(name, "name", "links/rack-1-up")
     return found.group(1)
 
 

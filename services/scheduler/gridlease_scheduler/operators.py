@@ -6,11 +6,13 @@ Part of ``ports.py``, which carries both protocols on its ``Tx``.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from .domain.chips import Catalogue
 from .domain.flexible import Flexible
+from .domain.network import Link
 from .domain.snapshot import Quota, Reservation, Running, Share, Site
 
 
@@ -24,6 +26,7 @@ class Parts:
     shares: tuple[Share, ...]
     reservations: tuple[Reservation, ...]
     sites: tuple[Site, ...]
+    links: tuple[Link, ...] = ()
 
 
 class Planning(Protocol):
@@ -60,6 +63,26 @@ class SiteRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkRow:
+    """A link with what is promised of it now."""
+
+    link: Link
+    promised_mbit: int
+    created_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedLease:
+    """An unclosed lease with a path."""
+
+    lease_id: str
+    job: str
+    project: str
+    mbps: int
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReservationRow:
     """A reservation on record."""
 
@@ -69,7 +92,7 @@ class ReservationRow:
 
 
 class Capacity(Protocol):
-    """What operators write: quotas, weights, sites, reservations."""
+    """What operators write: quotas, weights, sites, links, reservations."""
 
     async def lock(self) -> None:
         """One operator's change at a time."""
@@ -92,6 +115,22 @@ class Capacity(Protocol):
     async def sites(self) -> list[SiteRow]: ...
 
     async def set_site(self, site: Site) -> None: ...
+
+    async def links(self) -> list[LinkRow]:
+        """All, by name."""
+        ...
+
+    async def set_link(self, link: Link) -> None:
+        """A capacity of 0 takes it away."""
+        ...
+
+    async def hold_links(self, link_ids: Sequence[str]) -> set[str]:
+        """Those that are up; none of them changes before this transaction ends."""
+        ...
+
+    async def routed(self, link_id: str) -> list[RoutedLease]:
+        """Unclosed leases whose path has this link."""
+        ...
 
     async def reservations(self, project: str) -> list[ReservationRow]:
         """That have not ended or were given back; empty = of all projects."""

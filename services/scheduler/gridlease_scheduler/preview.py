@@ -70,6 +70,7 @@ async def read(tx: Tx, catalogue: Catalogue, priced: PriceList) -> Snapshot:
         shares=parts.shares,
         reservations=parts.reservations,
         sites=parts.sites,
+        links=parts.links,
         offers=priced.offers,
         now_ms=parts.now_ms,
     )

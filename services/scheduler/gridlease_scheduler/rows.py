@@ -132,11 +132,12 @@ class QueueChanges:
 class Instant:
     """When something was read. ``transaction``: the oldest that was open; ask for changes since it
     next time, and miss nothing. ``governed``: there are quotas, reservations, or
-    sites with figures of their power."""
+    sites with figures of their power. ``linked``: links are described."""
 
     transaction: int
     ms: int
     governed: bool
+    linked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

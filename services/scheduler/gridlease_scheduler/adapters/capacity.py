@@ -1,18 +1,20 @@
-"""What operators write in PostgreSQL: quotas, weights, sites and reservations."""
+"""What operators write in PostgreSQL: quotas, weights, sites, links and reservations."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 
 import asyncpg
 from gridlease_store.pool import Connection
 
 from gridlease_scheduler.domain.decay import HALF_LIFE_MS
 from gridlease_scheduler.domain.fair import decayed
+from gridlease_scheduler.domain.network import Link
 from gridlease_scheduler.domain.snapshot import Quota, Reservation, Share, Site
-from gridlease_scheduler.operators import QuotaRow, ReservationRow, SiteRow
+from gridlease_scheduler.operators import LinkRow, QuotaRow, ReservationRow, RoutedLease, SiteRow
 
-from .planning import quota, site
+from .planning import link, quota, site
 
 _LOCK = 0x6CA9_AC17
 # A folder holds what its projects hold. A chip's quota counts that chip, the empty one all devices.
@@ -53,6 +55,25 @@ INSERT INTO site (id, pue_milli, cap_watts, rack_cap_watts, price_nano_per_kwh, 
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET pue_milli = EXCLUDED.pue_milli,
     cap_watts = EXCLUDED.cap_watts, rack_cap_watts = EXCLUDED.rack_cap_watts,
     price_nano_per_kwh = EXCLUDED.price_nano_per_kwh, carbon_mg_per_kwh = EXCLUDED.carbon_mg_per_kwh
+"""
+_LINKS = """
+SELECT k.*, COALESCE((
+    SELECT sum(l.network_mbps) FROM lease l WHERE l.state <> 'CLOSED' AND l.network_path <> ''
+        AND k.id = ANY(string_to_array(l.network_path, ','))
+), 0)::bigint AS promised_mbps
+FROM link k ORDER BY k.id
+"""
+_SET_LINK = """
+INSERT INTO link (id, a, b, kind, capacity_mbps, latency_us, up)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET a = EXCLUDED.a, b = EXCLUDED.b,
+    kind = EXCLUDED.kind, capacity_mbps = EXCLUDED.capacity_mbps,
+    latency_us = EXCLUDED.latency_us, up = EXCLUDED.up
+"""
+_ROUTED = """
+SELECT l.id, l.job, j.project, l.network_mbps, l.network_path
+FROM lease l JOIN job j ON j.name = l.job
+WHERE l.state <> 'CLOSED' AND l.network_path <> ''
+    AND $1 = ANY(string_to_array(l.network_path, ',')) ORDER BY l.id
 """
 _RESERVATIONS = """
 SELECT *, (extract(epoch FROM begins_at) * 1000)::bigint AS begins_ms,
@@ -117,6 +138,45 @@ class PostgresCapacity:
             list(site.price_nano_per_kwh),
             list(site.carbon_mg_per_kwh),
         )
+
+    async def links(self) -> list[LinkRow]:
+        rows = await self._connection.fetch(_LINKS)
+        return [LinkRow(link(row), row["promised_mbps"], row["created_at"]) for row in rows]
+
+    async def set_link(self, link: Link) -> None:
+        if not link.capacity_mbit:
+            await self._connection.execute("DELETE FROM link WHERE id = $1", link.link_id)
+            return
+        await self._connection.execute(
+            _SET_LINK,
+            link.link_id,
+            link.a,
+            link.b,
+            link.kind.value,
+            link.capacity_mbit,
+            link.latency_us,
+            link.up,
+        )
+
+    async def hold_links(self, link_ids: Sequence[str]) -> set[str]:
+        rows = await self._connection.fetch(
+            "SELECT id FROM link WHERE id = ANY($1::text[]) AND up ORDER BY id FOR SHARE",
+            list(link_ids),
+        )
+        return {row["id"] for row in rows}
+
+    async def routed(self, link_id: str) -> list[RoutedLease]:
+        rows = await self._connection.fetch(_ROUTED, link_id)
+        return [
+            RoutedLease(
+                row["id"],
+                row["job"],
+                row["project"],
+                row["network_mbps"],
+                tuple(row["network_path"].split(",")),
+            )
+            for row in rows
+        ]
 
     async def reservations(self, project: str) -> list[ReservationRow]:
         where = """WHERE ends_at > now() AND cancelled_at IS NULL AND ($1 = '' OR project = $1)

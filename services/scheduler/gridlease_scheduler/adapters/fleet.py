@@ -51,7 +51,8 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS transaction,
     EXISTS (SELECT FROM quota) OR EXISTS (SELECT FROM reservation
         WHERE cancelled_at IS NULL AND ends_at > now())
         OR EXISTS (SELECT FROM site WHERE cap_watts > 0 OR rack_cap_watts <> '{}'
-            OR price_nano_per_kwh <> '{}' OR carbon_mg_per_kwh <> '{}') AS governed
+            OR price_nano_per_kwh <> '{}' OR carbon_mg_per_kwh <> '{}') AS governed,
+    EXISTS (SELECT FROM link) AS linked
 """
 _CHANGED = "SELECT id, changed::text::bigint AS changed FROM node WHERE changed >= $1::text::xid8"
 _HOLD = """
@@ -84,7 +85,7 @@ class PostgresFleet:
     async def now(self) -> Instant:
         row = await self._connection.fetchrow(_NOW)
         assert row is not None
-        return Instant(row["transaction"], row["ms"], row["governed"])
+        return Instant(row["transaction"], row["ms"], row["governed"], row["linked"])
 
     async def fleet(self) -> FleetChanges:
         return _changes(await self._views(None), ())

@@ -18,14 +18,14 @@ from . import jsonb
 _INSERT = """
 INSERT INTO lease (id, job, task_index, attempt, node_id, lost_after_ms, cpu_milli, memory_bytes,
     disk_bytes, device_ids, chip, quantity_milli, rate_nano_per_hour, network_mbps, reservation,
-    epoch)
+    network_path, epoch)
 SELECT id, job, task_index, attempt, node_id, lost_after_ms, cpu_milli, memory_bytes, disk_bytes,
-    string_to_array(devices, E'\\n'), chip, quantity_milli, rate, mbps, reservation, $16
+    string_to_array(devices, E'\\n'), chip, quantity_milli, rate, mbps, reservation, path, $17
 FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::text[], $6::bigint[], $7::bigint[],
     $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[],
-    $14::bigint[], $15::text[])
+    $14::bigint[], $15::text[], $16::text[])
     AS n (id, job, task_index, attempt, node_id, lost_after_ms, cpu_milli, memory_bytes,
-        disk_bytes, devices, chip, quantity_milli, rate, mbps, reservation)
+        disk_bytes, devices, chip, quantity_milli, rate, mbps, reservation, path)
 """
 _INSERT_DEVICES = """
 INSERT INTO lease_device (lease_id, node_id, device_id)
@@ -204,4 +204,5 @@ def _row(task: Pending, new: NewLease) -> tuple[object, ...]:
         new.rate_nano_per_hour,
         task.needs.network.guaranteed_mbps,
         task.reservation,
+        ",".join(member.path),
     )

@@ -10,19 +10,22 @@ from gridlease_scheduler.domain.decay import HALF_LIFE_MS, used_lately
 from gridlease_scheduler.domain.fair import decayed
 from gridlease_scheduler.domain.flexible import Flexible
 from gridlease_scheduler.domain.job import Allocation, Tier
+from gridlease_scheduler.domain.network import Link, LinkKind
 from gridlease_scheduler.domain.preempt import EVICTION_WINDOW_MS
 from gridlease_scheduler.domain.snapshot import Quota, Reservation, Running, Share, Site
 from gridlease_scheduler.operators import Parts
 
 from .flexible import flexible
 
-_NOW = "SELECT (extract(epoch FROM now()) * 1000)::bigint"
+_NOW = """
+SELECT (extract(epoch FROM now()) * 1000)::bigint AS ms, EXISTS (SELECT FROM link) AS linked
+"""
 # A checkpoint keeps the work done until it was told of, of the attempt that it was told in.
 _RUNNING = """
 SELECT l.id, l.job, l.task_index, j.tenant, j.project, l.node_id, j.priority, l.cpu_milli,
     l.memory_bytes, l.disk_bytes, l.device_ids, l.chip, l.quantity_milli, l.state, l.reservation,
     j.needs ->> 'tier' AS tier, j.longest_ms, j.notice_ms, j.tasks_min, j.number,
-    j.min_runtime_ms,
+    j.min_runtime_ms, l.network_mbps, l.network_path,
     (extract(epoch FROM l.created_at) * 1000)::bigint AS started_ms,
     COALESCE((extract(epoch FROM now() - l.ready_at) * 1000)::bigint, 0) AS worked_ms,
     COALESCE((extract(epoch FROM k.at - l.ready_at) * 1000)::bigint, 0) AS saved_ms,
@@ -57,15 +60,17 @@ class PostgresPlanning:
         self._connection = connection
 
     async def parts(self, catalogue: Catalogue) -> Parts:
-        now_ms: int = await self._connection.fetchval(_NOW)
+        now = await self._connection.fetchrow(_NOW)
+        assert now is not None
         running = await self._running()
         return Parts(
-            now_ms=now_ms,
+            now_ms=now["ms"],
             running=running,
             quotas=await self._quotas(),
             shares=await self._shares(running, catalogue),
             reservations=await self._reservations(),
             sites=await self._sites(),
+            links=await self._links() if now["linked"] else (),
         )
 
     async def flexible(self) -> tuple[Flexible, ...]:
@@ -106,6 +111,10 @@ class PostgresPlanning:
         rows = await self._connection.fetch("SELECT * FROM site ORDER BY id")
         return tuple(site(row) for row in rows)
 
+    async def _links(self) -> tuple[Link, ...]:
+        rows = await self._connection.fetch("SELECT * FROM link ORDER BY id")
+        return tuple(link(row) for row in rows)
+
 
 def _run(row: asyncpg.Record) -> Running:
     worked_ms = max(0, row["worked_ms"])
@@ -137,6 +146,8 @@ def _run(row: asyncpg.Record) -> Running:
         reservation=row["reservation"],
         number=row["number"],
         min_runtime_ms=row["min_runtime_ms"],
+        network_mbps=row["network_mbps"],
+        network_path=tuple(row["network_path"].split(",")) if row["network_path"] else (),
     )
 
 
@@ -156,4 +167,17 @@ def site(row: asyncpg.Record) -> Site:
         rack_cap_watts=tuple(sorted(row["rack_cap_watts"].items())),
         price_nano_per_kwh=tuple(row["price_nano_per_kwh"]),
         carbon_mg_per_kwh=tuple(row["carbon_mg_per_kwh"]),
+    )
+
+
+def link(row: asyncpg.Record) -> Link:
+    """A link's row."""
+    return Link(
+        link_id=row["id"],
+        a=row["a"],
+        b=row["b"],
+        capacity_mbit=row["capacity_mbps"],
+        latency_us=row["latency_us"],
+        kind=LinkKind(row["kind"]),
+        up=row["up"],
     )

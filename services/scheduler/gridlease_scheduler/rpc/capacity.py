@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002, N802 - the generated base classes give names and arguments
-"""CapacityService: quotas, shares, sites and reservations, for the gateway."""
+"""CapacityService: quotas, shares, sites, links and reservations, for the gateway."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from gridlease.scheduler.v1 import capacity_pb2, capacity_pb2_grpc
 
+from gridlease_scheduler.links import Links
 from gridlease_scheduler.quotas import Quotas
 from gridlease_scheduler.reservations import Reservations
 from gridlease_scheduler.sites import Sites
@@ -20,6 +21,7 @@ class CapacityUses:
 
     quotas: Quotas
     sites: Sites
+    links: Links
     reservations: Reservations
 
 
@@ -64,6 +66,20 @@ class CapacityServicer(capacity_pb2_grpc.CapacityServiceServicer):
     ) -> capacity_pb2.SetSiteResponse:
         row = await self._uses.sites.set(wire.site_of(request.site))
         return capacity_pb2.SetSiteResponse(site=wire.site(row))
+
+    async def ListLinks(
+        self, request: capacity_pb2.ListLinksRequest, context: Any
+    ) -> capacity_pb2.ListLinksResponse:
+        rows = await self._uses.links.list()
+        return capacity_pb2.ListLinksResponse(links=[wire.link(row) for row in rows])
+
+    async def SetLink(
+        self, request: capacity_pb2.SetLinkRequest, context: Any
+    ) -> capacity_pb2.SetLinkResponse:
+        wanted = wire.link_of(request.link)
+        row = await self._uses.links.set(wanted)
+        answer = wire.taken(wanted) if row is None else wire.link(row)
+        return capacity_pb2.SetLinkResponse(link=answer)
 
     async def ListReservations(
         self, request: capacity_pb2.ListReservationsRequest, context: Any

@@ -1,12 +1,13 @@
-"""Quotas, shares, sites and reservations on the wire."""
+"""Quotas, shares, sites, links and reservations on the wire."""
 
 from __future__ import annotations
 
 from gridlease.type.v1 import capacity_pb2
 
 from gridlease_scheduler import names
+from gridlease_scheduler.domain.network import Link, LinkKind
 from gridlease_scheduler.domain.snapshot import Quota, Reservation, Share, Site
-from gridlease_scheduler.operators import QuotaRow, ReservationRow, SiteRow
+from gridlease_scheduler.operators import LinkRow, QuotaRow, ReservationRow, SiteRow
 
 _MILLI_MS_PER_HOUR = 1_000 * 3_600_000
 
@@ -67,6 +68,41 @@ def site(row: SiteRow) -> capacity_pb2.Site:
     )
     message.create_time.FromDatetime(row.created_at)
     return message
+
+
+def link_of(message: capacity_pb2.Link) -> Link:
+    """A link to write."""
+    kind = message.kind or capacity_pb2.LINK_KIND_ETHERNET
+    return Link(
+        link_id=names.link_id(message.name),
+        a=message.a,
+        b=message.b,
+        capacity_mbit=message.capacity_mbps,
+        latency_us=message.latency_us,
+        kind=LinkKind(capacity_pb2.LinkKind.Name(kind).removeprefix("LINK_KIND_").lower()),
+        up=not message.down,
+    )
+
+
+def link(row: LinkRow) -> capacity_pb2.Link:
+    """A link with what is promised of it."""
+    message = taken(row.link)
+    message.promised_mbps = row.promised_mbit
+    message.create_time.FromDatetime(row.created_at)
+    return message
+
+
+def taken(value: Link) -> capacity_pb2.Link:
+    """A link that is on no record."""
+    return capacity_pb2.Link(
+        name=f"links/{value.link_id}",
+        a=value.a,
+        b=value.b,
+        kind=capacity_pb2.LinkKind.Value(f"LINK_KIND_{value.kind.name}"),
+        capacity_mbps=value.capacity_mbit,
+        latency_us=value.latency_us,
+        down=not value.up,
+    )
 
 
 def reservation_of(message: capacity_pb2.Reservation) -> Reservation:
