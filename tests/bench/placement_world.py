@@ -89,16 +89,18 @@ class World:
             "GRIDLEASE_HOLD_TTL_MS": _PATIENCE_MS,
             "GRIDLEASE_LOG_LEVEL": os.environ.get("GRIDLEASE_LOG_LEVEL", "WARNING"),
         }
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"gridlease_{name}"], env=env, stderr=log, stdout=log
-            )
-        self.processes[name] = process
+        process = self.processes[name] = self._launch(name, env)
         deadline = time.monotonic() + _READY_S
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.folder / f"{name}.log").read_text()[-4_000:])
             await asyncio.sleep(0.02)
+
+    def _launch(self, name, env):
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", f"gridlease_{name}"], env=env, stderr=log, stdout=log
+            )
 
     def kill(self, name):
         """The end without any warning."""
@@ -156,8 +158,7 @@ class World:
 @contextlib.asynccontextmanager
 async def running(nodes):
     """A world with so many nodes, on a folder that is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="gridlease-bench-"))
-    folder.chmod(0o755)
+    folder = _folder()
     world = World(folder)
     try:
         await world.begin()
@@ -167,6 +168,13 @@ async def running(nodes):
     finally:
         await world.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder():
+    """A folder that the database's own account may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="gridlease-bench-"))
+    folder.chmod(0o755)
+    return folder
 
 
 def _family(pid):
