@@ -19,6 +19,25 @@ _PASSWD = (
 _GROUP = f"root:x:0:\ntty:x:5:\ntask:x:{TASK_ID}:\nnogroup:x:65534:\n"
 
 
+# Of everybody on the host, not of the task: clocks, keys, memory, hardware.
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class HostRoot:
     """The host's part of every sandbox's root file system."""
@@ -29,6 +48,8 @@ class HostRoot:
     shell: str
     machine: str
     swap_limit: bool = True
+    masked_files: tuple[str, ...] = ()
+    masked_folders: tuple[str, ...] = ()
 
 
 def read(root: Path = Path("/")) -> HostRoot:
@@ -55,6 +76,15 @@ def read(root: Path = Path("/")) -> HostRoot:
     # Debian's and Ubuntu's v1 kernels leave swap accounting out unless asked at boot.
     v1 = root / "sys/fs/cgroup/memory"
     swap_limit = not v1.is_dir() or (v1 / "memory.memsw.limit_in_bytes").exists()
+    here = [path for path in MASKED if (root / path.lstrip("/")).exists()]
+    folders = tuple(path for path in here if (root / path.lstrip("/")).is_dir())
     return HostRoot(
-        tuple(links), tuple(binds), files, shell, platform.machine(), swap_limit=swap_limit
+        tuple(links),
+        tuple(binds),
+        files,
+        shell,
+        platform.machine(),
+        swap_limit=swap_limit,
+        masked_files=tuple(path for path in here if path not in folders),
+        masked_folders=folders,
     )

@@ -35,6 +35,7 @@ SECCOMP_FD = 200
 INFO_FD = 201
 BLOCK_FD = 202
 ARGS_FD = 203
+_EMPTY = "empty"  # an empty file of the stage, laid over what is masked
 
 
 def render(
@@ -75,7 +76,7 @@ def render(
         "run_as": spec.host_uid if root else -1,
         "binds": binds,
         "links": [],
-        "files": [[path.lstrip("/"), text] for path, text in host.files],
+        "files": [[_EMPTY, ""], *([path.lstrip("/"), text] for path, text in host.files)],
         "oci": None,
         "seccomp": base64.b64encode(bpf.compile_profile(profile.load(arch))).decode("ascii"),
     }
@@ -106,6 +107,10 @@ def _options(spec: SandboxSpec, host: HostRoot, shown: list[Mount], stage: str) 
     words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--perms", "1777", "--size", str(spec.tmp_bytes), "--tmpfs", TMP_PATH]
     words += ["--perms", "1777", "--size", str(spec.shm_bytes), "--tmpfs", SHM_PATH]
+    for path in host.masked_files:
+        words += ["--ro-bind", f"{stage}/{_EMPTY}", path]
+    for path in host.masked_folders:
+        words += ["--tmpfs", path, "--remount-ro", path]
     words += ["--remount-ro", "/", "--chdir", spec.cwd]
     words += ["--seccomp", str(SECCOMP_FD), "--info-fd", str(INFO_FD), "--block-fd", str(BLOCK_FD)]
     return words

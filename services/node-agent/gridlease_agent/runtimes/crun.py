@@ -11,7 +11,7 @@ import base64
 from typing import Any
 
 from gridlease_agent.isolate.cgroups import cgroup_of
-from gridlease_agent.isolate.rootfs import HostRoot
+from gridlease_agent.isolate.rootfs import MASKED, HostRoot
 from gridlease_agent.runtimes.spec import (
     ENV_PATH,
     NOTICE_PATH,
@@ -32,21 +32,6 @@ from gridlease_agent.seccomp import bpf, oci, profile
 
 _CPU_PERIOD_US = 100_000  # 25 % measured at +0.00 % with 100 ms, -0.85 % with 10 ms
 ROOTFS = "bundle/rootfs"
-_MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/key-users",
-    "/proc/kpagecount",
-    "/proc/kpageflags",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-)
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
@@ -181,6 +166,6 @@ def _linux(spec: SandboxSpec, *, swap_limit: bool) -> dict[str, Any]:
             "cpu": {"quota": spec.cpu_milli * _CPU_PERIOD_US // 1000, "period": _CPU_PERIOD_US},
             "pids": {"limit": spec.pids},
         },
-        "maskedPaths": list(_MASKED),
+        "maskedPaths": list(MASKED),
         "readonlyPaths": list(_READ_ONLY),
     }
