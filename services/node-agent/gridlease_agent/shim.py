@@ -383,9 +383,9 @@ class Shim:
     def _bind(source: str, target: str, *, read_only: bool) -> None:
         _place(source, target)
         mount(source, target, "", _MS_BIND | _MS_REC)
-        if read_only:
-            flags = _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV
-            mount("none", target, "", flags)
+        # Here, not only in crun's options: its bind of a bind that is already there keeps these.
+        flags = _MS_BIND | _MS_REMOUNT | _MS_NOSUID | _MS_NODEV
+        mount("none", target, "", flags | (_MS_RDONLY if read_only else 0))
 
     def guard(self) -> None:
         """Fork the guard: it blocks on a pipe and acts only if this process dies."""
