@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .chips import Catalogue
 from .defragment import Defragmentation, Move, defragment
 from .ends import DEFRAGMENTED
 from .job import Reason, Span
@@ -15,6 +16,7 @@ from .suitable import suits
 
 HOUR_MS = 3_600_000
 _LOOKED_AT = 32
+_NEAR = 32  # nodes to empty, and nodes to move to, that are looked at for each chip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,17 @@ def made_room(
         made: When moves were made lately, by chip.
     """
     longest = [x for x in waiting if _may_wait_for_moves(x, now_ms, rules)]
+    if not longest or not rules.moves_per_hour:
+        return ()
     longest.sort(key=lambda x: (-x.priority, x.number))
-    catalogue = planner.index.catalogue
-    nodes = planner.index.views() if longest and rules.moves_per_hour else ()
+    catalogue, nodes = planner.index.catalogue, planner.index.views()
+    by_id = {x.node_id: x for x in nodes}
+    vain: set[tuple[int, int]] = set()  # what helps nobody alike
     found: list[Defragmentation] = []
     for task in longest[:_LOOKED_AT]:
-        if len(found) >= rules.heads or not nodes:
-            break
+        kind = id(task.needs), task.tasks
+        if len(found) >= rules.heads or kind in vain:
+            continue
         decision = planner.decide(task)
         if isinstance(decision, Placed):
             planner.release(decision)
@@ -56,10 +62,9 @@ def made_room(
         chips = {chip for chip, _ in planner.chips(task.needs)}
         budget = min((_left(made.get(x, ()), now_ms, rules) for x in chips), default=0)
         budget -= sum(len(x.moves) for x in found)
-        fit = [x for x in nodes if all(suits(task.needs, x, chip, catalogue) for chip in chips)]
+        fit = _near(task, nodes, chips, catalogue)
         answer = defragment(task, fit, running, catalogue, now_ms=now_ms, budget=budget)
         taken = {x.job for each in found for x in each.moves}
-        by_id = {x.node_id: x for x in nodes}
         if (
             answer is not None
             and all(_alike(by_id[x.from_node], by_id[x.to_node]) for x in answer.moves)
@@ -67,7 +72,23 @@ def made_room(
             and not _touched(found) & _places(answer)
         ):
             found.append(answer)
+        else:
+            vain.add(kind)
     return tuple(found)
+
+
+def _near(
+    task: Pending, nodes: Iterable[Node], chips: set[str], catalogue: Catalogue
+) -> list[Node]:
+    """Nodes that lack the least, and the tightest of those that could take what is moved."""
+    found: dict[str, Node] = {}
+    for chip in sorted(chips):
+        free = [(len(x.free_devices(chip)), x.node_id, x) for x in nodes]
+        free = [x for x in free if x[0] and suits(task.needs, x[2], chip, catalogue)]
+        free.sort(key=lambda x: (-x[0], x[1]))
+        near = free[: max(_NEAR, 2 * task.tasks)] + free[-_NEAR:]
+        found |= {node_id: node for _, node_id, node in near}
+    return [found[x] for x in sorted(found)]
 
 
 def _may_wait_for_moves(task: Pending, now_ms: int, rules: MovingRules) -> bool:

@@ -78,7 +78,10 @@ def resizes(
 ) -> tuple[tuple[Resize, ...], Diary]:
     """What should change, and what was learned."""
     training = [x for x in jobs if x.load is None and x.needs.accelerator is not None]
-    holdings = _holdings(scene.running)
+    if not training:
+        return (), Diary(lessons=diary.lessons)
+    names = {x.job for x in training}
+    holdings = _holdings(x for x in scene.running if x.job in names)
     trials = {
         x.job: _told(diary.trials.get(x.job, Trial()), x, holdings[x.job])
         if x.running and x.job in holdings
