@@ -9,7 +9,9 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import gridlease.type.v1.job_pb2
+import gridlease.type.v1.money_pb2
 import sys
 import typing
 
@@ -325,6 +327,83 @@ class CloseResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["closed", b"closed"]) -> None: ...
 
 global___CloseResponse = CloseResponse
+
+@typing.final
+class ChipUse(google.protobuf.message.Message):
+    """How full one chip is at all sites together, in thousandths of devices or CPU cores."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHIP_FIELD_NUMBER: builtins.int
+    TOTAL_MILLI_FIELD_NUMBER: builtins.int
+    USED_MILLI_FIELD_NUMBER: builtins.int
+    WAITING_MILLI_FIELD_NUMBER: builtins.int
+    chip: builtins.str
+    """Chip."""
+    total_milli: builtins.int
+    """All there is."""
+    used_milli: builtins.int
+    """Of that, what is not free."""
+    waiting_milli: builtins.int
+    """What waits for it."""
+    def __init__(
+        self,
+        *,
+        chip: builtins.str = ...,
+        total_milli: builtins.int = ...,
+        used_milli: builtins.int = ...,
+        waiting_milli: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "total_milli", b"total_milli", "used_milli", b"used_milli", "waiting_milli", b"waiting_milli"]) -> None: ...
+
+global___ChipUse = ChipUse
+
+@typing.final
+class ReportUtilizationRequest(google.protobuf.message.Message):
+    """How full everything is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WINDOW_END_TIME_FIELD_NUMBER: builtins.int
+    CHIPS_FIELD_NUMBER: builtins.int
+    @property
+    def window_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """End of the window that this is of: it numbers the windows, so a repeat changes nothing."""
+
+    @property
+    def chips(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ChipUse]:
+        """Each chip once."""
+
+    def __init__(
+        self,
+        *,
+        window_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        chips: collections.abc.Iterable[global___ChipUse] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["window_end_time", b"window_end_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chips", b"chips", "window_end_time", b"window_end_time"]) -> None: ...
+
+global___ReportUtilizationRequest = ReportUtilizationRequest
+
+@typing.final
+class ReportUtilizationResponse(google.protobuf.message.Message):
+    """What that moved."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MOVED_FIELD_NUMBER: builtins.int
+    @property
+    def moved(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.Price]:
+        """New entries of the price book; none = all prices stay."""
+
+    def __init__(
+        self,
+        *,
+        moved: collections.abc.Iterable[gridlease.type.v1.money_pb2.Price] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["moved", b"moved"]) -> None: ...
+
+global___ReportUtilizationResponse = ReportUtilizationResponse
 
 @typing.final
 class Counter(google.protobuf.message.Message):

@@ -45,6 +45,11 @@ class LeaseServiceStub(object):
                 request_serializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.CloseRequest.SerializeToString,
                 response_deserializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.CloseResponse.FromString,
                 _registered_method=True)
+        self.ReportUtilization = channel.unary_unary(
+                '/gridlease.billing.v1.LeaseService/ReportUtilization',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.ReportUtilizationRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.ReportUtilizationResponse.FromString,
+                _registered_method=True)
 
 
 class LeaseServiceServicer(object):
@@ -65,6 +70,13 @@ class LeaseServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportUtilization(self, request, context):
+        """How full each chip is: moves its spot price, at most once a window. Idempotent by window.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.Close,
                     request_deserializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.CloseRequest.FromString,
                     response_serializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.CloseResponse.SerializeToString,
+            ),
+            'ReportUtilization': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportUtilization,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.ReportUtilizationRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_lease__pb2.ReportUtilizationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class LeaseService(object):
             '/gridlease.billing.v1.LeaseService/Close',
             gridlease_dot_billing_dot_v1_dot_lease__pb2.CloseRequest.SerializeToString,
             gridlease_dot_billing_dot_v1_dot_lease__pb2.CloseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportUtilization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.LeaseService/ReportUtilization',
+            gridlease_dot_billing_dot_v1_dot_lease__pb2.ReportUtilizationRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_lease__pb2.ReportUtilizationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,12 @@ class LeaseServiceStub:
     ]
     """Fences leases: afterwards no grant of theirs grows again. Idempotent."""
 
+    ReportUtilization: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.lease_pb2.ReportUtilizationRequest,
+        gridlease.billing.v1.lease_pb2.ReportUtilizationResponse,
+    ]
+    """How full each chip is: moves its spot price, at most once a window. Idempotent by window."""
+
 class LeaseServiceAsyncStub:
     """What the scheduler asks billing about leases. The protocol is docs/lease-protocol.md."""
 
@@ -47,6 +53,12 @@ class LeaseServiceAsyncStub:
         gridlease.billing.v1.lease_pb2.CloseResponse,
     ]
     """Fences leases: afterwards no grant of theirs grows again. Idempotent."""
+
+    ReportUtilization: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.lease_pb2.ReportUtilizationRequest,
+        gridlease.billing.v1.lease_pb2.ReportUtilizationResponse,
+    ]
+    """How full each chip is: moves its spot price, at most once a window. Idempotent by window."""
 
 class LeaseServiceServicer(metaclass=abc.ABCMeta):
     """What the scheduler asks billing about leases. The protocol is docs/lease-protocol.md."""
@@ -66,6 +78,14 @@ class LeaseServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.billing.v1.lease_pb2.CloseResponse, collections.abc.Awaitable[gridlease.billing.v1.lease_pb2.CloseResponse]]:
         """Fences leases: afterwards no grant of theirs grows again. Idempotent."""
+
+    @abc.abstractmethod
+    def ReportUtilization(
+        self,
+        request: gridlease.billing.v1.lease_pb2.ReportUtilizationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.lease_pb2.ReportUtilizationResponse, collections.abc.Awaitable[gridlease.billing.v1.lease_pb2.ReportUtilizationResponse]]:
+        """How full each chip is: moves its spot price, at most once a window. Idempotent by window."""
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
