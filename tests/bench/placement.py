@@ -31,6 +31,7 @@ FROM scheduler.lease l JOIN scheduler.job j ON j.name = l.job JOIN scheduler.nod
 GROUP BY l.job
 """
 _HELD = "SELECT count(*) FROM billing.lease WHERE state = 'HELD' AND id = ANY($1::text[])"
+_WAIT = "SELECT count(*) FROM scheduler.job WHERE state = 'PENDING' AND name = ANY($1::text[])"
 _DOUBLE = """
 SELECT count(*) FROM (SELECT 1 FROM scheduler.lease_device WHERE NOT closed
     GROUP BY node_id, device_id HAVING count(*) > 1) AS twice
@@ -133,6 +134,7 @@ async def _count(world, load, began, ended, before, after):
     told = {name for name, (_, done) in load.names.items() if began < done <= ended}
     took = sorted((load.names[x][1] - load.names[x][0]) * 1e3 for x in told & good)
     leases = [row["id"] for row in await world.owner.fetch("SELECT id FROM scheduler.lease")]
+    waited = await world.owner.fetchval(_WAIT, list(told - good))
     members = sum(rows[name]["leases"] for name in told & good)
     return {
         "per_s": len(took) / (ended - began),
@@ -140,7 +142,8 @@ async def _count(world, load, began, ended, before, after):
         "p99_ms": figures.percentile(took, 0.99),
         "gangs": len(took),
         "leases": members,
-        "lost": len(told - good),
+        "told_to_wait": waited,
+        "lost": len(told - good) - waited,
         "half": sum(row["leases"] != row["tasks"] for row in rows.values()),
         "without_hold": len(leases) - await world.owner.fetchval(_HELD, leases),
         "double": await world.owner.fetchval(_DOUBLE),
