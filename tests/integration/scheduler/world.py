@@ -90,7 +90,7 @@ class Agent:
         self.devices = {}
 
     async def report(
-        self, *, cpu_milli=4_000, memory=8 * GIB, chips=(), emulated=False, runtimes=()
+        self, *, cpu_milli=4_000, memory=8 * GIB, chips=(), emulated=False, runtimes=(), **facts
     ):
         devices = [
             type_fleet_pb2.Device(
@@ -114,6 +114,7 @@ class Agent:
             sandbox_runtime="noop" if emulated else "crun",
             emulated=emulated,
             hostname=self.node_id,
+            **facts,
         )
         return await self.stub.ReportInventory(sync_pb2.ReportInventoryRequest(inventory=inventory))
 
