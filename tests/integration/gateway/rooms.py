@@ -93,6 +93,9 @@ class Scheduler(job_pb2_grpc.JobServiceServicer, fleet_pb2_grpc.FleetServiceServ
         mine = [it for name, it in self.jobs.items() if name.startswith(request.project + "/")]
         return job_pb2.ListJobsResponse(jobs=mine)
 
+    async def WakeJob(self, request, context):
+        return job_pb2.WakeJobResponse(job=self._job(request))
+
     async def CancelJob(self, request, context):
         job = self._job(request)
         self.set(job.name, job_types.JOB_STATE_CANCELLED)

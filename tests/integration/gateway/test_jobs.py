@@ -71,6 +71,12 @@ async def test_a_replay_with_another_body_is_refused(world):
     assert (fault.reason, fault.field) == ("REQUEST_ID_REUSED", "request_id")
 
 
+async def test_a_service_that_rests_is_woken_by_its_own_tenant(world):
+    job = await submitted(world)
+    woken = await world.stub("JobService").WakeJob(pb.WakeJobRequest(name=job.name))
+    assert woken.job.name == job.name
+
+
 async def test_a_foreign_job_answers_exactly_as_a_missing_one(world):
     job = await submitted(world)
     secret = await other_tenant(world)
@@ -81,6 +87,7 @@ async def test_a_foreign_job_answers_exactly_as_a_missing_one(world):
         calls = [
             jobs.GetJob(pb.GetJobRequest(name=name)),
             jobs.CancelJob(pb.CancelJobRequest(name=name)),
+            jobs.WakeJob(pb.WakeJobRequest(name=name)),
             jobs.ExplainJob(pb.ExplainJobRequest(name=name)),
             jobs.ListArtefacts(pb.ListArtefactsRequest(name=name)),
             money.ListUsage(pb.ListUsageRequest(job=name)),
