@@ -272,7 +272,7 @@ class Node:
         emulated = body.facts.emulated
         scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), emulated=emulated)
         devices = [device.id for device in body.facts.devices]
-        syncer = Syncer(book, self._host, scheduler, devices, tick_ms, _jitter())
+        syncer = Syncer(book, self._host, scheduler, files, devices, tick_ms, _jitter())
         reconciler = self._reconciler(bus, book, files, watch, scrubber)
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             if not emulated:

@@ -10,7 +10,7 @@ from gridlease_kernel.faults import Exists, Missing, Precondition
 
 from gridlease_agent import shim
 from gridlease_agent.runtimes.spec import SandboxSpec
-from gridlease_agent.sandbox import Absent, Deadline, Exit, Exited, Running, SandboxState
+from gridlease_agent.sandbox import Absent, Deadline, Exit, Exited, Running, SandboxState, Word
 
 MS = 1_000_000
 
@@ -58,7 +58,10 @@ class NoopSandboxes:
             if not self._over(entry):
                 entry.deadline_ns = deadline.boottime_ns
 
-    def stop(self, lease_id: str, notice_ms: int, reason: str = "STOPPED") -> None:
+    def stop(
+        self, lease_id: str, notice_ms: int, reason: str = "STOPPED", word: Word = ("", "")
+    ) -> None:
+        del word  # nobody is there to be told
         with self._lock:
             entry = self._entry(lease_id)
             at = self._clock.boottime_ns() + notice_ms * MS

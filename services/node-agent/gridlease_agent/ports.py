@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from gridlease_agent.domain.lease import Answer, Report, Sighting
+from gridlease_agent.domain.progress import TaskReport
 from gridlease_agent.domain.spool import Clocks, Deadline, Spool, StopOrder
 from gridlease_agent.domain.task import Ending, Task
 
@@ -50,6 +51,7 @@ class Seen:
     sighting: Sighting
     running: bool
     ending: Ending
+    report: TaskReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,19 @@ class Artefact:
     sha256: str
 
 
+class Reports(Protocol):
+    """What tasks tell of themselves; see ``adapters.report_folder``."""
+
+    def make(self, lease_id: str) -> None: ...
+    def read(self, lease_ids: Collection[str]) -> dict[str, TaskReport]: ...
+    def last(self, lease_id: str) -> TaskReport: ...
+
+
 class Files(Protocol):
     """The leases' files on this node; see ``adapters.lease_files``."""
 
+    @property
+    def reports(self) -> Reports: ...
     def prepare(self, lease_id: str, devices: Iterable[str]) -> Path: ...
     def held(self, lease_id: str) -> tuple[str, ...]: ...
     def deadline(self, lease_id: str) -> Deadline | None: ...

@@ -48,6 +48,7 @@ class Preparer:
         work = await asyncio.to_thread(self._files.prepare, task.lease_id, task.device_ids)
         if bundle is not None:
             await asyncio.to_thread(self._bundles.unpack, bundle, work, task.disk_bytes)
+        await asyncio.to_thread(self._files.reports.make, task.lease_id)
         prepared = self._environments.resolve(task.runtime) if task.runtime else None
         return SandboxSpec(
             task.lease_id,

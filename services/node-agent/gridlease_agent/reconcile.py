@@ -15,6 +15,7 @@ from gridlease_kernel.faults import Fault, Late, Unreachable
 
 from gridlease_agent.book import Book
 from gridlease_agent.domain import lease, step
+from gridlease_agent.domain.progress import Checkpoint, TaskReport
 from gridlease_agent.domain.spool import Clocks, Deadline, ExitRecord, Phase, Row, Shim, Spool
 from gridlease_agent.domain.task import Ending, Task, end_reason, overtime, scratch
 from gridlease_agent.ports import Files, Host
@@ -65,7 +66,7 @@ class Reconciler:
         self.shims: dict[str, Shim] = {}
         self._ready: dict[str, SandboxSpec] = {}
         self._beside: dict[str, asyncio.Task[None]] = {}
-        self._told: dict[str, tuple[int, str]] = {}
+        self._told: dict[str, int] = {}  # boottime by which it was told to be over
         self._ticked_ns = 0
 
     async def run(self) -> None:
@@ -150,7 +151,8 @@ class Reconciler:
             _LOG.info("a task runs", extra={"lease": lease_id})
         elif isinstance(state, Exited):
             task = self._book.task(lease_id)
-            record, ending = exit_record(row, task, state)
+            report = await asyncio.to_thread(self._files.reports.last, lease_id)
+            record, ending = exit_record(row, task, state, report)
             await self._ended(lease_id, record, ending)
             self._spans.ran(row, task, record)
         elif isinstance(state, Absent):
@@ -174,8 +176,8 @@ class Reconciler:
                 self._sandboxes.kill(lease_id)
             case step.Extend(lease_id, deadline):
                 self._extend(lease_id, deadline)
-            case step.Stop(lease_id, by_ns, reason):
-                self._stop(lease_id, by_ns, reason, now)
+            case step.Stop():
+                self._stop(one, now)
             case step.Scrub(devices):
                 if possible := self._scrubber.possible(devices):
                     self._run_beside("scrub", self._scrubber.scrub(possible))
@@ -200,17 +202,15 @@ class Reconciler:
         grace_ms = min(self._grace_ms, self._book.spool.rows[lease_id].span_ms // 3)
         return ShimDeadline(deadline.boot_id, deadline.boottime_ns, deadline.raw_ns, grace_ms)
 
-    def _stop(self, lease_id: str, by_ns: int, reason: str, now: Clocks) -> None:
-        told = self._told.get(lease_id)
-        if told is not None and told[0] <= by_ns:
+    def _stop(self, order: step.Stop, now: Clocks) -> None:
+        lease_id, code = order.lease_id, order.code or order.reason
+        if self._told.get(lease_id, order.by_ns + 1) <= order.by_ns:
             return
-        self._told[lease_id] = (by_ns, reason)
-        notice_ms = max(0, by_ns - now.boottime_ns) // 1_000_000
-        self._sandboxes.stop(lease_id, notice_ms, reason)
-        _LOG.info(
-            "a task is told to stop",
-            extra={"lease": lease_id, "reason": reason, "notice_ms": notice_ms},
-        )
+        self._told[lease_id] = order.by_ns
+        notice_ms = max(0, order.by_ns - now.boottime_ns) // 1_000_000
+        self._sandboxes.stop(lease_id, notice_ms, order.reason, (code, order.message))
+        facts = {"lease": lease_id, "reason": code, "notice_ms": notice_ms}
+        _LOG.info("a task is told to stop", extra=facts)
 
     def _end_overtime(self, now: Clocks) -> None:
         for lease_id in self.shims:
@@ -219,7 +219,8 @@ class Reconciler:
                 continue
             over = overtime(row, task, now.boottime_ns)
             if over is not None:
-                self._stop(lease_id, over.by_ns, "MAX_DURATION", now)
+                word = "It has run for its longest duration."
+                self._stop(step.Stop(lease_id, over.by_ns, "MAX_DURATION", message=word), now)
 
     async def _start(self, lease_id: str) -> None:
         spec = self._ready[lease_id]
@@ -323,10 +324,13 @@ def _without(spool: Spool, lease_id: str) -> Spool:
     return lease.deleted(spool, lease_id) if gone else spool
 
 
-def exit_record(row: Row, task: Task | None, state: Exited) -> tuple[ExitRecord | None, Ending]:
+def exit_record(
+    row: Row, task: Task | None, state: Exited, report: TaskReport
+) -> tuple[ExitRecord | None, Ending]:
     """A keeper's exit record as the state machine takes it, and what is told beside it."""
-    shown = state.record
-    ending = Ending(shown.message, shown.max_memory_bytes, shown.cpu_ns)
+    shown, saved = state.record, report.checkpoint or Checkpoint("", 0)
+    counts = shown.max_memory_bytes, shown.cpu_ns
+    ending = Ending(shown.message, *counts, saved.id, saved.saved_ns)
     if not shown.ended_boottime_ns:
         return None, ending  # the keeper is gone without a word
     ended_ns = shown.ended_boottime_ns

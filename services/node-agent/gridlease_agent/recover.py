@@ -74,7 +74,8 @@ def _alive(
         if isinstance(state, Starting | Running):
             shims[lease_id] = _adopted(lease_id, row, state, files)
         elif isinstance(state, Exited) and row is not None and row.phase is Phase.STARTING:
-            record, endings[lease_id] = exit_record(row, tasks.get(lease_id), state)
+            report = files.reports.last(lease_id)
+            record, endings[lease_id] = exit_record(row, tasks.get(lease_id), state, report)
             if record is not None:
                 exits[lease_id] = record
     return shims, exits, endings

@@ -27,6 +27,7 @@ from gridlease_agent.runtimes import bwrap, crun
 from gridlease_agent.runtimes.choose import Runtime
 from gridlease_agent.runtimes.spec import SandboxSpec
 
+Word = tuple[str, str]  # what a task is told: a code, empty = the exit's reason; and a sentence
 _CLAIM_PATIENCE_NS = 10_000_000_000
 
 
@@ -101,7 +102,9 @@ class SandboxRunner(Protocol):
 
     def start(self, lease_id: str, spec: SandboxSpec, deadline: Deadline) -> None: ...
     def extend(self, lease_id: str, deadline: Deadline) -> None: ...
-    def stop(self, lease_id: str, notice_ms: int, reason: str = "STOPPED") -> None: ...
+    def stop(
+        self, lease_id: str, notice_ms: int, reason: str = "STOPPED", word: Word = ("", "")
+    ) -> None: ...
     def kill(self, lease_id: str) -> None: ...
     def inspect(self, lease_id: str) -> SandboxState: ...
     def runs(self, lease_id: str) -> bool: ...
@@ -183,19 +186,21 @@ class Sandboxes:
         shim.write_json(str(self._existing(lease_id) / "deadline.json"), record)
         self._poke(lease_id)
 
-    def stop(self, lease_id: str, notice_ms: int, reason: str = "STOPPED") -> None:
+    def stop(
+        self, lease_id: str, notice_ms: int, reason: str = "STOPPED", word: Word = ("", "")
+    ) -> None:
         """SIGTERM and the notice file now, the kill after ``notice_ms`` (or at the deadline).
 
-        ``reason`` is told to the task and becomes the exit's; that of the first stop stays.
+        ``reason`` becomes the exit's; the task is told ``word``. Those of the first stop stay.
         """
         at = shim.boottime_ns() + notice_ms * 1_000_000
         path = self._existing(lease_id) / "stop.json"
+        words = {"reason": reason, "code": word[0], "message": word[1]}
         earlier = shim.read_json(str(path))
         if earlier is not None and earlier["boot_id"] == shim.boot_id():
             at = min(at, earlier["boottime_ns"])  # a stop is never taken back or put off
-            reason = earlier.get("reason", reason)
-        record = {"boot_id": shim.boot_id(), "boottime_ns": at, "reason": reason}
-        shim.write_json(str(path), record)
+            words = {key: earlier.get(key, word) for key, word in words.items()}
+        shim.write_json(str(path), {"boot_id": shim.boot_id(), "boottime_ns": at} | words)
         self._poke(lease_id)
 
     def kill(self, lease_id: str) -> None:

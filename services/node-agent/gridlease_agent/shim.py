@@ -20,8 +20,9 @@ Written by the agent before the shim starts
   control        FIFO. Any byte makes the shim read deadline.json and stop.json now; a lost byte
                  costs one tick (0.5 s).
 Written by the agent later
-  stop.json      {boot_id, boottime_ns, reason}: SIGTERM and the notice now, the kill at
-                 boottime_ns; the reason (STOPPED if none) is told to the task and recorded.
+  stop.json      {boot_id, boottime_ns, reason, code, message}: SIGTERM and the notice now, the
+                 kill at boottime_ns; the reason (STOPPED if none) is recorded, the code (the
+                 reason if none) and the message are told to the task.
 Written by the shim
   shim.json      {boot_id, pid, start_ticks}. Created once: a folder with one never starts again.
   started.json   {boot_id, boottime_ns, raw_ns, wall_ns, init_pid}: durable before the task is
@@ -33,7 +34,8 @@ Written by the shim
                  SHIM_LOST (written by the guard when the shim died before the task).
   log            stdout and stderr of the task, raw, up to log_limit_bytes and one last line.
   shim.log       the shim's own words; runtime.log: the runtime's.
-  notice/notice.json  {reason, ends_boottime_ns, remaining_ms}: what the task is told with SIGTERM.
+  notice/notice.json  {reason, message, notice_ms, deadline (ISO 8601, by this host's clock),
+                 ends_boottime_ns}: what the task is told with SIGTERM.
 
 SIGTERM goes to the sandbox's process 1 and to its direct children. If the shim dies, its guard (a
 forked child at the end of a pipe) kills the sandbox; if the guard dies, the shim forks another.
@@ -548,16 +550,27 @@ class Shim:
     def _notify(self, why: str, left: int) -> None:
         if not self.notified:
             self.notified, self.reason, self.told = True, why, set()
-            ends = {"ends_boottime_ns": boottime_ns() + left, "remaining_ms": left // 1_000_000}
             path = f"{self.folder}/notice/notice.json"
             with contextlib.suppress(OSError):  # a full disk must not keep the signal back
-                write_json(path, {"reason": why} | ends)
+                write_json(path, self._notice(why, left))
                 os.chmod(path, 0o644)
         # Once each, also to one that had not begun yet when the first were told.
         for pid in set(self._leaders()) - self.told:
             self.told.add(pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
+
+    def _notice(self, why: str, left: int) -> dict[str, Any]:
+        stop = read_json(f"{self.folder}/stop.json") or {}
+        at_s, ns = divmod(time.time_ns() + left, 1_000_000_000)
+        day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
+        return {
+            "reason": stop.get("code") or why,
+            "message": stop.get("message", ""),
+            "notice_ms": left // 1_000_000,
+            "deadline": f"{day}.{ns // 1_000_000:03}Z",
+            "ends_boottime_ns": boottime_ns() + left,
+        }
 
     def _leaders(self) -> list[int]:
         """The sandbox's process 1 and its direct children."""

@@ -11,9 +11,10 @@ from gridlease_kernel.faults import Fault
 
 from gridlease_agent.book import Book
 from gridlease_agent.domain import lease
+from gridlease_agent.domain.progress import Checkpoint, TaskReport
 from gridlease_agent.domain.spool import Phase, Row
 from gridlease_agent.domain.task import SCRATCH, wanted
-from gridlease_agent.ports import Desired, Host, Scheduler, Seen
+from gridlease_agent.ports import Desired, Files, Host, Scheduler, Seen
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Syncer:
         book: Book,
         host: Host,
         scheduler: Scheduler,
+        files: Files,
         devices: Collection[str],
         tick_ms: int,
         jitter: random.Random,
@@ -33,6 +35,7 @@ class Syncer:
         self._book = book
         self._host = host
         self._scheduler = scheduler
+        self._files = files
         self._devices = sorted(device for device in devices if not device.startswith(SCRATCH))
         self._tick_ms = tick_ms
         self._jitter = jitter
@@ -50,9 +53,11 @@ class Syncer:
 
     async def sync(self) -> bool:
         """One exchange; whether it was answered."""
+        running = [k for k, row in self._book.spool.rows.items() if _runs(row)]
+        reports = await asyncio.to_thread(self._files.reports.read, running)
         spool = self._book.spool
         seen = [
-            Seen(one, _runs(spool.rows[one.lease_id]), self._book.ending(one.lease_id))
+            self._seen(one, spool.rows[one.lease_id], reports.get(one.lease_id))
             for one in lease.sync_report(spool)
         ]
         boot_id = self._host.now().boot_id
@@ -66,6 +71,12 @@ class Syncer:
         self._silent = False
         await self._follow(desired)
         return True
+
+    def _seen(self, one: lease.Sighting, row: Row, report: TaskReport | None) -> Seen:
+        ending = self._book.ending(one.lease_id)
+        if ending.checkpoint:  # read after its end, and on disk with it
+            report = TaskReport(Checkpoint(ending.checkpoint, ending.checkpoint_ns))
+        return Seen(one, _runs(row), ending, report or TaskReport())
 
     async def _follow(self, desired: Desired) -> None:
         spool = self._book.spool

@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 from gridlease_kernel.faults import Missing
 
 from gridlease_agent import shim
+from gridlease_agent.adapters.report_folder import FOLDER, ReportFolders
 from gridlease_agent.domain.spool import Deadline
-from gridlease_agent.ports import Artefact
+from gridlease_agent.ports import Artefact, Reports
 from gridlease_agent.runtimes.spec import UID_BASE, UID_RANGE
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class LeaseFiles:
         self._kept_bytes, self._kept_ns = kept_bytes, kept_hours * 3600 * 10**9
         for folder in (self._leases, self._kept):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.reports: Reports = ReportFolders(self._leases)
 
     def prepare(self, lease_id: str, devices: Iterable[str]) -> Path:
         """An empty working folder for a lease that has not started, and its devices on record."""
@@ -194,6 +196,8 @@ def _matches(work: Path, outputs: list[str]) -> list[str]:
     found = []
     for path in _files(work) if wanted else ():
         heads = [path, *(str(parent) for parent in PurePosixPath(path).parents)]
+        if PurePosixPath(path).parts[0] == FOLDER:
+            continue  # told already, and nobody's output
         if any(fnmatch.fnmatchcase(head, text) for text in wanted for head in heads):
             found.append(path)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
 import grpc.aio
@@ -59,7 +60,10 @@ class SchedulerCalls:
         except grpc.aio.AioRpcError as error:
             raise fault_from_error(error) from error
         tasks = tuple((_task(spec), spec.SerializeToString()) for spec in answer.run)
-        stops = tuple(StopOrder(one.lease, one.notice_ms) for one in answer.stop)
+        stops = tuple(
+            StopOrder(one.lease, one.notice_ms, one.reason.code, one.reason.message)
+            for one in answer.stop
+        )
         return Desired(answer.generation, tasks, stops)
 
     async def report(self, inventory: fleet_pb2.NodeInventory) -> str:
@@ -104,6 +108,12 @@ def _observation(one: Seen) -> sync_pb2.LeaseObservation:
         running=one.running,
         gone=sighting.gone,
     )
+    saved, told_of = one.report.checkpoint, one.report.progress
+    if saved is not None:
+        observation.checkpoint.id = saved.id
+        observation.checkpoint.create_time.FromNanoseconds(saved.saved_ns)
+    if told_of is not None:
+        observation.progress.CopyFrom(sync_pb2.TaskProgress(**asdict(told_of)))
     if sighting.exit is not None:
         reason, message = told(sighting.exit.reason, one.ending.message)
         observation.exit.CopyFrom(
@@ -142,6 +152,9 @@ def _task(spec: sync_pb2.LeaseSpec) -> Task:
         gang_index=spec.gang_index,
         hosts=tuple(peer.hostname or peer.node for peer in spec.peers),
         checkpoint=spec.checkpoint,
+        promised_until=(
+            spec.promised_until_time.ToJsonString() if spec.HasField("promised_until_time") else ""
+        ),
     )
 
 

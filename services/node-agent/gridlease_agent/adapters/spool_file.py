@@ -15,7 +15,7 @@ from gridlease_agent.domain.task import Ending
 from gridlease_agent.ports import Recorded
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 create table node (
   one integer primary key check (one = 1),
@@ -27,20 +27,27 @@ create table lease (
   known_ns integer not null, start_by_ms integer not null, devices text not null,
   deadline text, span_ms integer not null, last integer not null, reason text not null,
   ready_ns integer, segments text not null, counters text not null, exit text,
-  final_acknowledged integer not null, stop_at_ns integer, task blob, ending text
+  final_acknowledged integer not null, stop_at_ns integer, task blob, ending text,
+  stop_reason text not null default '', stop_message text not null default ''
 ) strict;
 create table dirty (device_id text primary key) strict;
 """
+_SECOND = """
+alter table lease add column stop_reason text not null default '';
+alter table lease add column stop_message text not null default '';
+"""
 _UPSERT = """
 insert into lease (lease_id, phase, boot_id, known_ns, start_by_ms, devices, deadline, span_ms,
-  last, reason, ready_ns, segments, counters, exit, final_acknowledged, stop_at_ns)
-values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+  last, reason, ready_ns, segments, counters, exit, final_acknowledged, stop_at_ns, stop_reason,
+  stop_message)
+values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 on conflict (lease_id) do update set phase = excluded.phase, boot_id = excluded.boot_id,
   known_ns = excluded.known_ns, start_by_ms = excluded.start_by_ms, devices = excluded.devices,
   deadline = excluded.deadline, span_ms = excluded.span_ms, last = excluded.last,
   reason = excluded.reason, ready_ns = excluded.ready_ns, segments = excluded.segments,
   counters = excluded.counters, exit = excluded.exit, stop_at_ns = excluded.stop_at_ns,
-  final_acknowledged = excluded.final_acknowledged
+  final_acknowledged = excluded.final_acknowledged, stop_reason = excluded.stop_reason,
+  stop_message = excluded.stop_message
 """
 
 
@@ -72,9 +79,10 @@ class SpoolFile:
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma cache_size = -512")
-        if connection.execute("pragma user_version").fetchone()[0] < _VERSION:
-            version = f"pragma user_version = {_VERSION};"
-            connection.executescript(f"begin; {_SCHEMA} {version} commit;")
+        found = connection.execute("pragma user_version").fetchone()[0]
+        if found < _VERSION:
+            script, version = _SECOND if found else _SCHEMA, f"pragma user_version = {_VERSION};"
+            connection.executescript(f"begin; {script} {version} commit;")
         self._path.chmod(0o600)
         return connection
 
@@ -174,6 +182,8 @@ def _columns(row: Row) -> tuple[Any, ...]:
         json.dumps([ended.code, ended.reason, ended.ran_ns]) if ended else None,
         int(row.final_acknowledged),
         row.stop_at_ns,
+        row.stop_reason,
+        row.stop_message,
     )
 
 
@@ -195,6 +205,8 @@ def _row(one: dict[str, Any]) -> Row:
         Exit(*json.loads(one["exit"])) if one["exit"] else None,
         bool(one["final_acknowledged"]),
         one["stop_at_ns"],
+        one["stop_reason"],
+        one["stop_message"],
     )
 
 
@@ -203,4 +215,6 @@ def _ending(ending: Ending) -> dict[str, Any]:
         "message": ending.message,
         "memory_peak_bytes": ending.memory_peak_bytes,
         "cpu_ns": ending.cpu_ns,
+        "checkpoint": ending.checkpoint,
+        "checkpoint_ns": ending.checkpoint_ns,
     }

@@ -107,21 +107,23 @@ def apply_desired_set(
             devices, start_by_ms = (lease.devices, lease.start_by_ms) if lease else ((), 0)
             rows[lease_id] = Row(lease_id, devices, now.boot_id, now.boottime_ns, start_by_ms)
         if lease_id in stops:
-            rows[lease_id] = _stopped(rows[lease_id], now, stops[lease_id].notice_ms)
+            rows[lease_id] = _stopped(rows[lease_id], now, stops[lease_id])
     for lease_id, row in rows.items():
         if lease_id not in wanted and lease_id not in stops:
-            rows[lease_id] = _stopped(row, now, 0)
+            rows[lease_id] = _stopped(row, now, StopOrder(lease_id, 0))
     named = frozenset(wanted) | frozenset(stops)
     return _cleaned(replace(spool, generation=generation, named=named, rows=rows))
 
 
-def _stopped(row: Row, now: Clocks, notice_ms: int) -> Row:
+def _stopped(row: Row, now: Clocks, order: StopOrder) -> Row:
     if row.phase is Phase.KNOWN:
         return _never_started(row, "STOPPED")
     if row.phase is not Phase.STARTING:
         return row
-    at_ns = now.boottime_ns + notice_ms * 1_000_000
-    return replace(row, stop_at_ns=at_ns if row.stop_at_ns is None else min(at_ns, row.stop_at_ns))
+    at_ns = now.boottime_ns + order.notice_ms * 1_000_000
+    if row.stop_at_ns is not None:
+        return replace(row, stop_at_ns=min(at_ns, row.stop_at_ns))
+    return replace(row, stop_at_ns=at_ns, stop_reason=order.reason, stop_message=order.message)
 
 
 def _never_started(row: Row, reason: str) -> Row:

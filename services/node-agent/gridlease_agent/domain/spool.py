@@ -98,6 +98,8 @@ class Row:
     exit: Exit | None = None
     final_acknowledged: bool = False
     stop_at_ns: int | None = None  # boottime by which an ordered stop has to be over
+    stop_reason: str = ""  # why, as the first order said it: the task is told
+    stop_message: str = ""
 
     @property
     def gone(self) -> bool:
@@ -116,10 +118,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class StopOrder:
-    """One lease of a desired set's ``stop``."""
+    """One lease of a desired set's ``stop``. ``reason``: its code; ``message``: a sentence."""
 
     lease_id: str
     notice_ms: int
+    reason: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

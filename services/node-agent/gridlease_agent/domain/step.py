@@ -36,11 +36,17 @@ class Extend:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the workload that it ends at ``by_ns`` (boottime) at the latest; again is harmless."""
+    """Tell the workload that it ends at ``by_ns`` (boottime) at the latest; again is harmless.
+
+    ``reason`` goes on record as the exit's. ``code``, ``message``: why, as whoever ordered it says
+    it; an empty code = the reason.
+    """
 
     lease_id: str
     by_ns: int
     reason: str
+    code: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,8 @@ def _running(row: Row, shim: Shim, now: Clocks) -> list[Step]:
     if row.stop_at_ns is not None and now.boottime_ns >= row.stop_at_ns:
         return [Kill(row.lease_id)]
     if row.stop_at_ns is not None:
-        steps.append(Stop(row.lease_id, min(row.stop_at_ns, ends_ns), "STOPPED"))
+        by_ns = min(row.stop_at_ns, ends_ns)
+        steps.append(Stop(row.lease_id, by_ns, "STOPPED", row.stop_reason, row.stop_message))
     elif row.last:
         steps.append(Stop(row.lease_id, ends_ns, row.reason))
     return steps

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gridlease_agent.domain.spool import Row, Wanted
 
 SCRATCH = "scratch:"
+REPORT_PATH = "/work/.gridlease"
 MASTER_PORT = "29500"  # Source: PyTorch's torchrun default
 
 
@@ -15,7 +16,7 @@ class Task:
     """One lease's task. Quantities are what the lease holds of this node.
 
     ``hosts``: of all members of its gang, by their index. ``checkpoint``: what an earlier attempt
-    saved last; empty = nothing.
+    saved last; empty = nothing. ``promised_until``: ISO 8601, until when its place is promised.
     """
 
     lease_id: str
@@ -38,6 +39,7 @@ class Task:
     gang_index: int = 0
     hosts: tuple[str, ...] = ()
     checkpoint: str = ""
+    promised_until: str = ""
 
     @property
     def job(self) -> str:
@@ -47,11 +49,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is told of an ending beside its code and reason; kept for the report only."""
+    """What is told of an ending beside its code and reason; kept for the report only.
+
+    ``checkpoint``: the id of the newest, told of at ``checkpoint_ns`` (Unix time); empty = none.
+    """
 
     message: str = ""
     memory_peak_bytes: int = 0
     cpu_ns: int = 0
+    checkpoint: str = ""
+    checkpoint_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ def environment(task: Task, node_id: str) -> tuple[tuple[str, str], ...]:
         "GRIDLEASE_ATTEMPT": str(task.attempt),
         "GRIDLEASE_NODE": node_id,
         "GRIDLEASE_DEVICES": ",".join(task.device_ids),
+        "GRIDLEASE_REPORT_DIR": REPORT_PATH,
         "RANK": str(task.gang_index),
         "LOCAL_RANK": "0",
         "WORLD_SIZE": str(len(task.hosts) or 1),
@@ -92,6 +100,8 @@ def environment(task: Task, node_id: str) -> tuple[tuple[str, str], ...]:
         own["GRIDLEASE_HOSTS"] = ",".join(task.hosts)
     if task.checkpoint:
         own["GRIDLEASE_CHECKPOINT"] = task.checkpoint
+    if task.promised_until:
+        own["GRIDLEASE_PROMISED_UNTIL"] = task.promised_until
     if task.traceparent:
         own["TRACEPARENT"] = task.traceparent
     return tuple((dict(task.env) | own).items())
