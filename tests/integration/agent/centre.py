@@ -36,7 +36,7 @@ class Centre:
     nats_url: str
     generation: int = 0
     run: dict[str, sync_pb2.LeaseSpec] = field(default_factory=dict)
-    stop: dict[str, int] = field(default_factory=dict)
+    stop: dict[str, sync_pb2.LeaseStop] = field(default_factory=dict)
     grant_ms: int = GRANT_MS
     refused: dict[str, tuple[str, int]] = field(default_factory=dict)  # lease -> reason, ms left
     silent: bool = False  # billing answers UNAVAILABLE
@@ -67,10 +67,12 @@ class Centre:
         self.hint()
         return spec
 
-    def end(self, lease: str, notice_ms: int = 1000) -> None:
-        """Say stop."""
+    def end(self, lease: str, notice_ms: int = 1000, code: str = "", message: str = "") -> None:
+        """Say stop, and why."""
         self.run.pop(lease, None)
-        self.stop[lease] = notice_ms
+        self.stop[lease] = sync_pb2.LeaseStop(lease=lease, notice_ms=notice_ms)
+        if code:
+            self.stop[lease].reason.code, self.stop[lease].reason.message = code, message
         self.hint()
 
     def forget(self, lease: str) -> None:
@@ -139,10 +141,7 @@ class _Sync(sync_pb2_grpc.SyncServiceServicer):
         return sync_pb2.SyncNodeResponse(
             generation=centre.generation,
             run=list(centre.run.values()),
-            stop=[
-                sync_pb2.LeaseStop(lease=lease, notice_ms=notice_ms)
-                for lease, notice_ms in centre.stop.items()
-            ],
+            stop=list(centre.stop.values()),
         )
 
     async def ReportInventory(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,20 @@ def test_what_obeys_exits_at_deadline_minus_grace(bench):
     assert 600 < _ran_ms(state) < 2000
     assert "told" in bench.log(lease_id)
     assert '"reason": "DEADLINE"' in bench.log(lease_id)
+
+
+def test_the_notice_says_why_and_until_when(bench):
+    lease_id = bench.start(OBEYS)
+    bench.says(lease_id, "up")
+    sent_s = time.time()
+    bench.sandboxes.stop(lease_id, 20_000, "STOPPED", ("PREEMPTED", "Another needs its place."))
+    bench.sandboxes.stop(lease_id, 20_000, "OTHER", ("OTHER", "The first word stays."))
+    assert bench.exited(lease_id).record.reason == "STOPPED"
+    notice = json.loads(bench.log(lease_id).partition("told\n")[2])
+    assert (notice["reason"], notice["message"]) == ("PREEMPTED", "Another needs its place.")
+    assert 10_000 < notice["notice_ms"] <= 20_000
+    ends_s = datetime.fromisoformat(notice["deadline"]).timestamp()
+    assert 15 < ends_s - sent_s < 25
 
 
 def test_a_plain_program_dies_of_the_sigterm(bench):

@@ -26,6 +26,8 @@ ROW = Row(
     exit=Exit(7, "EXITED", 5),
     final_acknowledged=True,
     stop_at_ns=9,
+    stop_reason="PREEMPTED",
+    stop_message="A job of priority 90 needs its place.",
 )
 SPOOL = Spool(
     "sp-1",
@@ -41,7 +43,7 @@ def test_a_new_file_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_what_was_written_is_read_back_whole(tmp_path: Path) -> None:
-    ending = Ending("killed", 5, 6)
+    ending = Ending("killed", 5, 6, "step-9", 7)
     store = SpoolFile(tmp_path / "spool.sqlite")
     store.write(None, SPOOL, {"ls-1": b"spec"}, {"ls-1": ending})
     store.note_devices(["gpu-0", "gpu-1"])
@@ -82,6 +84,24 @@ def test_a_failed_write_leaves_all_as_it_was(tmp_path: Path) -> None:
     recorded = store.read()
     assert recorded is not None
     assert recorded.spool == SPOOL
+
+
+def test_a_spool_of_an_older_agent_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "spool.sqlite"
+    store = SpoolFile(path)
+    store.write(None, SPOOL, {}, {"ls-1": Ending("killed", 5, 6)})
+    store.close()
+    with sqlite3.connect(path) as old:
+        old.executescript(
+            "alter table lease drop column stop_reason; alter table lease drop column stop_message;"
+            """update lease set ending = '{"message": "killed", "cpu_ns": 6}';"""
+            "pragma user_version = 1;"
+        )
+    for _ in range(2):
+        recorded = SpoolFile(path).read()
+        assert recorded is not None
+        assert recorded.spool.rows["ls-1"] == replace(ROW, stop_reason="", stop_message="")
+        assert recorded.endings["ls-1"] == Ending("killed", cpu_ns=6)
 
 
 def test_it_is_durable_at_each_commit(tmp_path: Path) -> None:

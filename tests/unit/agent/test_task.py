@@ -39,6 +39,13 @@ def test_a_member_of_a_gang_knows_its_rank_and_its_peers() -> None:
     assert not {"GRIDLEASE_HOSTS", "GRIDLEASE_CHECKPOINT"} & set(alone)
 
 
+def test_a_task_knows_where_to_report_and_how_long_its_place_is_promised() -> None:
+    env = dict(environment(replace(TASK, promised_until="2026-11-22T19:00:00Z"), "n-1"))
+    assert env["GRIDLEASE_REPORT_DIR"] == "/work/.gridlease"
+    assert env["GRIDLEASE_PROMISED_UNTIL"] == "2026-11-22T19:00:00Z"
+    assert "GRIDLEASE_PROMISED_UNTIL" not in dict(environment(TASK, "n-1"))
+
+
 def test_a_lease_holds_its_scratch_folder() -> None:
     assert wanted(TASK).devices == (scratch("ls-1"),)
 

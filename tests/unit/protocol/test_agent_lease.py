@@ -88,6 +88,16 @@ class TestDesiredSet:
         assert row(spool).stop_at_ns == 40 * S
         assert row(core.apply_desired_set(spool, at(20), 3, (), order)).stop_at_ns == 40 * S
 
+    def test_the_first_word_on_why_it_stops_stays(self):
+        first = (StopOrder("a", 30_000, "PREEMPTED", "Another needs its place."),)
+        spool = core.apply_desired_set(running(), at(10), 2, (), first)
+        assert row(spool).stop_reason == "PREEMPTED"
+        again = core.apply_desired_set(spool, at(11), 3, (), (StopOrder("a", 1_000, "NODE_LOST"),))
+        assert row(again).stop_at_ns == 12 * S
+        assert row(again).stop_reason == "PREEMPTED"
+        [stop] = next_steps(again, at(11), shim(), (), 0, 5_000)
+        assert stop == Stop("a", 12 * S, "STOPPED", "PREEMPTED", "Another needs its place.")
+
     def test_no_longer_named_is_stopped_at_once(self):
         assert row(core.apply_desired_set(running(), at(10), 2, (), ())).stop_at_ns == 10 * S
 
