@@ -80,7 +80,7 @@ def _server(
         up=[_SETTLEMENT],
         interceptors=[*observer.server(), FaultsToStatus(), ValidateRequests()],
     )
-    lease_pb2_grpc.add_LeaseServiceServicer_to_server(Leases(books, terms), server)
+    lease_pb2_grpc.add_LeaseServiceServicer_to_server(Leases(books, terms, settings.spot()), server)
     lease_pb2_grpc.add_SettlementServiceServicer_to_server(Settlements(books, terms), server)
     account_pb2_grpc.add_AccountServiceServicer_to_server(
         Accounts(books, RandomIds(), PdfPrinter(), terms, settings.notice_ms), server

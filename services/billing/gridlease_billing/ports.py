@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from gridlease_billing.domain.grant_row import Effect, GrantRow
 from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.price import NewPrice, Price
+from gridlease_billing.domain.spot import ChipUse, LastMove
 from gridlease_billing.domain.usage import Line, Stored
 
 T = TypeVar("T")
@@ -43,6 +44,16 @@ class Change:
     after: GrantRow
     effect: Effect
     price_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpotMove:
+    """A spot price that moves: what it goes by, and in which window."""
+
+    use: ChipUse
+    window: int
+    before_version: int
+    price_nano_per_hour: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,13 @@ class PriceStore(Protocol):
     async def find(self, request_id: str) -> Price | None: ...
 
     async def insert(self, price: NewPrice, now_ms: int) -> Price: ...
+
+    async def last_spot_moves(self, chips: Collection[str]) -> dict[str, LastMove]: ...
+
+    async def move_spot(self, move: SpotMove, now_ms: int) -> Price | None:
+        """The new entry, in force from now on; None: this chip has moved in this window or since
+        the price that this goes by."""
+        ...
 
 
 class InvoiceStore(Protocol):

@@ -11,6 +11,7 @@ from gridlease_mesh import settings as reader
 
 from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
 from gridlease_billing.domain.grant_row import Terms
+from gridlease_billing.domain.spot import SpotPolicy
 
 _FEWEST_CONNECTIONS = 2
 
@@ -36,6 +37,10 @@ class Settings:
     notice_ms: int = 30_000
     billing_connections: int = 8  # to PostgreSQL, of one process
     billing_default_prices: bool = True  # load prices/default.toml where nothing is priced
+    spot_window_ms: int = 300_000  # in one, a spot price moves once and by 2 % at most
+    spot_floor_permille: int = 200  # of the on-demand price; that one is the cap
+    spot_target_permille: int = 900  # of what there is: so full a chip should be
+    spot_fixed: str = ""  # chips, by commas, whose spot price only a hand changes; * = all
 
     @property
     def owner_dsn(self) -> str:
@@ -56,6 +61,15 @@ class Settings:
             margin_ms=self.kill_margin_ms + self.clock_step_margin_ms + drift_ms,
         )
 
+    def spot(self) -> SpotPolicy:
+        """How spot prices move."""
+        return SpotPolicy(
+            floor_permille=self.spot_floor_permille,
+            target_permille=self.spot_target_permille,
+            window_ms=self.spot_window_ms,
+            fixed=frozenset(it.strip() for it in self.spot_fixed.split(",") if it.strip()),
+        )
+
 
 def load(environ: Mapping[str, str]) -> Settings:
     """The settings in ``environ``.
@@ -64,12 +78,26 @@ def load(environ: Mapping[str, str]) -> Settings:
         Invalid: a variable is missing, malformed or not positive.
     """
     found = reader.read(Settings, environ)
-    for name in ("grant_ms", "hold_ttl_ms", "late_after_ms", "slow_tick_ms"):
+    for name in ("grant_ms", "hold_ttl_ms", "late_after_ms", "slow_tick_ms", "spot_window_ms"):
         if getattr(found, name) <= 0:
             raise _too_small(name, 1)
+    if not 0 <= found.spot_floor_permille <= 1_000:
+        raise _not_permille("spot_floor_permille")
+    if found.spot_target_permille < 0:
+        raise _too_small("spot_target_permille", 0)
     if found.billing_connections < _FEWEST_CONNECTIONS:
         raise _too_small("billing_connections", _FEWEST_CONNECTIONS)
     return found
+
+
+def _not_permille(name: str) -> Invalid:
+    variable = f"{reader.PREFIX}{name.upper()}"
+    return Invalid(
+        f"{variable} is not between 0 and 1000.",
+        reason="SETTING_OUT_OF_RANGE",
+        field=variable,
+        remedy="It is a share in thousandths: correct it, or unset it for the default.",
+    )
 
 
 def _too_small(name: str, least: int) -> Invalid:

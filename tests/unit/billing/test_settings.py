@@ -3,6 +3,7 @@
 import pytest
 from gridlease_billing.bootstrap import read_defaults
 from gridlease_billing.domain.grant_row import Terms
+from gridlease_billing.domain.spot import SpotPolicy
 from gridlease_billing.settings import load
 from gridlease_kernel.faults import Invalid
 
@@ -14,11 +15,23 @@ def test_the_defaults_are_the_protocols():
     assert load(BARE).owner_dsn == "postgresql://x"
 
 
-@pytest.mark.parametrize("name", ["GRANT_MS", "HOLD_TTL_MS", "BILLING_CONNECTIONS"])
+@pytest.mark.parametrize(
+    "name", ["GRANT_MS", "HOLD_TTL_MS", "BILLING_CONNECTIONS", "SPOT_WINDOW_MS"]
+)
 def test_nonsense_is_refused_by_name(name):
     with pytest.raises(Invalid) as caught:
         load({**BARE, f"GRIDLEASE_{name}": "0"})
     assert caught.value.field == f"GRIDLEASE_{name}"
+
+
+def test_the_spot_rule_is_set_by_variables():
+    assert load(BARE).spot() == SpotPolicy()
+    told = {"SPOT_FIXED": "L4-24GB, T4-16GB", "SPOT_FLOOR_PERMILLE": "300"}
+    policy = load({**BARE, **{f"GRIDLEASE_{name}": value for name, value in told.items()}}).spot()
+    assert policy == SpotPolicy(floor_permille=300, fixed=frozenset({"L4-24GB", "T4-16GB"}))
+    with pytest.raises(Invalid) as caught:
+        load({**BARE, "GRIDLEASE_SPOT_FLOOR_PERMILLE": "1001"})
+    assert caught.value.field == "GRIDLEASE_SPOT_FLOOR_PERMILLE"
 
 
 def test_every_chip_of_the_catalogue_has_a_default_price():

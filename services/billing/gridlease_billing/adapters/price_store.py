@@ -7,7 +7,9 @@ from collections.abc import Collection
 import asyncpg
 from gridlease_store.pool import Connection
 
-from gridlease_billing.domain.price import NewPrice, Price
+from gridlease_billing.domain.price import NewPrice, Price, Tier
+from gridlease_billing.domain.spot import LastMove
+from gridlease_billing.ports import SpotMove
 
 # As ``domain.price.in_force``, by the index, one row a chip and tier.
 _IN_FORCE = """
@@ -22,6 +24,23 @@ _FIND = "SELECT * FROM price WHERE request_id = $1"
 _INSERT = """
 INSERT INTO price (chip, tier, price_nano_per_hour, effective_ms, recorded_ms, request_id)
 VALUES ($1, $2, $3, $4, $5, $6) RETURNING *
+"""
+_LAST_MOVES = """
+SELECT DISTINCT ON (chip) chip, window_number, recorded_ms FROM spot_move
+WHERE chip = ANY ($1) ORDER BY chip, window_number DESC
+"""
+# Who comes second waits for the first to commit, and then adds nothing; nor is a price moved that
+# is in force no more.
+_CLAIM = """
+INSERT INTO spot_move (
+    chip, window_number, before_version, total_milli, used_milli, waiting_milli, recorded_ms
+)
+SELECT $1, $2, $3, $4, $5, $6, $7
+WHERE NOT EXISTS (
+    SELECT FROM price
+    WHERE chip = $1 AND tier = 'SPOT' AND version > $3 AND effective_ms <= $7
+)
+ON CONFLICT DO NOTHING RETURNING chip
 """
 
 
@@ -59,6 +78,28 @@ class PostgresPrices:
         )
         assert found is not None
         return _price(found)
+
+    async def last_spot_moves(self, chips: Collection[str]) -> dict[str, LastMove]:
+        found = await self._db.fetch(_LAST_MOVES, list(chips))
+        return {it["chip"]: LastMove(it["window_number"], it["recorded_ms"]) for it in found}
+
+    async def move_spot(self, move: SpotMove, now_ms: int) -> Price | None:
+        use = move.use
+        claimed = await self._db.fetchval(
+            _CLAIM,
+            use.chip,
+            move.window,
+            move.before_version,
+            use.total_milli,
+            use.used_milli,
+            use.waiting_milli,
+            now_ms,
+        )
+        if claimed is None:
+            return None
+        request_id = f"spot/{use.chip}/{move.window}"
+        new = NewPrice(use.chip, Tier.SPOT, move.price_nano_per_hour, None, request_id)
+        return await self.insert(new, now_ms)
 
 
 def _price(record: asyncpg.Record) -> Price:

@@ -17,7 +17,7 @@ from gridlease_billing.domain.grant_row import (
     Terms,
 )
 from gridlease_billing.domain.means import Means
-from gridlease_billing.domain.price import Price, quote
+from gridlease_billing.domain.price import Price, Tier, quote
 from gridlease_billing.domain.segment import chargeable, span_ns
 from gridlease_billing.domain.usage import Stored, lines
 
@@ -124,12 +124,18 @@ def _gangs(stored: Iterable[Stored]) -> Sequence[Sequence[Stored]]:
 
 
 def _quote(stored: Stored, prices: Mapping[tuple[str, str], Price]) -> Quote:
-    """What a grant would cost now. A hold keeps the rate that it promised."""
+    """What a grant would cost now. A hold keeps the rate that it promised, and a spot lease the
+    last one that its job accepts: the price of spot capacity ends no lease."""
     row = stored.row
     price = prices.get((row.ask.chip, row.ask.tier))
-    if row.state is State.HELD or price is None:
+    if row.state is not State.OPEN or price is None:
         return Quote(row.rate_nano_per_hour, stored.price_version)
-    return quote(price, row.ask.quantity_milli)
+    found = quote(price, row.ask.quantity_milli)
+    most = row.ask.max_rate_nano_per_hour
+    if row.ask.tier != Tier.SPOT or most is None or found.rate_nano_per_hour <= most:
+        return found
+    last = row.segments[-1]
+    return Quote(last.rate_nano_per_hour, last.period)
 
 
 def _plausible(report: Report, row: GrantRow) -> Report:

@@ -12,6 +12,8 @@ from gridlease_mesh.context import caller_node
 from gridlease_billing.authorize import authorize
 from gridlease_billing.close import Closure, close
 from gridlease_billing.domain.grant_row import Cause, Terms
+from gridlease_billing.domain.spot import SpotPolicy
+from gridlease_billing.market import move_spot
 from gridlease_billing.ports import Books
 from gridlease_billing.rpc import shapes
 from gridlease_billing.settle import settle
@@ -27,11 +29,12 @@ _CAUSES = {
 
 
 class Leases(lease_pb2_grpc.LeaseServiceServicer):
-    """Authorize and Close."""
+    """Authorize, Close and ReportUtilization."""
 
-    def __init__(self, books: Books, terms: Terms) -> None:
+    def __init__(self, books: Books, terms: Terms, spot: SpotPolicy) -> None:
         self._books = books
         self._terms = terms
+        self._spot = spot
 
     async def Authorize(
         self, request: lease_pb2.AuthorizeRequest, context: Any
@@ -66,6 +69,14 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
                 if it.lease_id in waits
             ]
         )
+
+    async def ReportUtilization(
+        self, request: lease_pb2.ReportUtilizationRequest, context: Any
+    ) -> lease_pb2.ReportUtilizationResponse:
+        uses = [shapes.use(it) for it in request.chips]
+        end_ms = request.window_end_time.ToMilliseconds()
+        written = await move_spot(self._books, end_ms, uses, self._spot)
+        return lease_pb2.ReportUtilizationResponse(moved=[shapes.price(it) for it in written])
 
 
 class Settlements(lease_pb2_grpc.SettlementServiceServicer):

@@ -15,6 +15,7 @@ from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
 from gridlease_billing.domain.grant_row import Answer, Ask, Phase, Report
 from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.price import CURRENCY, Price, Tier
+from gridlease_billing.domain.spot import ChipUse
 from gridlease_billing.domain.usage import Line
 from gridlease_billing.ports import Wallet
 from gridlease_billing.quote import Question, Quoted
@@ -148,6 +149,10 @@ def price(value: Price) -> money_pb2.Price:
         effective_time=moment(value.effective_ms),
         create_time=moment(value.recorded_ms),
     )
+
+
+def use(told: lease_pb2.ChipUse) -> ChipUse:
+    return ChipUse(plain(told.chip), told.total_milli, told.used_milli, told.waiting_milli)
 
 
 def balance(tenant: str, wallet: Wallet) -> money_pb2.Balance:
