@@ -16,6 +16,10 @@ from gridlease_scheduler.ports import Granted, HeldLease, NewLease
 from . import jsonb
 
 _INSERT = """
+WITH devices AS (
+    INSERT INTO lease_device (lease_id, node_id, device_id)
+    SELECT * FROM unnest($18::text[], $19::text[], $20::text[])
+)
 INSERT INTO lease (id, job, task_index, attempt, node_id, lost_after_ms, cpu_milli, memory_bytes,
     disk_bytes, device_ids, chip, quantity_milli, rate_nano_per_hour, network_mbps, reservation,
     network_path, epoch)
@@ -26,10 +30,6 @@ FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::text[], $6::bigint
     $14::bigint[], $15::text[], $16::text[])
     AS n (id, job, task_index, attempt, node_id, lost_after_ms, cpu_milli, memory_bytes,
         disk_bytes, devices, chip, quantity_milli, rate, mbps, reservation, path)
-"""
-_INSERT_DEVICES = """
-INSERT INTO lease_device (lease_id, node_id, device_id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
 """
 # What a lease has run, and how much of its warning it was given, by this clock alone.
 _HELD = """
@@ -58,15 +58,14 @@ class PostgresLeases:
         rows = [_row(each.placed.task, new) for each in granted for new in each.leases]
         if not rows:
             return
-        await self._connection.execute(_INSERT, *map(list, zip(*rows, strict=True)), epoch)
         devices = [
             (new.lease_id, new.member.node_id, device)
             for each in granted
             for new in each.leases
             for device in new.member.allocation.device_ids
         ]
-        if devices:
-            await self._connection.execute(_INSERT_DEVICES, *map(list, zip(*devices, strict=True)))
+        held = [list(column) for column in zip(*devices, strict=True)] or [[], [], []]
+        await self._connection.execute(_INSERT, *map(list, zip(*rows, strict=True)), epoch, *held)
 
     async def unclosed_of_node(self, node_id: str) -> list[HeldLease]:
         return await self._held("node_id = $1 AND state <> 'CLOSED'", node_id)

@@ -42,17 +42,19 @@ UPDATE job j SET reason = n.reason::jsonb, revision = revision + 1
 FROM unnest($1::text[], $2::text[]) AS n (name, reason)
 WHERE j.name = n.name AND j.state = 'PENDING'
 """
+# Both in one statement: each costs a round trip, whatever it writes.
 _PLACE = """
+WITH tasks AS (
+    UPDATE task t SET attempt = n.attempt, lease_id = n.lease_id, exit_code = NULL,
+        reason = r.reason::jsonb
+    FROM unnest($3::text[], $4::int[], $5::int[], $6::text[])
+        AS n (job, index, attempt, lease_id)
+    JOIN unnest($1::text[], $2::text[]) AS r (name, reason) ON r.name = n.job
+    WHERE t.job = n.job AND t.index = n.index
+)
 UPDATE job j SET state = 'RUNNING', reason = n.reason::jsonb, placed_at = now(), ready_at = NULL,
     revision = revision + 1, changed = pg_current_xact_id()
 FROM unnest($1::text[], $2::text[]) AS n (name, reason) WHERE j.name = n.name
-"""
-_PLACE_TASKS = """
-UPDATE task t SET attempt = n.attempt, lease_id = n.lease_id, exit_code = NULL,
-    reason = n.reason::jsonb
-FROM unnest($1::text[], $2::int[], $3::int[], $4::text[], $5::text[])
-    AS n (job, index, attempt, lease_id, reason)
-WHERE t.job = n.job AND t.index = n.index
 """
 _MOST_TEXTS = 20_000
 
@@ -115,13 +117,13 @@ class PostgresQueue:
             return
         texts = [jsonb.reason_text(each.reason) for each in granted]
         names = [each.placed.task.job for each in granted]
-        await self._connection.execute(_PLACE, names, texts)
         rows = [
-            (each.placed.task.job, new.member.index, each.placed.task.attempt, new.lease_id, text)
-            for each, text in zip(granted, texts, strict=True)
+            (each.placed.task.job, new.member.index, each.placed.task.attempt, new.lease_id)
+            for each in granted
             for new in each.leases
         ]
-        await self._connection.execute(_PLACE_TASKS, *map(list, zip(*rows, strict=True)))
+        columns = map(list, zip(*rows, strict=True))
+        await self._connection.execute(_PLACE, names, texts, *columns)
 
     def _standing(self, row: asyncpg.Record) -> Standing:
         pending = Pending(
