@@ -167,3 +167,21 @@ def test_alike_jobs_are_refused_once_and_all_nodes_come_back_afterwards():
     assert not any(x.cordoned for x in planner.index.views())
     assert not ruling.shadows
     assert not ruling.evictions
+
+
+def test_a_line_that_two_crossings_share_carries_both_or_none():
+    world = (
+        FLEET[0],
+        node("f1", rack="r1", site="s2", link_mbps=100_000),
+        node("f2", rack="r1", site="s3", link_mbps=100_000),
+    )
+    gang = waits(count=8, tasks=3, need=network(6_000))
+    # In the middle of three: both crossings of the gang go over the one line, whatever the order.
+    star = [Link(f"w{k}", "racks/s9/hub", f"sites/s{k}", 100_000, 1) for k in (1, 2, 3)]
+    assert isinstance(book(*star, nodes=world).route(placed(gang, world)), Placed)
+    middle = placed(gang, world).members[1].node_id
+    at = {"n1": 1, "f1": 2, "f2": 3}[middle]
+    star[at - 1] = replace(star[at - 1], capacity_mbit=11_999)
+    answer = book(*star, nodes=world).route(placed(gang, world))
+    assert isinstance(answer, Barrier)
+    assert answer.reason.code == "NETWORK_GUARANTEE"
