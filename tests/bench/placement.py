@@ -16,6 +16,7 @@ import time
 import asyncpg
 from gridlease.scheduler.v1 import job_pb2, job_pb2_grpc
 from gridlease.type.v1 import job_pb2 as type_job_pb2
+from gridlease_testkit.waiting import eventually
 
 from . import figures, placement_core
 from .placement_world import TENANTS, running
@@ -23,6 +24,7 @@ from .placement_world import TENANTS, running
 SUBMITTERS = 64
 WARM = 0.15  # of the gangs, before anything is timed
 _WAIT_S = 30.0
+_LONGEST_S = 600.0
 _PLACED = """
 SELECT l.job, count(*) AS leases, min(j.tasks) AS tasks, bool_and(j.state = 'RUNNING') AS running,
     bool_and(n.generation > 0) AS told
@@ -101,13 +103,9 @@ async def durable(nodes, gangs):
         warm = int(gangs * WARM)
         figures.note(f"{warm} gangs to warm up, then {gangs - warm}")
         submitters = [asyncio.create_task(load.submit(gangs)) for _ in range(SUBMITTERS)]
-        while len(load.names) < warm:
-            await asyncio.sleep(0.005)
-            _raise(submitters)
+        await _until(load, warm, submitters)
         before, began = world.cpu_s(), time.perf_counter()
-        while len(load.names) < gangs - SUBMITTERS:
-            await asyncio.sleep(0.005)
-            _raise(submitters)
+        await _until(load, gangs - SUBMITTERS, submitters)
         after, ended = world.cpu_s(), time.perf_counter()
         world.kill("scheduler")
         for each in submitters:
@@ -117,10 +115,16 @@ async def durable(nodes, gangs):
         return await _count(world, load, began, ended, before, after)
 
 
-def _raise(submitters):
-    for each in submitters:
-        if each.done() and each.exception() is not None:
-            raise each.exception()
+async def _until(load, many, submitters):
+    """Until so many gangs are placed, or a submitter has failed."""
+
+    def there():
+        for each in submitters:
+            if each.done() and each.exception() is not None:
+                raise each.exception()
+        return len(load.names) >= many
+
+    await eventually(there, _LONGEST_S, f"{many} gangs")
 
 
 async def _count(world, load, began, ended, before, after):

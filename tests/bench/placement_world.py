@@ -21,6 +21,7 @@ from gridlease_mesh.bus import Bus
 from gridlease_mesh.embedded import EmbeddedNats
 from gridlease_store.embedded import EmbeddedPostgres
 from gridlease_store.pool import connect_pool
+from gridlease_testkit.waiting import eventually
 
 from . import figures, placement_core
 
@@ -90,11 +91,13 @@ class World:
             "GRIDLEASE_LOG_LEVEL": os.environ.get("GRIDLEASE_LOG_LEVEL", "WARNING"),
         }
         process = self.processes[name] = self._launch(name, env)
-        deadline = time.monotonic() + _READY_S
-        while not ready.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
+
+        def serves():
+            if process.poll() is not None:
                 raise RuntimeError((self.folder / f"{name}.log").read_text()[-4_000:])
-            await asyncio.sleep(0.02)
+            return ready.exists()
+
+        await eventually(serves, _READY_S, f"{name} serves")
 
     def _launch(self, name, env):
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import time
 
+from gridlease_testkit.waiting import eventually
+
 from . import figures, placement_core
 from .placement_world import running
 
@@ -56,12 +58,9 @@ async def measure(nodes, jobs):
         began = time.perf_counter()
         await world.start("scheduler")
         served = time.perf_counter() - began
-        found = None
-        while found is None:
-            found = await world.owner.fetchval(_LAST)
-            if time.perf_counter() - began > _LIMIT_S:
-                raise TimeoutError("no decision")
-            await asyncio.sleep(0.01)
+        found = await eventually(
+            lambda: world.owner.fetchval(_LAST), _LIMIT_S, "the first decision"
+        )
         seen = time.perf_counter() - began
         leases = await world.owner.fetchval("SELECT count(*) FROM scheduler.lease")
         epoch = await world.owner.fetchval("SELECT epoch FROM scheduler.leader_epoch")
