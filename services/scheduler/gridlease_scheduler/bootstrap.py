@@ -34,7 +34,7 @@ from gridlease_store.pool import Pool, connect_pool
 
 from .adapters import catalogue
 from .adapters.aside import PostgresAside
-from .adapters.billing import MeshBilling
+from .adapters.billing import MeshBilling, MeshMarket
 from .adapters.credentials import NoCredentials, SignedCredentials
 from .adapters.events import PostgresHistory
 from .adapters.leadership import Leadership
@@ -58,6 +58,7 @@ from .jobs import Jobs
 from .leader import Leader
 from .links import Links
 from .lost import Lost
+from .market import TellMarket
 from .nodes import Fleet
 from .ports import Credentials
 from .preview import Preview
@@ -101,6 +102,7 @@ class _Parts:
         self.notices = Notices(settings.postgres_dsn, ROOM, role=ROLE)
         channel = bus.channel(interceptors=observer.client())
         self.billing = MeshBilling(channel)
+        self.market = MeshMarket(channel)
         self.prices = MeshPrices(channel, self.clock)
         self.terms = settings.terms()
 
@@ -240,12 +242,14 @@ def _leader(parts: _Parts, epoch: int, lost: Lost, optimiser: ChildOptimiser) ->
         parts.clock,
         lambda: slow.lookup,
     )
+    window_ms = settings.spot_window_ms
     return Leader(
         epoch,
         Cycle(cycle),
         Close(parts.store, parts.billing, parts.clock, parts.terms, parts.catalogue),
         lost,
         slow,
+        TellMarket(parts.store, aside, parts.market, parts.catalogue, window_ms),
         parts.notices,
         settings.slow_tick_ms / 1e3,
     )

@@ -1,4 +1,5 @@
-"""What only the leader does, for one term: place, close, give up on the silent, think slowly.
+"""What only the leader does, for one term: place, close, give up on the silent, think slowly, tell
+billing how full chips are.
 
 Each loop runs on a wake-up and on a slow tick, survives the database's and billing's absence, and
 ends the term when a write is refused because another leads.
@@ -16,6 +17,7 @@ from gridlease_kernel.faults import Fault
 from .close import Close
 from .cycle import Cycle
 from .lost import Lost
+from .market import TellMarket
 from .ports import Wakeups
 from .slow import Slow
 
@@ -36,11 +38,13 @@ class Leader:
         close: Close,
         lost: Lost,
         slow: Slow,
+        market: TellMarket,
         wakeups: Wakeups,
         tick_s: float,
     ) -> None:
         self._epoch = epoch
         self._slow = slow
+        self._market = market
         self._begun = False
         self._cycle = cycle
         self._close = close
@@ -55,6 +59,7 @@ class Leader:
             asyncio.create_task(self._loop(self._end, "close")),
             asyncio.create_task(self._loop(self._listen, "lost")),
             asyncio.create_task(self._loop(self._think, "slow")),
+            asyncio.create_task(self._loop(self._market, "market")),
             asyncio.create_task(over.wait()),
         ]
         try:
@@ -95,7 +100,7 @@ class Leader:
 
     async def _loop(self, step: Step, name: str) -> None:
         """Returns when the term is over."""
-        topic = name if name in ("lost", "slow") else "work"  # silence and time wake nobody
+        topic = "work" if name in ("place", "close") else name  # silence and time wake nobody
         async with self._wakeups.watch(topic) as ticket:
             while True:
                 try:

@@ -18,6 +18,7 @@ from .domain.lease import Lease
 from .domain.node import Node
 from .domain.plan import Placed
 from .domain.snapshot import Offered
+from .domain.spot import Utilization
 from .operators import Capacity, Planning
 from .rows import (
     DeviceRow,
@@ -334,6 +335,15 @@ class Billing(Protocol):
         ...
 
 
+class Market(Protocol):
+    """Who moves the prices of spot capacity."""
+
+    async def tell(self, end_ms: int, uses: Sequence[Utilization]) -> int:
+        """How full chips were in the window that ended then; how many prices that moved. Telling
+        it again moves none. Raises Unreachable where no answer came."""
+        ...
+
+
 class Optimiser(Protocol):
     """Who solves the slow path's program."""
 
@@ -400,7 +410,7 @@ class MonotonicClock(Protocol):
 __all__ = [
     "Allocation", "Authorized", "Billing", "Credentials", "DeviceRow", "Event", "EventQuery",
     "Events", "FleetChanges", "Granted", "HeldLease", "Instant", "InventoryReport", "Jobs",
-    "Leases", "MonotonicClock", "NewLease", "NodeDetail", "NodeRow", "Nodes", "Optimiser",
+    "Leases", "Market", "MonotonicClock", "NewLease", "NodeDetail", "NodeRow", "Nodes", "Optimiser",
     "Order", "QueueChanges", "Refused", "Silence", "Standing", "Store", "Task", "Ticket",
     "TokenRow", "Tx", "Wakeups",
 ]  # fmt: skip

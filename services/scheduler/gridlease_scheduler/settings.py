@@ -24,6 +24,7 @@ class Settings:
     was heard to run at the earliest, a service ``service_settle_ms``, and a service gives replicas
     back when fewer were enough for ``service_hold_ms``. ``moves_per_hour``: jobs that are moved to
     make room for a larger one, of each chip; 0 = none.
+    ``spot_window_ms``: how often billing is told how full each chip is, for the spot prices.
     ``nats_account_seed`` is the broker's ``keys/signing.seed``; without it no credential is signed.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     moves_per_hour: int = 12
     empty_before_sleep_ms: int = 900_000
     awake_reserve: int = 1
+    spot_window_ms: int = 300_000
 
     def slow(self) -> SlowRules:
         """How the slow path goes about it."""

@@ -1,4 +1,4 @@
-"""Billing over the mesh: the scheduler's two calls of the lease protocol."""
+"""Billing over the mesh: the two calls of the lease protocol, and how full the pool is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gridlease_mesh.status import fault_from_error
 
 from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.lease import Lease
+from gridlease_scheduler.domain.spot import Utilization
 from gridlease_scheduler.ports import Authorized, Order, Refused
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _AUTHORIZE_S = 5.0
 _CLOSE_S = 5.0
+_TELL_S = 5.0
 _TIERS = {tier: job_pb2.Tier.Value(f"TIER_{tier}") for tier in Tier}
 
 
@@ -58,6 +60,32 @@ class MeshBilling:
         except grpc.aio.AioRpcError as error:
             raise _away(error) from error
         return {each.lease: max(0, each.wait_ms) for each in answer.closed}
+
+
+class MeshMarket:
+    """``ports.Market``."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = cast("LeaseServiceAsyncStub", lease_pb2_grpc.LeaseServiceStub(channel))
+
+    async def tell(self, end_ms: int, uses: Sequence[Utilization]) -> int:
+        request = lease_pb2.ReportUtilizationRequest(
+            chips=[
+                lease_pb2.ChipUse(
+                    chip=x.chip,
+                    total_milli=x.total_milli,
+                    used_milli=x.used_milli,
+                    waiting_milli=x.waiting_milli,
+                )
+                for x in uses
+            ]
+        )
+        request.window_end_time.FromMilliseconds(end_ms)
+        try:
+            answer = await self._stub.ReportUtilization(request, timeout=_TELL_S)
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        return len(answer.moved)
 
 
 def _orders(order: Order) -> list[lease_pb2.LeaseOrder]:

@@ -95,5 +95,20 @@ def utilization(
     )
 
 
+def by_chip(uses: Iterable[Utilization]) -> tuple[Utilization, ...]:
+    """Of all sites together, as prices are; what waits does so once, not at each site."""
+    found: dict[str, Utilization] = {}
+    for x in uses:
+        y = found.get(x.chip, Utilization(x.chip, "", 0, 0, 0))
+        found[x.chip] = Utilization(
+            x.chip,
+            "",
+            y.total_milli + x.total_milli,
+            y.used_milli + x.used_milli,
+            max(y.waiting_milli, x.waiting_milli),
+        )
+    return tuple(found.values())
+
+
 def _money(nano: int) -> str:
     return f"{nano / 1_000_000_000:.4f}".rstrip("0").rstrip(".")
