@@ -43,6 +43,7 @@ class FakeBilling(lease_pb2_grpc.LeaseServiceServicer):
         self.wait_ms = 0
         self.down = False
         self.asked_to_close = 0
+        self.told = []  # (window's end, use by chip)
 
     async def Authorize(self, request, context):
         if self.down:
@@ -75,6 +76,11 @@ class FakeBilling(lease_pb2_grpc.LeaseServiceServicer):
                 for closure in request.closures
             ]
         )
+
+    async def ReportUtilization(self, request, context):
+        end_ms = request.window_end_time.ToMilliseconds()
+        self.told.append((end_ms, {use.chip: use for use in request.chips}))
+        return lease_pb2.ReportUtilizationResponse()
 
 
 class Agent:
