@@ -25,7 +25,6 @@ import socket  # noqa: E402
 import stat  # noqa: E402
 import sys  # noqa: E402
 
-PATIENCE_S = 8.0
 FORKS = {"clone", "fork", "vfork"}
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -185,7 +184,7 @@ def _attempt(words):
         return f"raised {type(trouble).__name__}: {trouble}"
 
 
-def outcome(words):
+def outcome(words, patience_s):
     """What became of one probe, in a child: one that is killed ends nobody else."""
     end, mine = os.pipe()
     pid = os.fork()
@@ -195,7 +194,7 @@ def outcome(words):
         os._exit(0)
     os.close(mine)
     pidfd = os.pidfd_open(pid)
-    late = not select.select([pidfd], [], [], PATIENCE_S)[0]
+    late = not select.select([pidfd], [], [], patience_s)[0]
     if late:
         os.kill(pid, signal.SIGKILL)
     ended = os.waitpid(pid, 0)[1]
@@ -213,9 +212,9 @@ def outcome(words):
 
 def main():
     with open("probes.json", encoding="utf-8") as file:
-        probes = json.load(file)
-    for name, words in probes:
-        line = json.dumps([name, outcome(words)]) + "\n"
+        plan = json.load(file)
+    for name, words in plan["probes"]:
+        line = json.dumps([name, outcome(words, plan["patience_s"])]) + "\n"
         os.write(1, line.encode())
     return 0
 
