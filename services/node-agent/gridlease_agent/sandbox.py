@@ -260,7 +260,8 @@ class Sandboxes:
             Precondition: SANDBOX_RUNNING.
         """
         folder = self._existing(lease_id)
-        if isinstance(self.inspect(lease_id), Starting | Running):
+        # A lost keeper's task is over by its record while its guard is still ending it.
+        if isinstance(self.inspect(lease_id), Starting | Running) or self.runs(lease_id):
             raise Precondition(
                 f"Lease {lease_id} still runs here.",
                 reason="SANDBOX_RUNNING",
