@@ -186,6 +186,30 @@ async def test_bad_requests_name_their_field(service, bus):
         assert fault.remedy
 
 
+async def test_a_report_of_use_moves_the_listed_price_once(service, bus):
+    accounts = account_pb2_grpc.AccountServiceStub(bus.channel())
+    leases = lease_pb2_grpc.LeaseServiceStub(bus.channel())
+
+    async def spot():
+        prices = (await accounts.ListPrices(account_pb2.ListPricesRequest(), timeout=5)).prices
+        wanted = ("H100-80GB", job_pb2.TIER_SPOT)
+        return next(it for it in prices if (it.chip, it.tier) == wanted)
+
+    before = await spot()
+    use = lease_pb2.ChipUse(chip="H100-80GB", total_milli=8_000, used_milli=8_000)
+    use.waiting_milli = 8_000
+    full = lease_pb2.ReportUtilizationRequest(chips=[use])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await leases.ReportUtilization(full, timeout=5)
+    assert status.fault_from_error(caught.value).field == "window_end_time"
+    full.window_end_time.GetCurrentTime()
+    moved = (await leases.ReportUtilization(full, timeout=5)).moved
+    assert [it.price_nano_per_hour for it in moved] == [before.price_nano_per_hour * 102 // 100]
+    assert await spot() == moved[0]
+    assert not (await leases.ReportUtilization(full, timeout=5)).moved
+    assert await spot() == moved[0]
+
+
 async def test_two_processes_share_the_work(service, bus, dsn, nats, state_folder):
     folder = state_folder / "second"
     folder.mkdir()
