@@ -5,6 +5,8 @@ their steps, and the devices that they hold or that nobody else could use), and 
 done: only what a job gains or gives back on the chip that it runs on, in whole tasks, where it has
 run long enough in this attempt, and only growth for which there is room. Nobody is stopped for it.
 
+* Growth must pay for its devices too: far along a flat curve nobody goes, though they are free.
+  For small gains of one job no other is restarted.
 * Who waits comes first: where a job that waits could use a chip, nobody grows on it, and who has
   grown there gives back what is missing, down to its least.
 """
@@ -22,6 +24,7 @@ from .job import Reason
 from .lessons import Lessons, Row, Trainee
 from .node import Node
 from .patience import Patience
+from .prospects import rates
 from .seats import Held, Host
 from .snapshot import Pending, Running
 from .spare import Spare
@@ -31,6 +34,9 @@ _FRESH = 0.3  # weight of a new report against those of the same configuration b
 _LEAST_START_S = 5.0
 _STALE_MS = 120_000  # a report that is older says nothing of how it goes now
 _MOST_AT_ONCE = 8
+_LEAST_GAIN = 0.1  # of goodput, by growing
+_LEAST_RETURN = 0.25  # of what the devices that it has give, by each that is added
+_MUCH_MORE = 1.5  # times what it has: for so much growth of one job others give back
 
 Chips = Callable[[Pending], Iterable[str]]
 
@@ -89,7 +95,8 @@ def resizes(
         for x in training
     }
     known = [x for x in training if x.running and x.job in holdings and trials[x.job].steps]
-    hosts = _hosts(scene, {x.job for x in known}, _missing(scene, training))
+    missing = _missing(scene, training)
+    hosts = _hosts(scene, {x.job for x in known}, missing)
     sizes = _sizes(scene.nodes)
     trainees = [_trainee(x, holdings[x.job], trials[x.job], sizes, scene.running) for x in known]
     at_s = scene.now_ms / 1e3
@@ -97,11 +104,35 @@ def resizes(
         elastic.Snapshot(at_s, hosts, trainees), diary.lessons, rules.policy
     )
     wanted = [
-        (x, holdings[x.job], found[x.job].devices // _count(x))
-        for x in known
+        (x, holdings[x.job], _clear(x, trainee, found[x.job], lessons, rules))
+        for x, trainee in zip(known, trainees, strict=True)
         if x.job in found and found[x.job].chip == holdings[x.job].chip
     ]
+    urgent = {chip for chip, n in missing.items() if n}
+    urgent |= {held.chip for x, held, tasks in wanted if tasks >= _MUCH_MORE * x.tasks}
+    wanted = [(x, held, n) for x, held, n in wanted if n >= x.tasks or held.chip in urgent]
     return tuple(_applied(wanted, scene, rules)), Diary(trials, lessons)
+
+
+def _clear(
+    job: Flexible, trainee: Trainee, wish: Held, lessons: Lessons, rules: TrainingRules
+) -> int:
+    """How many tasks of a wish are worth a restart and their price, beyond what noise could say.
+
+    Growth goes as far as all added devices together still give a quarter of what the present ones
+    give, and a tenth more in all; else it stays.
+    """
+    assert trainee.held is not None
+    count, chip, now = _count(job), wish.chip, trainee.held.devices
+    known = rates(lessons, trainee, rules.policy.blind)
+    per_s = known.get((chip, now), 0.0)
+    if wish.devices <= now or not per_s:
+        return wish.devices // count
+    for devices in range(wish.devices // count * count, now, -count):
+        gain = known.get((chip, devices), 0.0) / per_s - 1.0
+        if gain >= max(_LEAST_GAIN, _LEAST_RETURN * (devices / now - 1.0)):
+            return devices // count
+    return job.tasks
 
 
 def _count(job: Flexible) -> int:
