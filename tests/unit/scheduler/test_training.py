@@ -44,6 +44,16 @@ def test_who_gains_nothing_by_a_larger_batch_stays():
     assert decided([trains(reports=(told(variance=0.0),))], scene)[0] == {}
 
 
+def test_who_has_grown_for_nothing_gives_it_back():
+    """Four devices exchange for so long that they do no more than one did."""
+    _, diary = decided([trains()], look(running=leases("j", 1)))
+    slow = told(batch=1_024, step_s=4.0, variance=0.0, squared=1.0)
+    many = trains(tasks=4, reports=(slow,))
+    for _ in range(20):
+        found, diary = decided([many], look(running=leases("j", 4)), diary)
+    assert found == {"j": 1}
+
+
 def test_it_is_left_alone_until_it_has_settled():
     scene = look(running=leases("j", 1))
     assert decided([trains(ran_ms=RULES.settle_ms - 1)], scene)[0] == {}

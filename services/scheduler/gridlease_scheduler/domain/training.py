@@ -36,6 +36,7 @@ _STALE_MS = 120_000  # a report that is older says nothing of how it goes now
 _MOST_AT_ONCE = 8
 _LEAST_GAIN = 0.1  # of goodput, by growing
 _LEAST_RETURN = 0.25  # of what the devices that it has give, by each that is added
+_NOTHING = 0.05  # of goodput: for so little nobody keeps twice the devices
 _MUCH_MORE = 1.5  # times what it has: for so much growth of one job others give back
 
 Chips = Callable[[Pending], Iterable[str]]
@@ -108,9 +109,15 @@ def resizes(
         for x, trainee in zip(known, trainees, strict=True)
         if x.job in found and found[x.job].chip == holdings[x.job].chip
     ]
+    by_name = {x.name: x for x in trainees}
     urgent = {chip for chip, n in missing.items() if n}
     urgent |= {held.chip for x, held, tasks in wanted if tasks >= _MUCH_MORE * x.tasks}
-    wanted = [(x, held, n) for x, held, n in wanted if n >= x.tasks or held.chip in urgent]
+    wanted = [
+        (x, held, n)
+        if n > x.tasks or (n < x.tasks and held.chip in urgent)
+        else (x, held, _enough(x, held, by_name[x.job], lessons, rules))
+        for x, held, n in wanted
+    ]
     return tuple(_applied(wanted, scene, rules)), Diary(trials, lessons)
 
 
@@ -131,6 +138,19 @@ def _clear(
     for devices in range(wish.devices // count * count, now, -count):
         gain = known.get((chip, devices), 0.0) / per_s - 1.0
         if gain >= max(_LEAST_GAIN, _LEAST_RETURN * (devices / now - 1.0)):
+            return devices // count
+    return job.tasks
+
+
+def _enough(
+    job: Flexible, held: Held, trainee: Trainee, lessons: Lessons, rules: TrainingRules
+) -> int:
+    """As many tasks as it has; but where half of them or fewer give it nearly the same, those."""
+    count = _count(job)
+    known = rates(lessons, trainee, rules.policy.blind)
+    per_s = known.get((held.chip, held.devices), 0.0)
+    for devices in range(trainee.least, held.devices // 2 + 1, count):
+        if known.get((held.chip, devices), 0.0) * (1.0 + _NOTHING) >= per_s > 0.0:
             return devices // count
     return job.tasks
 
