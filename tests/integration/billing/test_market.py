@@ -121,3 +121,16 @@ async def test_no_price_ends_a_spot_lease_and_none_above_its_maximum_is_charged(
     await market.pass_time("a", 30_000)
     (follows,) = await market.settle(report("a", 90 * SECOND_NS))
     assert (follows.segment, follows.rate_nano_per_hour) == (2, SPOT // 2)
+
+
+async def test_the_maximum_is_for_the_whole_gang(market):
+    most = 2 * SPOT + SPOT // 100
+    members = [ask(x, tier="SPOT", gang="g", max_rate_nano_per_hour=most) for x in ("a", "b")]
+    await market.authorize(*members)
+    await market.settle(*(report(x, phase=Phase.KNOWN) for x in ("a", "b")))
+    (dearer,) = await tell(market, full(2_000))
+    assert dearer.price_nano_per_hour < most < 2 * dearer.price_nano_per_hour
+    for lease in ("a", "b"):
+        await market.pass_time(lease, 30_000)
+    kept = await market.settle(*(report(x, 30 * SECOND_NS) for x in ("a", "b")))
+    assert [(it.last, it.segment, it.rate_nano_per_hour) for it in kept] == 2 * [(False, 1, SPOT)]

@@ -64,7 +64,7 @@ def settle(
             for row in rows
             if row.lease_id in reports
         }
-        quotes = {it.row.lease_id: _quote(it, prices) for it in gang}
+        quotes = _bearable(rows, {it.row.lease_id: _quote(it, prices) for it in gang})
         funds = means.funds(rows[0].ask)
         try:
             settled = grant.settle(rows, known, quotes, funds, now_ms, terms)
@@ -124,18 +124,32 @@ def _gangs(stored: Iterable[Stored]) -> Sequence[Sequence[Stored]]:
 
 
 def _quote(stored: Stored, prices: Mapping[tuple[str, str], Price]) -> Quote:
-    """What a grant would cost now. A hold keeps the rate that it promised, and a spot lease the
-    last one that its job accepts: the price of spot capacity ends no lease."""
+    """What a grant would cost now. A hold keeps the rate that it promised."""
     row = stored.row
     price = prices.get((row.ask.chip, row.ask.tier))
     if row.state is not State.OPEN or price is None:
         return Quote(row.rate_nano_per_hour, stored.price_version)
-    found = quote(price, row.ask.quantity_milli)
-    most = row.ask.max_rate_nano_per_hour
-    if row.ask.tier != Tier.SPOT or most is None or found.rate_nano_per_hour <= most:
-        return found
-    last = row.segments[-1]
-    return Quote(last.rate_nano_per_hour, last.period)
+    return quote(price, row.ask.quantity_milli)
+
+
+def _bearable(rows: Sequence[GrantRow], quotes: Mapping[str, Quote]) -> Mapping[str, Quote]:
+    """A gang's quotes; where a spot gang would cost more than its job accepts for all of it, each
+    member goes on at its last rate: the price of spot capacity ends no lease.
+
+    Source: docs/policies.md, Price.
+    """
+    live = [row for row in rows if row.state in (State.OPEN, State.HELD)]
+    most = rows[0].ask.max_rate_nano_per_hour
+    total = sum(quotes[row.lease_id].rate_nano_per_hour for row in live)
+    if rows[0].ask.tier != Tier.SPOT or most is None or total <= most:
+        return quotes
+    kept = dict(quotes)
+    for row in live:
+        if row.state is State.OPEN:
+            last = row.segments[-1]
+            if last.rate_nano_per_hour < kept[row.lease_id].rate_nano_per_hour:
+                kept[row.lease_id] = Quote(last.rate_nano_per_hour, last.period)
+    return kept
 
 
 def _plausible(report: Report, row: GrantRow) -> Report:
