@@ -24,3 +24,5 @@ def test_nothing_leaks_on_cgroup_v2(crun_runtime: Runtime, tmp_path: Path) -> No
     assert not leaked, "\n".join(leaked)
     assert len(outcomes) == len(probes) >= 380
     assert told["left"] == []
+    assert told["dumps"] == [], "a task's memory reached the host's crash handler"
+    assert told["dumps_at_all"] == 1, "the handler works: the control"

@@ -47,10 +47,26 @@ def settle() -> None:
     Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+cpu +memory +pids +io +cpuset")
     # The machine's numbers must not be those of a sandbox's own processes by chance.
     Path("/proc/sys/kernel/ns_last_pid").write_text("20000")
+    # Every crash is handed to a program of the machine, as systemd's would be.
+    handler = "|/usr/bin/cp /proc/self/fd/0 /root/dump-%p"
+    Path("/proc/sys/kernel/core_pattern").write_text(handler)
     Path("/etc/shadow").write_text("root:*:1::::::\n")
     Path("/etc/machine-id").write_text("0" * 32)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         fcntl.ioctl(asked, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+
+
+def dumps() -> list[str]:
+    """What the machine's crash handler was handed."""
+    return sorted(path.name for path in Path("/root").glob("dump-*"))
+
+
+def crash() -> None:
+    """A process of the machine itself, under no limit of ours, ends badly."""
+    pid = os.fork()
+    if pid == 0:
+        os.abort()
+    os.waitpid(pid, 0)
 
 
 def attack() -> dict[str, object]:
@@ -67,7 +83,11 @@ def attack() -> dict[str, object]:
     with world(folder, Runtime("crun", "/usr/bin/crun", root=True), 200.0) as place:
         data = trapped(folder / "data", place.sandboxes.folder(".."))
         found = place.attack([data])
+    of_tasks = dumps()
+    crash()
     return {
+        "dumps": of_tasks,
+        "dumps_at_all": len(dumps()),
         "cgroups": cgroups.mode().value,
         "kernel": os.uname().release,
         "left": [str(path) for path in Path("/sys/fs/cgroup/gridlease").glob("ls-*")],

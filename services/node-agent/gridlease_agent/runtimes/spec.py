@@ -147,7 +147,9 @@ def task_env(spec: SandboxSpec) -> dict[str, str]:
 
 def rlimits(spec: SandboxSpec) -> dict[str, int]:
     """Limits of each process, beside what the cgroup limits in sum."""
-    return {"NOFILE": 65_536, "NPROC": spec.pids, "CORE": 0, "FSIZE": spec.disk_bytes}
+    # CORE 1, not 0: a host's crash handler behind a pipe ("|…" in core_pattern) is asked whatever
+    # the limit, except at 1, which the kernel keeps for "no dump at all". Source: fs/coredump.c.
+    return {"NOFILE": 65_536, "NPROC": spec.pids, "CORE": 1, "FSIZE": spec.disk_bytes}
 
 
 def plan_common(spec: SandboxSpec) -> dict[str, Any]:
