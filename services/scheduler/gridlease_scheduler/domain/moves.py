@@ -5,7 +5,8 @@ fits there. On each node one resident is tried, then two, then the cheapest that
 leave. Among the plans for all nodes the one that costs the fleet least wins; for a request without
 devices it must also be cheap, as CPUs given to it are lost to devices that idle beside them. Nodes
 only fill up between moves, so a node that could not be cleared for a request is looked at again
-only once it has changed, and every node once a move was made.
+only once it has changed, and every node once a move was made. Where no plan is found, devices may
+still be divided anew among those who share them (``exchanges``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, islice
 from math import inf
 
+from .exchanges import Exchange, Exchanger
 from .fragmentation import WHOLE, Request, Room, given_back
 from .packing import Fleet, Spot
 
@@ -66,8 +68,12 @@ class Mover:
     most_moves: int = 8
     core_worth: float = 0.02
     made: int = 0
+    _exchanger: Exchanger = field(init=False)
     _failed: dict[Request, tuple[int, int]] = field(default_factory=dict)
     _known: dict[tuple[int, int], tuple[Room, tuple[_Way, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._exchanger = Exchanger(self.fleet)
 
     def left(self) -> int:
         """How many moves the arrivals so far still allow."""
@@ -87,6 +93,8 @@ class Mover:
                     best = found
         if best is None:
             self._failed[request] = (len(self.fleet.changed), self.made)
+            exchange = self._exchanger.find(request, budget)
+            return None if exchange is None else _repair(exchange)
         return best
 
     def apply(self, name: str, request: Request, repair: Repair) -> None:
@@ -214,6 +222,16 @@ class Mover:
         if least == inf:
             return None
         return Spot(node, self.fleet.quote(request, self.fleet.rooms[node])[1], least)
+
+
+def _repair(exchange: Exchange) -> Repair:
+    """The exchange as a plan: what it loses is the price of the newcomer's place."""
+    moves = tuple(
+        Move(name, request, origin, Spot(node, (device,), 0.0))
+        for name, request, (origin, _), (node, device) in exchange.moves
+    )
+    node, device = exchange.place
+    return Repair(moves, Spot(node, (device,), exchange.lost), exchange.lost)
 
 
 def _holds(request: Request, room: Room) -> bool:
