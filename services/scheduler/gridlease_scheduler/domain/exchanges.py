@@ -74,7 +74,12 @@ class Exchanger:
         self._catch_up()
         for size in _SIZES:
             # Three devices only where all are shared: with one alone there is little to exchange.
-            kinds = [kind for kind in sorted(self._devices) if size == 2 or len(kind) > 1]
+            # One that has room by itself lacks CPUs, not order.
+            kinds = [
+                kind
+                for kind in sorted(self._devices)
+                if sum(kind) > WHOLE - request.device_milli and (size == 2 or len(kind) > 1)
+            ]
             now = frozenset(kinds)
             fresh = now - self._failed.get((request, size), frozenset())
             found = self._of_kinds(request, kinds, fresh, size, budget) if fresh else None
