@@ -23,6 +23,7 @@ _MOST_MOVES = 4  # of one exchange
 _MOST_LOST = 0.26  # of the worth of rests, in devices
 _KEPT = 2  # divisions of one set of kinds
 _TRIES = 300  # sets of devices looked at for one division
+_TRIES_IN_ALL = 2_000  # and for one request
 
 Kind = tuple[int, ...]  # the shares on a device, in thousandths, ascending
 Device = tuple[int, int]  # node and index
@@ -134,8 +135,10 @@ class Exchanger:
                     for each in self._divisions(group, request.device_milli)
                     if each.moves <= budget
                 )
+        left = _TRIES_IN_ALL
         for lost, _, group, seating in sorted(found):
-            for devices in islice(self._sets(group), _TRIES):
+            for devices in islice(self._sets(group), min(_TRIES, left)):
+                left -= 1
                 moves = self._moves(request, devices, seating)
                 if moves is not None:
                     return Exchange(moves, devices[seating[1]], lost)
