@@ -15,9 +15,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from gridlease_scheduler.domain.elastic import Snapshot, decide
-from gridlease_scheduler.domain.lessons import Lessons, Row, Trainee
-from gridlease_scheduler.domain.seats import Held, Host
+from gridlease_scheduler.domain.sizing.elastic import Snapshot, decide
+from gridlease_scheduler.domain.sizing.lessons import Lessons, Row, Trainee
+from gridlease_scheduler.domain.sizing.seats import Held, Host
 
 from . import figures
 

@@ -12,8 +12,8 @@ import math
 from bisect import bisect_right
 from itertools import accumulate
 
-from gridlease_scheduler.domain.fragmentation import after, choices, given_back
-from gridlease_scheduler.domain.packing import Spot
+from gridlease_scheduler.domain.placing.fragmentation import after, choices, given_back
+from gridlease_scheduler.domain.placing.packing import Spot
 
 
 class Fgd:

@@ -1,8 +1,8 @@
 """A cluster where every device is held, and the least that must be lost to make room in it."""
 
 import numpy as np
+from gridlease_scheduler.domain.eviction.victims import lost_work
 from gridlease_scheduler.domain.job import Tier
-from gridlease_scheduler.domain.victims import lost_work
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from tests.unit.scheduler.standing import CATALOGUE, MINUTE, runs

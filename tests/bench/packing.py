@@ -15,9 +15,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from gridlease_scheduler.domain.fragmentation import WHOLE, Request, Room
-from gridlease_scheduler.domain.moves import Mover
-from gridlease_scheduler.domain.packing import Fleet, in_order
+from gridlease_scheduler.domain.placing.fragmentation import WHOLE, Request, Room
+from gridlease_scheduler.domain.placing.moves import Mover
+from gridlease_scheduler.domain.placing.packing import Fleet, in_order
 
 from . import figures
 from .children import ROOT

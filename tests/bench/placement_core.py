@@ -15,9 +15,9 @@ from itertools import islice
 import numpy as np
 from gridlease_scheduler.adapters import catalogue
 from gridlease_scheduler.domain.chips import AcceleratorNeed
-from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Needs, Purpose
 from gridlease_scheduler.domain.node import Device, Node
+from gridlease_scheduler.domain.placing.index import Index
 from gridlease_scheduler.domain.plan import Placed, Planner, Snapshot, plan
 from gridlease_scheduler.domain.snapshot import Pending
 

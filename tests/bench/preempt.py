@@ -10,13 +10,13 @@ import random
 import time
 from dataclasses import replace
 
-from gridlease_scheduler.domain.index import Index
+from gridlease_scheduler.domain.eviction.preempt import Eviction, choose
 from gridlease_scheduler.domain.job import Span, Tier
+from gridlease_scheduler.domain.placing.index import Index
+from gridlease_scheduler.domain.placing.vacancy import Vacancies
 from gridlease_scheduler.domain.plan import Placed, Planner
-from gridlease_scheduler.domain.preempt import Eviction, choose
 from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.snapshot import Snapshot
-from gridlease_scheduler.domain.vacancy import Vacancies
 
 from tests.bench import figures
 from tests.bench.full_cluster import by_milp, full_cluster

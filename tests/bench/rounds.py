@@ -15,7 +15,7 @@ import stat
 import sys
 from pathlib import Path
 
-from gridlease_scheduler.domain.rounds import Memory, RoundJob, decide
+from gridlease_scheduler.domain.slow.rounds import Memory, RoundJob, decide
 
 from . import figures
 from .children import ROOT

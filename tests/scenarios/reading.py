@@ -14,7 +14,7 @@ from gridlease_scheduler.domain.job import (
     Span,
     Tier,
 )
-from gridlease_scheduler.domain.network import Link
+from gridlease_scheduler.domain.links.network import Link
 from gridlease_scheduler.domain.node import Device, Node
 from gridlease_scheduler.domain.snapshot import (
     Offered,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from gridlease_scheduler.domain.order.reserve import Booked, Full, book
 from gridlease_scheduler.domain.plan import Placed, Waiting
-from gridlease_scheduler.domain.reserve import Booked, Full, book
 from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.stock import stock
 

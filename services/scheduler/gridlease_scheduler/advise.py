@@ -11,7 +11,7 @@ import logging
 
 from gridlease_kernel.faults import Unreachable
 
-from .domain.advice import NO_ADVICE, NO_LOOKUP, Advice, Problem, advise, lookup, problem
+from .domain.slow.advice import NO_ADVICE, NO_LOOKUP, Advice, Problem, advise, lookup, problem
 from .domain.snapshot import Snapshot
 from .ports import Optimiser
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from gridlease_kernel.faults import Fault, Unreachable
 
 from .domain.chips import Catalogue
-from .domain.decay import used_lately
 from .domain.ends import Member, Outcome, Patience, ended, follow, notice_missed_ms, task_end
 from .domain.job import Job, JobState, Reason
 from .domain.lease import (
@@ -27,6 +26,7 @@ from .domain.lease import (
     may_close,
     to_closing,
 )
+from .domain.order.decay import used_lately
 from .ports import Billing, Event, HeldLease, MonotonicClock, Store
 
 _LOG = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from gridlease_kernel.faults import Conflict, Unreachable
 from gridlease_kernel.ids import Ids
 
-from .domain.advice import NO_LOOKUP, Lookup
 from .domain.chips import Catalogue
+from .domain.eviction.preempt import Eviction
 from .domain.job import Reason
 from .domain.lease import Cause, Lease, State
 from .domain.plan import Decision, Placed, Waiting, plan, still_valid
-from .domain.preempt import Eviction
 from .domain.ruling import Ruling, rule
+from .domain.slow.advice import NO_LOOKUP, Lookup
 from .domain.snapshot import Offered, Pending, Snapshot
 from .evict import Ending, Evict, preempted_for
 from .links import standing

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from . import names
 from .domain.ends import Member, follow
+from .domain.eviction.preempt import EVICTION_WINDOW_MS
 from .domain.job import Job, JobState, Reason
 from .domain.lease import Cause, State, to_closing
-from .domain.preempt import EVICTION_WINDOW_MS
 from .ports import Event, HeldLease, NodeDetail, Store, Tx
 
 _EVENTS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .domain.job import Reason
-from .domain.network import Latency, Link, Route, broken
+from .domain.links.network import Latency, Link, Route, broken
 from .operators import LinkRow, RoutedLease
 from .ports import Event, Granted, Store, Tx
 

@@ -7,7 +7,7 @@ import logging
 from gridlease_kernel.faults import Unreachable
 
 from .domain.chips import Catalogue
-from .domain.spot import Utilization, by_chip, utilization
+from .domain.order.spot import Utilization, by_chip, utilization
 from .domain.stock import stock
 from .ports import Aside, Market, Store, Tx
 

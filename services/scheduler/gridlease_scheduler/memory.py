@@ -11,14 +11,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable
 
-from .domain.backfill import Shadow
 from .domain.chips import Catalogue
-from .domain.index import Index
 from .domain.job import Reason
-from .domain.paths import asks
+from .domain.links.paths import asks
+from .domain.order.backfill import Shadow
+from .domain.placing.index import Index
+from .domain.placing.vacancy import Vacancies
 from .domain.plan import Planner
 from .domain.snapshot import Pending
-from .domain.vacancy import Vacancies
 from .ports import FleetChanges, Instant, Standing, Tx
 
 _TAUGHT = 20  # jobs with equal needs that teach the packing policy at the first reading

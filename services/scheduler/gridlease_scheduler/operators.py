@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .domain.chips import Catalogue
-from .domain.flexible import Flexible
-from .domain.network import Link
+from .domain.links.network import Link
+from .domain.sizing.flexible import Flexible
 from .domain.snapshot import Quota, Reservation, Running, Share, Site
 
 

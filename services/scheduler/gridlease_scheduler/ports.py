@@ -11,14 +11,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from .domain.advice import Problem, Solution
 from .domain.ends import Outcome, TaskEnd
 from .domain.job import Allocation, Job, JobState, NewJob, Reason, Task
 from .domain.lease import Lease
 from .domain.node import Node
+from .domain.order.spot import Utilization
 from .domain.plan import Placed
+from .domain.slow.advice import Problem, Solution
 from .domain.snapshot import Offered
-from .domain.spot import Utilization
 from .operators import Capacity, Planning
 from .rows import (
     DeviceRow,

@@ -9,7 +9,7 @@ from gridlease_kernel.faults import Invalid
 from . import names
 from .domain.chips import Catalogue
 from .domain.job import Reason
-from .domain.quota import shortcomings
+from .domain.order.quota import shortcomings
 from .domain.snapshot import Quota, Share
 from .operators import QuotaRow
 from .ports import Event, Store

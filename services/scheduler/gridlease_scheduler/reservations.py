@@ -10,7 +10,7 @@ from gridlease_kernel.ids import Ids
 from . import names
 from .domain.chips import Catalogue
 from .domain.job import Reason
-from .domain.reserve import Booked, Full, book
+from .domain.order.reserve import Booked, Full, book
 from .domain.snapshot import Reservation
 from .domain.stock import stock
 from .operators import ReservationRow

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .domain.idle import SleepPolicy
+from .domain.electricity.idle import SleepPolicy
+from .domain.eviction.moving import MovingRules
 from .domain.lease import Terms
-from .domain.moving import MovingRules
-from .domain.replicas import ReplicaRules
-from .domain.training import TrainingRules
+from .domain.sizing.replicas import ReplicaRules
+from .domain.sizing.training import TrainingRules
 from .slow import SlowRules
 
 

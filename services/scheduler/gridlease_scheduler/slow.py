@@ -15,17 +15,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from .advise import Advise
-from .domain import idle, moving, preferred, replicas, resting, rounds, training
-from .domain.advice import Lookup
 from .domain.chips import Catalogue
-from .domain.defragment import Defragmentation
-from .domain.flexible import Flexible, Resize
+from .domain.electricity import idle, resting
+from .domain.eviction import moving
+from .domain.eviction.defragment import Defragmentation
 from .domain.job import Job, JobState, Reason
 from .domain.lease import Cause
-from .domain.patience import Patience, lessened
-from .domain.quota import Book
+from .domain.order.patience import Patience, lessened
+from .domain.order.quota import Book
+from .domain.sizing import replicas, training
+from .domain.sizing.flexible import Flexible, Resize
+from .domain.sizing.spare import Spare
+from .domain.slow import preferred, rounds
+from .domain.slow.advice import Lookup
 from .domain.snapshot import Pending, Snapshot
-from .domain.spare import Spare
 from .evict import Ending, Evict
 from .memory import Memory
 from .operators import Parts

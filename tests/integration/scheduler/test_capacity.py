@@ -7,7 +7,7 @@ from gridlease.type.v1 import capacity_pb2 as types
 from gridlease_mesh.status import fault_from_error
 from gridlease_scheduler.adapters import catalogue
 from gridlease_scheduler.adapters.store import PostgresStore
-from gridlease_scheduler.domain.decay import used_lately
+from gridlease_scheduler.domain.order.decay import used_lately
 from gridlease_testkit.waiting import eventually
 
 from tests.integration.scheduler.world import PROJECT, TENANT

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.autoscale import Load, Scaling, wanted
+from gridlease_scheduler.domain.sizing.autoscale import Load, Scaling, wanted
 from hypothesis import given
 from hypothesis import strategies as st
 

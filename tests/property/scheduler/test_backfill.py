@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.backfill import passed, permits, shadow
 from gridlease_scheduler.domain.job import Allocation
+from gridlease_scheduler.domain.order.backfill import passed, permits, shadow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed, Catalogue, Chip
-from gridlease_scheduler.domain.defragment import Defragmentation, defragment
+from gridlease_scheduler.domain.eviction.defragment import Defragmentation, defragment
 from gridlease_scheduler.domain.job import Allocation, Needs, Tier
 from gridlease_scheduler.domain.node import Device, Node, has_room, with_held
 from gridlease_scheduler.domain.snapshot import Pending, Running

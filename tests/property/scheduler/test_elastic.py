@@ -3,10 +3,10 @@
 import itertools
 from collections import Counter
 
-from gridlease_scheduler.domain.elastic import Snapshot, decide
-from gridlease_scheduler.domain.lessons import Lessons, Row
-from gridlease_scheduler.domain.seats import Held
-from gridlease_scheduler.domain.shares import Option, share
+from gridlease_scheduler.domain.sizing.elastic import Snapshot, decide
+from gridlease_scheduler.domain.sizing.lessons import Lessons, Row
+from gridlease_scheduler.domain.sizing.seats import Held
+from gridlease_scheduler.domain.sizing.shares import Option, share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

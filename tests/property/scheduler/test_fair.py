@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.fair import FairRules, decayed, effective, order
 from gridlease_scheduler.domain.job import Tier
+from gridlease_scheduler.domain.order.fair import FairRules, decayed, effective, order
 from gridlease_scheduler.domain.snapshot import Share
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.feasible import Obstacle, fits
 from gridlease_scheduler.domain.job import Span
 from gridlease_scheduler.domain.node import with_held
+from gridlease_scheduler.domain.placing.feasible import Obstacle, fits
 from gridlease_scheduler.domain.plan import Placed, Snapshot, decide, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st

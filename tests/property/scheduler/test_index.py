@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Span
+from gridlease_scheduler.domain.placing.index import Index
+from gridlease_scheduler.domain.placing.shelf import RACK, RAIL, SITE
 from gridlease_scheduler.domain.plan import Placed, Planner
-from gridlease_scheduler.domain.shelf import RACK, RAIL, SITE
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

@@ -6,14 +6,14 @@ goes round in circles, or serves some for ever, would not come to an end.
 
 from dataclasses import dataclass, field, replace
 
-from gridlease_scheduler.domain.fair import FairRules
-from gridlease_scheduler.domain.index import Index
+from gridlease_scheduler.domain.eviction.preempt import RULES as EVICT
 from gridlease_scheduler.domain.job import Tier
+from gridlease_scheduler.domain.order.fair import FairRules
+from gridlease_scheduler.domain.placing.index import Index
+from gridlease_scheduler.domain.placing.vacancy import Vacancies
 from gridlease_scheduler.domain.plan import Placed, Planner
-from gridlease_scheduler.domain.preempt import RULES as EVICT
 from gridlease_scheduler.domain.ruling import RulingRules, rule
 from gridlease_scheduler.domain.snapshot import Quota, Snapshot
-from gridlease_scheduler.domain.vacancy import Vacancies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from gridlease_scheduler.domain.job import NetworkClass, NetworkNeed
-from gridlease_scheduler.domain.network import Link, LinkKind
+from gridlease_scheduler.domain.links.network import Link, LinkKind
 from gridlease_scheduler.domain.node import with_held
 from gridlease_scheduler.domain.plan import Placed, Waiting
 from gridlease_scheduler.domain.ruling import rule

@@ -2,10 +2,10 @@
 
 import random as rand
 
-from gridlease_scheduler.domain.fair import level
+from gridlease_scheduler.domain.eviction.preempt import Coming, Eviction, Spared, choose
+from gridlease_scheduler.domain.eviction.victims import lost_work
 from gridlease_scheduler.domain.job import Span, Tier
-from gridlease_scheduler.domain.preempt import Coming, Eviction, Spared, choose
-from gridlease_scheduler.domain.victims import lost_work
+from gridlease_scheduler.domain.order.fair import level
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

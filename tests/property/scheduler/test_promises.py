@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.index import Index
+from gridlease_scheduler.domain.placing.index import Index
+from gridlease_scheduler.domain.placing.vacancy import Vacancies
 from gridlease_scheduler.domain.plan import Placed, Planner
 from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.snapshot import Snapshot
-from gridlease_scheduler.domain.vacancy import Vacancies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

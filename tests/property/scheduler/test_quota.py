@@ -1,7 +1,7 @@
 """No holding ever passes a limit of its project or of an ancestor (I7); borrowing is fenced."""
 
 from gridlease_scheduler.domain.job import Tier
-from gridlease_scheduler.domain.quota import Book, QuotaFull, Room, borrowed, reclaimable
+from gridlease_scheduler.domain.order.quota import Book, QuotaFull, Room, borrowed, reclaimable
 from gridlease_scheduler.domain.snapshot import Quota
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.reserve import Booked, Full, book
+from gridlease_scheduler.domain.order.reserve import Booked, Full, book
 from gridlease_scheduler.domain.snapshot import Reservation
 from gridlease_scheduler.domain.stock import Stock
 from hypothesis import given

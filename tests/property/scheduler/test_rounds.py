@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.rounds import Memory, RoundJob, Search, decide
+from gridlease_scheduler.domain.slow.rounds import Memory, RoundJob, Search, decide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

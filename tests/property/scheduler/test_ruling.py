@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Span, Tier
 from gridlease_scheduler.domain.node import with_held
+from gridlease_scheduler.domain.order.quota import Book
+from gridlease_scheduler.domain.placing.index import Index
 from gridlease_scheduler.domain.plan import Placed, Planner
-from gridlease_scheduler.domain.quota import Book
 from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.snapshot import Offered, Quota, Reservation, Snapshot
 from hypothesis import given, settings

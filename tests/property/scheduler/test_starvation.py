@@ -1,7 +1,7 @@
 """Every job that can run is first at some time, whatever others send, and how much of it."""
 
-from gridlease_scheduler.domain.fair import FairRules
 from gridlease_scheduler.domain.job import Tier
+from gridlease_scheduler.domain.order.fair import FairRules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

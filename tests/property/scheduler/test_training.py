@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from gridlease_scheduler.domain.training import Diary, TrainingRules, resizes
+from gridlease_scheduler.domain.sizing.training import Diary, TrainingRules, resizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from gridlease_scheduler.domain.autoscale import Load, Scaling, wanted
-from gridlease_scheduler.domain.elastic import Snapshot, change, decide
-from gridlease_scheduler.domain.lessons import Lessons, Row, Trainee
-from gridlease_scheduler.domain.seats import Held, Host
+from gridlease_scheduler.domain.sizing.autoscale import Load, Scaling, wanted
+from gridlease_scheduler.domain.sizing.elastic import Snapshot, change, decide
+from gridlease_scheduler.domain.sizing.lessons import Lessons, Row, Trainee
+from gridlease_scheduler.domain.sizing.seats import Held, Host
 
 from tests.scenarios.words import span_ms
 

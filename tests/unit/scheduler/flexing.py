@@ -1,14 +1,14 @@
 """Elastic jobs and services as the slow path sees them, for tests."""
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed
-from gridlease_scheduler.domain.flexible import Flexible, LoadPolicy, Report
-from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Needs, Purpose
-from gridlease_scheduler.domain.patience import Patience
+from gridlease_scheduler.domain.order.patience import Patience
+from gridlease_scheduler.domain.order.quota import Book
+from gridlease_scheduler.domain.placing.index import Index
 from gridlease_scheduler.domain.plan import Planner
-from gridlease_scheduler.domain.quota import Book
-from gridlease_scheduler.domain.spare import Spare
-from gridlease_scheduler.domain.training import Scene
+from gridlease_scheduler.domain.sizing.flexible import Flexible, LoadPolicy, Report
+from gridlease_scheduler.domain.sizing.spare import Spare
+from gridlease_scheduler.domain.sizing.training import Scene
 
 from tests.unit.scheduler.standing import A100, CATALOGUE, GIB, HOUR, node, runs
 

@@ -2,13 +2,20 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.advice import Advice, JobClass, Lookup, class_of, lookup, problem
 from gridlease_scheduler.domain.chips import AcceleratorNeed
-from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import Purpose
+from gridlease_scheduler.domain.placing.index import Index
 from gridlease_scheduler.domain.plan import Placed, Planner
-from gridlease_scheduler.domain.preferred import preferred
-from gridlease_scheduler.domain.rounds import Memory
+from gridlease_scheduler.domain.slow.advice import (
+    Advice,
+    JobClass,
+    Lookup,
+    class_of,
+    lookup,
+    problem,
+)
+from gridlease_scheduler.domain.slow.preferred import preferred
+from gridlease_scheduler.domain.slow.rounds import Memory
 from gridlease_scheduler.domain.snapshot import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,7 @@
 """Services follow their requests: up soon, down late, to zero and back."""
 
 import pytest
-from gridlease_scheduler.domain.autoscale import Load, Scaling, wanted
+from gridlease_scheduler.domain.sizing.autoscale import Load, Scaling, wanted
 
 SCALING = Scaling(least=0, most=8, target=10)
 NOW_MS = 10_000_000

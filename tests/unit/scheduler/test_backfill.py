@@ -1,7 +1,7 @@
 """The head's shadow start, and what may start before it."""
 
-from gridlease_scheduler.domain.backfill import late, passed, permits, shadow
 from gridlease_scheduler.domain.job import Allocation, Span
+from gridlease_scheduler.domain.order.backfill import late, passed, permits, shadow
 
 from tests.unit.scheduler.standing import A100, CATALOGUE, GIB, HOUR, MINUTE, node, runs, waits
 

@@ -8,11 +8,11 @@ import pytest
 from gridlease_kernel.faults import Invalid
 from gridlease_scheduler.adapters.catalogue import load, read
 from gridlease_scheduler.domain.chips import AcceleratorNeed, Basis, Kind, Work, roofline
-from gridlease_scheduler.domain.compat import Code, Flag
 from gridlease_scheduler.domain.job import Purpose
 from gridlease_scheduler.domain.node import Device, Node
+from gridlease_scheduler.domain.placing.preference import Candidate, Wish, rank
 from gridlease_scheduler.domain.plan import Placed, decide
-from gridlease_scheduler.domain.preference import Candidate, Wish, rank
+from gridlease_scheduler.domain.software.compat import Code, Flag
 
 from tests.unit.scheduler.fleet import CATALOGUE, GIB, needs, node, task
 

@@ -10,7 +10,7 @@ import pytest
 from gridlease_kernel.faults import Invalid
 from gridlease_scheduler.adapters.compat import load_facts
 from gridlease_scheduler.domain.chips import Kind
-from gridlease_scheduler.domain.compat import (
+from gridlease_scheduler.domain.software.compat import (
     Code,
     Compatible,
     Flag,
@@ -19,8 +19,8 @@ from gridlease_scheduler.domain.compat import (
     Program,
     check,
 )
-from gridlease_scheduler.domain.cuda import carries
-from gridlease_scheduler.domain.facts import minor, version
+from gridlease_scheduler.domain.software.cuda import carries
+from gridlease_scheduler.domain.software.facts import minor, version
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

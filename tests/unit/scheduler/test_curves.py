@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from gridlease_scheduler.domain.curves import Point, drawn, unevenness
+from gridlease_scheduler.domain.sizing.curves import Point, drawn, unevenness
 
 
 def curve(error, counts=24, seed=1):

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from gridlease_scheduler.domain.elastic import Change, Policy, Snapshot, change, decide
-from gridlease_scheduler.domain.lessons import Lessons, Row, learn
-from gridlease_scheduler.domain.prospects import rates
-from gridlease_scheduler.domain.seats import Host, Wish, seat
-from gridlease_scheduler.domain.shares import Option, share
+from gridlease_scheduler.domain.sizing.elastic import Change, Policy, Snapshot, change, decide
+from gridlease_scheduler.domain.sizing.lessons import Lessons, Row, learn
+from gridlease_scheduler.domain.sizing.prospects import rates
+from gridlease_scheduler.domain.sizing.seats import Host, Wish, seat
+from gridlease_scheduler.domain.sizing.shares import Option, share
 
 from .trainees import HOSTS, held, table, trainee
 

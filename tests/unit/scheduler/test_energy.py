@@ -1,7 +1,7 @@
 """What a placement draws and costs, the caps, the better hour, and who may sleep."""
 
 import pytest
-from gridlease_scheduler.domain.energy import (
+from gridlease_scheduler.domain.electricity.energy import (
     HOUR_MS,
     Capped,
     Hour,
@@ -18,7 +18,7 @@ from gridlease_scheduler.domain.energy import (
     power_of,
     window,
 )
-from gridlease_scheduler.domain.idle import Host, SleepPolicy, to_sleep, to_wake
+from gridlease_scheduler.domain.electricity.idle import Host, SleepPolicy, to_sleep, to_wake
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

@@ -1,9 +1,9 @@
 """Shares of two or three devices are divided anew where that makes room for one more."""
 
-from gridlease_scheduler.domain.exchanges import Exchanger
-from gridlease_scheduler.domain.fragmentation import WHOLE, Request, Room
-from gridlease_scheduler.domain.moves import Mover
-from gridlease_scheduler.domain.packing import Fleet
+from gridlease_scheduler.domain.placing.exchanges import Exchanger
+from gridlease_scheduler.domain.placing.fragmentation import WHOLE, Request, Room
+from gridlease_scheduler.domain.placing.moves import Mover
+from gridlease_scheduler.domain.placing.packing import Fleet
 
 
 def fleet_of(*devices: tuple[int, ...], cpu_milli: int = 99_000) -> Fleet:

@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from gridlease_scheduler.domain.fair import FairRules, decayed, order, overdue
 from gridlease_scheduler.domain.job import Tier
+from gridlease_scheduler.domain.order.fair import FairRules, decayed, order, overdue
 from gridlease_scheduler.domain.snapshot import Share
 
 from tests.unit.scheduler.standing import CATALOGUE, HOUR, runs, waits

@@ -1,7 +1,7 @@
 """Goodput rows from reported step times and gradient noise."""
 
 import pytest
-from gridlease_scheduler.domain.goodput import (
+from gridlease_scheduler.domain.sizing.goodput import (
     Batches,
     Gradient,
     Line,

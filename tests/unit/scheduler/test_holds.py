@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from gridlease_scheduler.domain.holds import for_reservations
-from gridlease_scheduler.domain.index import Index
+from gridlease_scheduler.domain.order.holds import for_reservations
+from gridlease_scheduler.domain.order.reserve import HOLD_MS
+from gridlease_scheduler.domain.placing.index import Index
 from gridlease_scheduler.domain.plan import Placed, Planner
-from gridlease_scheduler.domain.reserve import HOLD_MS
 from gridlease_scheduler.domain.ruling import RulingRules, rule
 from gridlease_scheduler.domain.snapshot import Reservation, Snapshot
 

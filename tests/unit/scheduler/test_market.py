@@ -4,7 +4,7 @@ import contextlib
 
 from gridlease_kernel.faults import Unreachable
 from gridlease_scheduler.domain.job import Reason
-from gridlease_scheduler.domain.spot import Utilization, by_chip
+from gridlease_scheduler.domain.order.spot import Utilization, by_chip
 from gridlease_scheduler.market import TellMarket
 from gridlease_scheduler.ports import FleetChanges, Instant, Standing
 

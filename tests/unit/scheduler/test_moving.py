@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.idle import SleepPolicy, to_sleep
-from gridlease_scheduler.domain.index import Index
-from gridlease_scheduler.domain.moving import MovingRules, made_room, why
+from gridlease_scheduler.domain.electricity.idle import SleepPolicy, to_sleep
+from gridlease_scheduler.domain.electricity.resting import empty_since, hosts
+from gridlease_scheduler.domain.eviction.moving import MovingRules, made_room, why
+from gridlease_scheduler.domain.placing.index import Index
 from gridlease_scheduler.domain.plan import Planner
-from gridlease_scheduler.domain.resting import empty_since, hosts
 from gridlease_scheduler.domain.snapshot import Site
 
 from tests.unit.scheduler.standing import A100, CATALOGUE, HOUR, MINUTE, node, runs, waits

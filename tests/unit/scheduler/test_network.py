@@ -2,7 +2,7 @@
 
 import itertools
 
-from gridlease_scheduler.domain.network import (
+from gridlease_scheduler.domain.links.network import (
     RDMA_KINDS,
     Ask,
     Latency,

@@ -8,7 +8,7 @@ import sys
 import pytest
 from gridlease_kernel.faults import Unreachable
 from gridlease_scheduler.adapters.optimiser import ChildOptimiser
-from gridlease_scheduler.domain.advice import JobClass, Problem, Solution, advise
+from gridlease_scheduler.domain.slow.advice import JobClass, Problem, Solution, advise
 from gridlease_scheduler.optimiser import solve
 
 _STEPS = 12  # the grid of the exhaustive search: twelfths of a device

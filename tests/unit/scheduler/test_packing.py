@@ -4,7 +4,7 @@ from itertools import product
 from math import inf
 
 import pytest
-from gridlease_scheduler.domain.fragmentation import (
+from gridlease_scheduler.domain.placing.fragmentation import (
     WHOLE,
     Request,
     Room,
@@ -16,9 +16,9 @@ from gridlease_scheduler.domain.fragmentation import (
     outlook,
     unusable,
 )
-from gridlease_scheduler.domain.moves import Mover
-from gridlease_scheduler.domain.packing import Fleet, in_order
-from gridlease_scheduler.domain.prices import CELLS, pressure, rest_values, share_prices
+from gridlease_scheduler.domain.placing.moves import Mover
+from gridlease_scheduler.domain.placing.packing import Fleet, in_order
+from gridlease_scheduler.domain.placing.prices import CELLS, pressure, rest_values, share_prices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.index import Index
 from gridlease_scheduler.domain.job import NetworkClass, NetworkNeed
-from gridlease_scheduler.domain.network import Link
-from gridlease_scheduler.domain.paths import Barrier, Book, asks
+from gridlease_scheduler.domain.links.network import Link
+from gridlease_scheduler.domain.links.paths import Barrier, Book, asks
+from gridlease_scheduler.domain.placing.index import Index
 from gridlease_scheduler.domain.plan import Placed, Planner, Waiting
 from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.snapshot import Snapshot

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from gridlease_scheduler.domain.job import NetworkNeed, Span, Tier
-from gridlease_scheduler.domain.preempt import (
+from gridlease_scheduler.domain.eviction.preempt import (
     Coming,
     Eviction,
     EvictionRules,
@@ -11,7 +10,8 @@ from gridlease_scheduler.domain.preempt import (
     choose,
     reclaim,
 )
-from gridlease_scheduler.domain.quota import Book
+from gridlease_scheduler.domain.job import NetworkNeed, Span, Tier
+from gridlease_scheduler.domain.order.quota import Book
 from gridlease_scheduler.domain.snapshot import Quota
 
 from tests.unit.scheduler.standing import A100, CATALOGUE, HOUR, MINUTE, node, runs, waits

@@ -3,7 +3,7 @@
 import pytest
 from gridlease_scheduler.domain.chips import AcceleratorNeed
 from gridlease_scheduler.domain.job import Purpose
-from gridlease_scheduler.domain.preference import Candidate, Wish, expand, latency_us, rank
+from gridlease_scheduler.domain.placing.preference import Candidate, Wish, expand, latency_us, rank
 from hypothesis import given
 from hypothesis import strategies as st
 

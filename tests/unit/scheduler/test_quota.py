@@ -2,7 +2,7 @@
 
 import pytest
 from gridlease_scheduler.domain.job import Tier
-from gridlease_scheduler.domain.quota import (
+from gridlease_scheduler.domain.order.quota import (
     Book,
     QuotaFull,
     Room,

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.autoscale import Load
-from gridlease_scheduler.domain.patience import Patience
-from gridlease_scheduler.domain.replicas import ReplicaRules, Watch, rescaled
+from gridlease_scheduler.domain.order.patience import Patience
+from gridlease_scheduler.domain.sizing.autoscale import Load
+from gridlease_scheduler.domain.sizing.replicas import ReplicaRules, Watch, rescaled
 
 from tests.unit.scheduler.flexing import NOW, leases, look, serves
 

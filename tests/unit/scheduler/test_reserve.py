@@ -1,7 +1,7 @@
 """Promises on a calendar, and what is held back for them."""
 
 import pytest
-from gridlease_scheduler.domain.reserve import (
+from gridlease_scheduler.domain.order.reserve import (
     Booked,
     Full,
     Held,

@@ -5,9 +5,9 @@ from itertools import permutations
 from math import inf
 
 import pytest
-from gridlease_scheduler.domain import rounds
-from gridlease_scheduler.domain.playout import NOWHERE, Play, Rates, Release, Runner, assign
-from gridlease_scheduler.domain.rounds import Memory, Past, RoundJob, Search, decide
+from gridlease_scheduler.domain.slow import rounds
+from gridlease_scheduler.domain.slow.playout import NOWHERE, Play, Rates, Release, Runner, assign
+from gridlease_scheduler.domain.slow.rounds import Memory, Past, RoundJob, Search, decide
 
 HOUR_S = 3_600.0
 ONE_EACH = {"fast": 1, "slow": 1}

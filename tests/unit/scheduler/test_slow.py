@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from gridlease_kernel.faults import Conflict, Unreachable
 from gridlease_scheduler.advise import Advise
-from gridlease_scheduler.domain.advice import Solution
-from gridlease_scheduler.domain.idle import SleepPolicy
+from gridlease_scheduler.domain.electricity.idle import SleepPolicy
 from gridlease_scheduler.domain.job import JobState, Purpose, Reason
+from gridlease_scheduler.domain.slow.advice import Solution
 from gridlease_scheduler.operators import Parts
 from gridlease_scheduler.ports import FleetChanges, Instant, QueueChanges, Standing
 from gridlease_scheduler.slow import Slow, SlowParts, SlowRules

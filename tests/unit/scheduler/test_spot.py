@@ -1,8 +1,8 @@
 """Bids, and how full the pool is."""
 
 from gridlease_scheduler.domain.job import Tier
+from gridlease_scheduler.domain.order.spot import Affordable, TooDear, bid, utilization
 from gridlease_scheduler.domain.snapshot import Offered
-from gridlease_scheduler.domain.spot import Affordable, TooDear, bid, utilization
 from gridlease_scheduler.domain.stock import Stock
 
 from tests.unit.scheduler.standing import A100, CATALOGUE, waits

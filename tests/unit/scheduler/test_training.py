@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from gridlease_scheduler.domain.patience import Patience, lessened
+from gridlease_scheduler.domain.order.patience import Patience, lessened
+from gridlease_scheduler.domain.sizing.training import Diary, TrainingRules, resizes
 from gridlease_scheduler.domain.snapshot import Quota
-from gridlease_scheduler.domain.training import Diary, TrainingRules, resizes
 
 from tests.unit.scheduler.flexing import NOW, leases, look, told, trains
 from tests.unit.scheduler.standing import A100, HOUR, waits

@@ -1,7 +1,7 @@
 """Hosts and elastic jobs for tests."""
 
-from gridlease_scheduler.domain.lessons import Row, Trainee
-from gridlease_scheduler.domain.seats import Held, Host
+from gridlease_scheduler.domain.sizing.lessons import Row, Trainee
+from gridlease_scheduler.domain.sizing.seats import Held, Host
 
 HOSTS = (
     *(Host(f"l4-{i}", "L4", 4) for i in range(3)),

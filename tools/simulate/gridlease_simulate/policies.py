@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
-from gridlease_scheduler.domain.backfill import Shadow
 from gridlease_scheduler.domain.chips import Catalogue
-from gridlease_scheduler.domain.fair import level
-from gridlease_scheduler.domain.feasible import fits
-from gridlease_scheduler.domain.index import Index
+from gridlease_scheduler.domain.eviction.preempt import RULES, Eviction
 from gridlease_scheduler.domain.job import Allocation, Reason
 from gridlease_scheduler.domain.node import Node, with_held
+from gridlease_scheduler.domain.order.backfill import Shadow
+from gridlease_scheduler.domain.order.fair import level
+from gridlease_scheduler.domain.placing.feasible import fits
+from gridlease_scheduler.domain.placing.index import Index
+from gridlease_scheduler.domain.placing.vacancy import Vacancies
 from gridlease_scheduler.domain.plan import Decision, Placed, Planner, Waiting, plan
-from gridlease_scheduler.domain.preempt import RULES, Eviction
 from gridlease_scheduler.domain.ruling import rule
 from gridlease_scheduler.domain.snapshot import Pending, Running, Site, Snapshot
-from gridlease_scheduler.domain.vacancy import Vacancies
 
 Member: TypeAlias = tuple[str, Allocation]  # the node's id, and what is held of it
 

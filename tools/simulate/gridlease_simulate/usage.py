@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gridlease_scheduler.domain.chips import Catalogue
-from gridlease_scheduler.domain.decay import HALF_LIFE_MS, used_lately
-from gridlease_scheduler.domain.fair import decayed
 from gridlease_scheduler.domain.job import Allocation
+from gridlease_scheduler.domain.order.decay import HALF_LIFE_MS, used_lately
+from gridlease_scheduler.domain.order.fair import decayed
 from gridlease_scheduler.domain.snapshot import Running, Share
 
 

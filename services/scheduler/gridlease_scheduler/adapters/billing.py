@@ -13,7 +13,7 @@ from gridlease_mesh.status import fault_from_error
 
 from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.lease import Lease
-from gridlease_scheduler.domain.spot import Utilization
+from gridlease_scheduler.domain.order.spot import Utilization
 from gridlease_scheduler.ports import Authorized, Order, Refused
 
 if TYPE_CHECKING:

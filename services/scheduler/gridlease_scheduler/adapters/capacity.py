@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import asyncpg
 from gridlease_store.pool import Connection
 
-from gridlease_scheduler.domain.decay import HALF_LIFE_MS
-from gridlease_scheduler.domain.fair import decayed
-from gridlease_scheduler.domain.network import Link
+from gridlease_scheduler.domain.links.network import Link
+from gridlease_scheduler.domain.order.decay import HALF_LIFE_MS
+from gridlease_scheduler.domain.order.fair import decayed
 from gridlease_scheduler.domain.snapshot import Quota, Reservation, Share, Site
 from gridlease_scheduler.operators import LinkRow, QuotaRow, ReservationRow, RoutedLease, SiteRow
 

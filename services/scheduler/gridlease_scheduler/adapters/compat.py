@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 
 from gridlease_scheduler.adapters.tables import Table, files, sections
-from gridlease_scheduler.domain.facts import (
+from gridlease_scheduler.domain.software.facts import (
     Capability,
     Facts,
     Jetpack,

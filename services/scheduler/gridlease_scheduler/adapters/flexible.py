@@ -8,7 +8,7 @@ import asyncpg
 from gridlease.type.v1 import job_pb2
 from gridlease_store.pool import Connection
 
-from gridlease_scheduler.domain.flexible import Flexible, LoadPolicy, Report
+from gridlease_scheduler.domain.sizing.flexible import Flexible, LoadPolicy, Report
 
 from . import jsonb
 

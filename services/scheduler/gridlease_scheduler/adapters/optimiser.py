@@ -12,7 +12,7 @@ from typing import Any
 
 from gridlease_kernel.faults import Unreachable
 
-from gridlease_scheduler.domain.advice import Problem, Solution
+from gridlease_scheduler.domain.slow.advice import Problem, Solution
 
 _LOG = logging.getLogger(__name__)
 _LINE_BYTES = 8 * 2**20

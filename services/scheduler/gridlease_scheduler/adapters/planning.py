@@ -6,12 +6,12 @@ import asyncpg
 from gridlease_store.pool import Connection
 
 from gridlease_scheduler.domain.chips import Catalogue
-from gridlease_scheduler.domain.decay import HALF_LIFE_MS, used_lately
-from gridlease_scheduler.domain.fair import decayed
-from gridlease_scheduler.domain.flexible import Flexible
+from gridlease_scheduler.domain.eviction.preempt import EVICTION_WINDOW_MS
 from gridlease_scheduler.domain.job import Allocation, Tier
-from gridlease_scheduler.domain.network import Link, LinkKind
-from gridlease_scheduler.domain.preempt import EVICTION_WINDOW_MS
+from gridlease_scheduler.domain.links.network import Link, LinkKind
+from gridlease_scheduler.domain.order.decay import HALF_LIFE_MS, used_lately
+from gridlease_scheduler.domain.order.fair import decayed
+from gridlease_scheduler.domain.sizing.flexible import Flexible
 from gridlease_scheduler.domain.snapshot import Quota, Reservation, Running, Share, Site
 from gridlease_scheduler.operators import Parts
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .facts import Facts
+from .software.facts import Facts
 
 CPU_VENDOR = "cpu"
 REFERENCE = "A100-80GB"  # throughput and cost are relative to it: it has 100 of each

@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .chips import Catalogue
-from .feasible import Obstacle, chips_of, fits, may_be_emulated, wanted
 from .job import Allocation, Needs, Reason, Span
 from .node import Node
-from .score import words
-from .suitable import verdict
-from .verdict import Incompatible
+from .placing.feasible import Obstacle, chips_of, fits, may_be_emulated, wanted
+from .placing.score import words
+from .software.suitable import verdict
+from .software.verdict import Incompatible
 
 # Two obstacles may share a stable code: what there is in all, and what is free now.
 _CODES = {

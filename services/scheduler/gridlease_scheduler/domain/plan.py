@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from . import explain
-from .advice import NO_LOOKUP, Lookup
 from .chips import Catalogue
-from .fragmentation import WHOLE, Request
-from .gang import Seat, room, seat
-from .index import CPU, MIB, Index
 from .job import Allocation, Needs, Reason, Tier
 from .node import Node, has_room, with_held
-from .score import ways
-from .shelf import Shelf
+from .placing.fragmentation import WHOLE, Request
+from .placing.gang import Seat, room, seat
+from .placing.index import CPU, MIB, Index
+from .placing.score import ways
+from .placing.shelf import Shelf
+from .slow.advice import NO_LOOKUP, Lookup
 from .snapshot import Pending, Snapshot
 
 _FRESH_MS = 1_000  # so long the words for a refusal stand before they are made anew

@@ -17,16 +17,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import fair, paths, power, preempt, quota, reserve, spot
-from .backfill import Shadow, passed, shadow
-from .holds import Holds, for_head, for_reservations
-from .index import Index
+from .electricity import power
+from .eviction import preempt
 from .job import Needs, Reason
-from .network import Trouble
+from .links import paths
+from .links.network import Trouble
 from .node import Node
+from .order import fair, quota, reserve, spot
+from .order.backfill import Shadow, passed, shadow
+from .order.holds import Holds, for_head, for_reservations
+from .placing.index import Index
+from .placing.vacancy import Vacancies, emptied
 from .plan import Decision, Member, Placed, Planner, Waiting
 from .snapshot import Pending, Running, Snapshot
-from .vacancy import Vacancies, emptied
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .chips import Catalogue
 from .job import Allocation, Needs, Tier
-from .network import Link
+from .links.network import Link
 from .node import Node
 
 

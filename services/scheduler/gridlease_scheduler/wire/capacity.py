@@ -5,7 +5,7 @@ from __future__ import annotations
 from gridlease.type.v1 import capacity_pb2
 
 from gridlease_scheduler import names
-from gridlease_scheduler.domain.network import Link, LinkKind
+from gridlease_scheduler.domain.links.network import Link, LinkKind
 from gridlease_scheduler.domain.snapshot import Quota, Reservation, Share, Site
 from gridlease_scheduler.operators import LinkRow, QuotaRow, ReservationRow, SiteRow
 

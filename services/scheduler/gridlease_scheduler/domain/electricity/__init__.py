@@ -1,0 +1,1 @@
+"""What placements draw, cost and emit; caps, clean hours, idle hosts."""

@@ -1,0 +1,1 @@
+"""Paths between places, and what is promised on them."""

@@ -1,0 +1,1 @@
+"""Who is served first, who may have how much, and what is kept for those to come."""

@@ -1,0 +1,1 @@
+"""How many devices or replicas a job should have, by what it tells of itself."""

@@ -1,0 +1,1 @@
+"""What takes longer than a pass: shares by class, prices, the search for an order."""

@@ -1,0 +1,1 @@
+"""Which programs run on which driver and device: tables, rules, verdicts."""
