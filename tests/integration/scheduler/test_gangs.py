@@ -85,7 +85,7 @@ async def test_a_member_that_fails_takes_the_others_along(world):
 
 
 async def test_a_lost_node_places_the_whole_gang_again(world):
-    job, [(one, first), (two, second)] = await gang(world, lost_after_ms=3_000)
+    _job, [(one, first), (two, second)] = await gang(world, lost_after_ms=3_000)
     await one.run(first.lease)
     await two.run(second.lease)
     stop = await stopped(one, first.lease)  # the other has fallen silent
