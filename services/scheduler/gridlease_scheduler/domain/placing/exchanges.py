@@ -23,7 +23,6 @@ _MOST_MOVES = 4  # of one exchange
 _MOST_LOST = 0.26  # of the worth of rests, in devices
 _KEPT = 2  # divisions of one set of kinds
 _TRIES = 300  # sets of devices looked at for one division
-_TRIES_IN_ALL = 2_000  # and for one request
 
 Kind = tuple[int, ...]  # the shares on a device, in thousandths, ascending
 Device = tuple[int, int]  # node and index
@@ -58,6 +57,7 @@ class Exchanger:
     fleet: Fleet
     _read: int | None = None
     _kinds: dict[Device, Kind] = field(default_factory=dict)
+    _sharers: dict[Device, tuple[tuple[int, str, Request], ...]] = field(default_factory=dict)
     _devices: dict[Kind, dict[Device, None]] = field(default_factory=dict)
     _divided: dict[tuple[tuple[Kind, ...], int], tuple[Division, ...]] = field(default_factory=dict)
     _failed: dict[tuple[Request, int], frozenset[Kind]] = field(default_factory=dict)
@@ -104,7 +104,14 @@ class Exchanger:
 
     def _sort(self, device: Device) -> None:
         """Keep the device under its kind; one that somebody has whole is under none."""
-        kind = tuple(milli for milli, _ in self._sharers(device))
+        node, index = device
+        residents = self.fleet.residents[node].items()
+        sharers = [
+            (each.device_milli, name, each) for name, (each, taken) in residents if index in taken
+        ]
+        sharers.sort(key=itemgetter(0, 1))
+        self._sharers[device] = tuple(sharers)
+        kind = tuple(milli for milli, _, _ in sharers)
         old = self._kinds.get(device)
         if kind == old:
             return
@@ -115,12 +122,6 @@ class Exchanger:
         self._kinds[device] = kind
         if not kind or kind[-1] < WHOLE:
             self._devices.setdefault(kind, {})[device] = None
-
-    def _sharers(self, device: Device) -> list[tuple[int, str]]:
-        """(thousandths, name) of those on a device, ascending."""
-        node, index = device
-        residents = self.fleet.residents[node].items()
-        return sorted((it.device_milli, name) for name, (it, taken) in residents if index in taken)
 
     def _of_kinds(
         self, request: Request, kinds: list[Kind], fresh: frozenset[Kind], size: int, budget: int
@@ -135,10 +136,8 @@ class Exchanger:
                     for each in self._divisions(group, request.device_milli)
                     if each.moves <= budget
                 )
-        left = _TRIES_IN_ALL
         for lost, _, group, seating in sorted(found):
-            for devices in islice(self._sets(group), min(_TRIES, left)):
-                left -= 1
+            for devices in islice(self._sets(group), _TRIES):
                 moves = self._moves(request, devices, seating)
                 if moves is not None:
                     return Exchange(moves, devices[seating[1]], lost)
@@ -172,14 +171,15 @@ class Exchanger:
         """Who moves, or None: CPUs, memory or chips do not allow it."""
         rooms = [self.fleet.rooms[node] for node, _ in devices]
         cpu, memory = [room.cpu_milli for room in rooms], [room.memory_mib for room in rooms]
+        if sum(cpu) < request.cpu_milli or sum(memory) < request.memory_mib:
+            return None  # the most frequent reason, where CPUs are scarce
         coming = [(request, seating[1])]
         moves = []
         targets = iter(seating[0])
         for i, device in enumerate(devices):
-            for _, name in self._sharers(device):
+            for _, name, each in self._sharers[device]:
                 to = next(targets)
                 if to != i:
-                    each, _ = self.fleet.residents[device[0]][name]
                     cpu[i], memory[i] = cpu[i] + each.cpu_milli, memory[i] + each.memory_mib
                     coming.append((each, to))
                     moves.append((name, each, device, devices[to]))
