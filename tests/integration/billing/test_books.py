@@ -162,7 +162,8 @@ async def test_sixteen_nodes_settle_at_once_without_deadlock_or_drift(world):
             for part in (mine, mine[::-1], mine[::2], mine[1::2])
             if part
         ]
-        calls += [world.close(lease) for lease in leases[::5]]
+        if seconds:  # one that is closed before its first grant never runs, and is owed nothing
+            calls += [world.close(lease) for lease in leases[::5]]
         failed = [it for it in await together(*calls) if isinstance(it, BaseException)]
         assert failed == []
     assert (await world.balance()).posted_nano == 100 * USD - 32 * 3 * USD // 100
