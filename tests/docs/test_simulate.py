@@ -30,7 +30,9 @@ def labels(text: str) -> list[str]:
     return [re.split(r"\s{2,}", line)[0].split("over")[0].strip() for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])]
+)
 def test_the_commands_print_what_the_page_shows(page: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     steps = transcripts(page)

@@ -26,6 +26,7 @@ def brisk(folder: Path) -> Iterator[World]:
     one.stop()
 
 
+@pytest.mark.slow
 async def test_an_idle_chip_gets_cheaper_for_everybody_who_looks(brisk: World) -> None:
     async with brisk.tenant() as client:
 
