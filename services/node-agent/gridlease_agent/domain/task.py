@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from gridlease_agent.domain.spool import Row, Wanted
 
 SCRATCH = "scratch:"
-REPORT_PATH = "/work/.gridlease"
+WORK_PATH = "/work"  # the task's own folder, as the task sees it
+REPORT_PATH = f"{WORK_PATH}/.gridlease"
 MASTER_PORT = "29500"  # Source: PyTorch's torchrun default
 
 

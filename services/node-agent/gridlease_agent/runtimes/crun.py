@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from gridlease_agent.domain.task import WORK_PATH
 from gridlease_agent.isolate.cgroups import cgroup_of
 from gridlease_agent.isolate.rootfs import MASKED, HostRoot
 from gridlease_agent.runtimes.spec import (
@@ -20,7 +21,6 @@ from gridlease_agent.runtimes.spec import (
     TASK_ID,
     TMP_PATH,
     UID_RANGE,
-    WORK_PATH,
     Mount,
     SandboxSpec,
     init_argv,

@@ -9,12 +9,13 @@ from typing import Any
 
 from gridlease_kernel.faults import Invalid
 
+from gridlease_agent.domain.task import WORK_PATH
+
 TASK_ID = 1000  # the task's uid and gid inside its sandbox
 UID_RANGE = 65_536  # host uids that one lease's user namespace maps
 UID_BASE = 200_000
 ENV_PATH = "/opt/gridlease/env"
 NOTICE_PATH = "/run/gridlease"
-WORK_PATH = "/work"
 TMP_PATH = "/tmp"  # noqa: S108 - the sandbox's own
 SHM_PATH = "/dev/shm"  # noqa: S108 - the sandbox's own
 STAGE_PATH = "/run/gridlease/sandbox"  # where a root shim mounts its private staging tmpfs
