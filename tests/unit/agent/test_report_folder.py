@@ -195,7 +195,7 @@ def test_a_swap_between_look_and_open_ends_at_nothing(folder: Path, reports: Rep
     finally:
         over.set()
         thread.join()
-    assert seen <= {"", "good"}
+    assert seen <= {"", "good", "a"}  # "a": the huge one, met while it was still small
 
 
 def test_what_has_not_changed_is_not_read_again(
