@@ -10,13 +10,13 @@ import grpc.aio
 from gridlease.billing.v1 import lease_pb2, lease_pb2_grpc
 from gridlease.gateway.v1 import bundle_pb2, bundle_pb2_grpc
 from gridlease.scheduler.v1 import sync_pb2, sync_pb2_grpc
-from gridlease.type.v1 import fleet_pb2
+from gridlease.type.v1 import fleet_pb2, job_pb2
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.status import fault_from_error
 
 from gridlease_agent.domain.lease import Answer, Report
 from gridlease_agent.domain.spool import RUN_METER, Spool, StopOrder
-from gridlease_agent.domain.task import Task, told
+from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant, Task, Tenancy, told
 from gridlease_agent.ports import Desired, Seen
 
 if TYPE_CHECKING:
@@ -155,6 +155,39 @@ def _task(spec: sync_pb2.LeaseSpec) -> Task:
         promised_until=(
             spec.promised_until_time.ToJsonString() if spec.HasField("promised_until_time") else ""
         ),
+        network=_network(spec.network),
+        image=spec.image,
+        tenancy=_TENANCIES.get(spec.tenancy, Tenancy.SHARED),
+        secrets=tuple(sorted(spec.secrets.items())),
+        interactive=spec.type == job_pb2.JOB_TYPE_DEV_ENVIRONMENT,
+        idle_stop_ms=spec.idle_stop_ms,
+        ssh_keys=tuple(spec.ssh_keys),
+    )
+
+
+_TENANCIES = {
+    job_pb2.TENANCY_EXCLUSIVE_DEVICE: Tenancy.EXCLUSIVE_DEVICE,
+    job_pb2.TENANCY_EXCLUSIVE_HOST: Tenancy.EXCLUSIVE_HOST,
+}
+_CLASSES = {
+    job_pb2.NETWORK_CLASS_CRITICAL: NetworkClass.CRITICAL,
+    job_pb2.NETWORK_CLASS_BULK: NetworkClass.BULK,
+}
+_EGRESS = {
+    job_pb2.EGRESS_PEERS: Egress.PEERS,
+    job_pb2.EGRESS_LISTED: Egress.LISTED,
+    job_pb2.EGRESS_PUBLIC: Egress.PUBLIC,
+}
+
+
+def _network(grant: sync_pb2.NetworkGrant) -> NetworkGrant:
+    return NetworkGrant(
+        guaranteed_mbps=grant.guaranteed_mbps,
+        network_class=_CLASSES.get(grant.network_class, NetworkClass.STANDARD),
+        latency_us=grant.latency_us,
+        path=tuple(word for word in grant.path.split(",") if word),
+        egress=_EGRESS.get(grant.egress, Egress.NONE),
+        egress_to=tuple(grant.egress_to),
     )
 
 

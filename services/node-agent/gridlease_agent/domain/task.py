@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from dataclasses import dataclass, field
 
 from gridlease_agent.domain.spool import Row, Wanted
 
@@ -10,6 +11,47 @@ SCRATCH = "scratch:"
 WORK_PATH = "/work"  # the task's own folder, as the task sees it
 REPORT_PATH = f"{WORK_PATH}/.gridlease"
 MASTER_PORT = "29500"  # Source: PyTorch's torchrun default
+
+
+class Tenancy(enum.StrEnum):
+    """Who else may use what a task holds."""
+
+    SHARED = "SHARED"
+    EXCLUSIVE_DEVICE = "EXCLUSIVE_DEVICE"
+    EXCLUSIVE_HOST = "EXCLUSIVE_HOST"
+
+
+class Egress(enum.StrEnum):
+    """Whom a task may call; never another tenant, never the platform."""
+
+    NONE = "NONE"
+    PEERS = "PEERS"
+    LISTED = "LISTED"
+    PUBLIC = "PUBLIC"
+
+
+class NetworkClass(enum.StrEnum):
+    """Whose packets go first."""
+
+    STANDARD = "STANDARD"
+    CRITICAL = "CRITICAL"
+    BULK = "BULK"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkGrant:
+    """What a lease's traffic is promised, and whom it may call.
+
+    ``path``: the links that were chosen; empty = the node's only one. ``egress_to``: with listed
+    egress, "address[/prefix][:port]".
+    """
+
+    guaranteed_mbps: int = 0
+    network_class: NetworkClass = NetworkClass.STANDARD
+    latency_us: int = 0
+    path: tuple[str, ...] = ()
+    egress: Egress = Egress.NONE
+    egress_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +83,13 @@ class Task:
     hosts: tuple[str, ...] = ()
     checkpoint: str = ""
     promised_until: str = ""
+    network: NetworkGrant = NetworkGrant()
+    image: str = ""
+    tenancy: Tenancy = Tenancy.SHARED
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    interactive: bool = False  # a dev-environment
+    idle_stop_ms: int = 0
+    ssh_keys: tuple[str, ...] = ()
 
     @property
     def job(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gridlease_kernel.faults import Invalid
 
-from gridlease_agent.domain.task import WORK_PATH
+from gridlease_agent.domain.task import WORK_PATH, NetworkGrant
 
 TASK_ID = 1000  # the task's uid and gid inside its sandbox
 UID_RANGE = 65_536  # host uids that one lease's user namespace maps
@@ -30,6 +30,15 @@ class Mount:
     source: str
     target: str
     read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How a sandbox is joined to the node's fabric. ``slot``: numbers its link and addresses."""
+
+    slot: int
+    tenant: str
+    grant: NetworkGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,12 @@ class SandboxSpec:
     environment_env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     keep: tuple[str, ...] = ()
+    root: str = ""  # a folder to see as / in place of the host's programs; read-only
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    devices: tuple[str, ...] = ()  # of this node, by id
+    cpus: str = ""  # the only cores it may use, as "0-3,8"; empty = any
+    core_tag: bool = False  # no other tenant on a sibling of its cores
+    network: Network | None = None  # None = the loopback interface alone
     emulated_duration_ms: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:

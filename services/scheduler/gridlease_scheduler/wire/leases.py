@@ -90,6 +90,12 @@ def lease_spec(held: HeldLease, of: Job, start_by_ms: int) -> sync_pb2.LeaseSpec
         gang_size=len(of.tasks),
         gang_index=held.index,
         checkpoint=of.resume_from,
+        image=spec.image,
+        tenancy=spec.tenancy,
+        secrets=spec.secrets,
+        type=spec.type,
+        idle_stop_ms=spec.idle_stop_ms,
+        ssh_keys=spec.ssh_keys,
     )
     if len(of.tasks) > 1:
         message.peers.extend(
@@ -104,6 +110,8 @@ def lease_spec(held: HeldLease, of: Job, start_by_ms: int) -> sync_pb2.LeaseSpec
                 network_class=spec.network.network_class,
                 latency_us=spec.network.latency_us,
                 path=held.network_path,
+                egress=spec.network.egress,
+                egress_to=spec.network.egress_to,
             )
         )
     return message

@@ -110,6 +110,8 @@ class LeaseOrder(google.protobuf.message.Message):
     MAX_PRICE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     NOTICE_MS_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    NODE_KEY_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     job: builtins.str
@@ -138,6 +140,10 @@ class LeaseOrder(google.protobuf.message.Message):
     """The task's attempt."""
     notice_ms: builtins.int
     """Warning before a stop, in milliseconds: always prepaid."""
+    site: builtins.str
+    """"sites/{site}" of the node: for its currency, energy and carbon."""
+    node_key: builtins.str
+    """The node's public key as it enrolled: its meter reports are checked against it. Empty = an emulated node."""
     def __init__(
         self,
         *,
@@ -155,8 +161,10 @@ class LeaseOrder(google.protobuf.message.Message):
         max_price_nano_per_hour: builtins.int = ...,
         attempt: builtins.int = ...,
         notice_ms: builtins.int = ...,
+        site: builtins.str = ...,
+        node_key: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "notice_ms", b"notice_ms", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "node_key", b"node_key", "notice_ms", b"notice_ms", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "site", b"site", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
 
 global___LeaseOrder = LeaseOrder
 
@@ -441,12 +449,15 @@ class LeaseReport(google.protobuf.message.Message):
     PHASE_FIELD_NUMBER: builtins.int
     FINAL_FIELD_NUMBER: builtins.int
     COUNTERS_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     phase: global___SettlePhase.ValueType
     """Where it stands."""
     final: builtins.bool
     """No counter of it will ever change again."""
+    signature: builtins.bytes
+    """Ed25519 over the report's canonical text (docs/metering.md), with the node's key; empty = not signed."""
     @property
     def counters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Counter]:
         """Its counters."""
@@ -458,8 +469,9 @@ class LeaseReport(google.protobuf.message.Message):
         phase: global___SettlePhase.ValueType = ...,
         final: builtins.bool = ...,
         counters: collections.abc.Iterable[global___Counter] | None = ...,
+        signature: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["counters", b"counters", "final", b"final", "lease", b"lease", "phase", b"phase"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counters", b"counters", "final", b"final", "lease", b"lease", "phase", b"phase", "signature", b"signature"]) -> None: ...
 
 global___LeaseReport = LeaseReport
 

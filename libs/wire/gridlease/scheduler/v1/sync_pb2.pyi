@@ -148,6 +148,7 @@ class LeaseObservation(google.protobuf.message.Message):
     GONE_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     phase: global___LeasePhase.ValueType
@@ -168,6 +169,10 @@ class LeaseObservation(google.protobuf.message.Message):
     def progress(self) -> global___TaskProgress:
         """How its training or its service goes; unset = it tells nothing."""
 
+    @property
+    def receipt(self) -> global___WipeReceipt:
+        """What was wiped; from CLEAN on."""
+
     def __init__(
         self,
         *,
@@ -178,9 +183,10 @@ class LeaseObservation(google.protobuf.message.Message):
         gone: builtins.bool = ...,
         checkpoint: gridlease.type.v1.job_pb2.Checkpoint | None = ...,
         progress: global___TaskProgress | None = ...,
+        receipt: global___WipeReceipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "exit", b"exit", "progress", b"progress"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "exit", b"exit", "gone", b"gone", "lease", b"lease", "phase", b"phase", "progress", b"progress", "running", b"running"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "exit", b"exit", "progress", b"progress", "receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "exit", b"exit", "gone", b"gone", "lease", b"lease", "phase", b"phase", "progress", b"progress", "receipt", b"receipt", "running", b"running"]) -> None: ...
 
 global___LeaseObservation = LeaseObservation
 
@@ -280,6 +286,8 @@ class NetworkGrant(google.protobuf.message.Message):
     NETWORK_CLASS_FIELD_NUMBER: builtins.int
     LATENCY_US_FIELD_NUMBER: builtins.int
     PATH_FIELD_NUMBER: builtins.int
+    EGRESS_FIELD_NUMBER: builtins.int
+    EGRESS_TO_FIELD_NUMBER: builtins.int
     guaranteed_mbps: builtins.int
     """Never less than this, in Mbit/s; 0 = no promise."""
     network_class: gridlease.type.v1.job_pb2.NetworkClass.ValueType
@@ -288,6 +296,12 @@ class NetworkGrant(google.protobuf.message.Message):
     """The longest one-way time that was asked for, in microseconds; 0 = the class's own."""
     path: builtins.str
     """The links of the path that was chosen, in order, joined by commas; empty = the node's only one."""
+    egress: gridlease.type.v1.job_pb2.Egress.ValueType
+    """Whom it may call."""
+    @property
+    def egress_to(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """With listed egress: the addresses."""
+
     def __init__(
         self,
         *,
@@ -295,10 +309,53 @@ class NetworkGrant(google.protobuf.message.Message):
         network_class: gridlease.type.v1.job_pb2.NetworkClass.ValueType = ...,
         latency_us: builtins.int = ...,
         path: builtins.str = ...,
+        egress: gridlease.type.v1.job_pb2.Egress.ValueType = ...,
+        egress_to: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["guaranteed_mbps", b"guaranteed_mbps", "latency_us", b"latency_us", "network_class", b"network_class", "path", b"path"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["egress", b"egress", "egress_to", b"egress_to", "guaranteed_mbps", b"guaranteed_mbps", "latency_us", b"latency_us", "network_class", b"network_class", "path", b"path"]) -> None: ...
 
 global___NetworkGrant = NetworkGrant
+
+@typing.final
+class WipeReceipt(google.protobuf.message.Message):
+    """What a node has wiped for a lease, signed with the node's key."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WIPED_FIELD_NUMBER: builtins.int
+    METHODS_FIELD_NUMBER: builtins.int
+    VERIFY_TIME_FIELD_NUMBER: builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    public_key: builtins.str
+    """The node's public key."""
+    signature: builtins.bytes
+    """Ed25519 over the receipt's canonical text (docs/devices.md)."""
+    @property
+    def wiped(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What was wiped, each a device id or "scratch", "shm", "secrets"."""
+
+    @property
+    def methods(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """How each was verified, in the same order, such as "pattern-readback" or "emulated"."""
+
+    @property
+    def verify_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the last of them was verified, by the node's wall clock."""
+
+    def __init__(
+        self,
+        *,
+        wiped: collections.abc.Iterable[builtins.str] | None = ...,
+        methods: collections.abc.Iterable[builtins.str] | None = ...,
+        verify_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        public_key: builtins.str = ...,
+        signature: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["verify_time", b"verify_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["methods", b"methods", "public_key", b"public_key", "signature", b"signature", "verify_time", b"verify_time", "wiped", b"wiped"]) -> None: ...
+
+global___WipeReceipt = WipeReceipt
 
 @typing.final
 class LeaseSpec(google.protobuf.message.Message):
@@ -308,6 +365,22 @@ class LeaseSpec(google.protobuf.message.Message):
 
     @typing.final
     class EnvEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class SecretsEntry(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
         KEY_FIELD_NUMBER: builtins.int
@@ -342,6 +415,12 @@ class LeaseSpec(google.protobuf.message.Message):
     CHECKPOINT_FIELD_NUMBER: builtins.int
     PROMISED_UNTIL_TIME_FIELD_NUMBER: builtins.int
     NETWORK_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    TENANCY_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    IDLE_STOP_MS_FIELD_NUMBER: builtins.int
+    SSH_KEYS_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     attempt: builtins.int
@@ -368,6 +447,14 @@ class LeaseSpec(google.protobuf.message.Message):
     """Which of them this is, from 0."""
     checkpoint: builtins.str
     """The checkpoint to go on from; empty = from the beginning."""
+    image: builtins.str
+    """OCI image; empty = the host's programs."""
+    tenancy: gridlease.type.v1.job_pb2.Tenancy.ValueType
+    """Who else may use what it holds."""
+    type: gridlease.type.v1.job_pb2.JobType.ValueType
+    """The job's kind."""
+    idle_stop_ms: builtins.int
+    """Without a session for this long it is stopped, in milliseconds; 0 = never."""
     @property
     def allocation(self) -> gridlease.type.v1.resources_pb2.ResourceAllocation:
         """What it holds: limits and devices."""
@@ -396,6 +483,14 @@ class LeaseSpec(google.protobuf.message.Message):
     def network(self) -> global___NetworkGrant:
         """What its traffic is promised."""
 
+    @property
+    def secrets(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Files in memory under /run/secrets."""
+
+    @property
+    def ssh_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Public keys that may open SSH sessions."""
+
     def __init__(
         self,
         *,
@@ -419,11 +514,57 @@ class LeaseSpec(google.protobuf.message.Message):
         checkpoint: builtins.str = ...,
         promised_until_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         network: global___NetworkGrant | None = ...,
+        image: builtins.str = ...,
+        tenancy: gridlease.type.v1.job_pb2.Tenancy.ValueType = ...,
+        secrets: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        type: gridlease.type.v1.job_pb2.JobType.ValueType = ...,
+        idle_stop_ms: builtins.int = ...,
+        ssh_keys: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["allocation", b"allocation", "network", b"network", "promised_until_time", b"promised_until_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "bundle_digest", b"bundle_digest", "checkpoint", b"checkpoint", "commands", b"commands", "env", b"env", "gang_index", b"gang_index", "gang_size", b"gang_size", "lease", b"lease", "max_duration_ms", b"max_duration_ms", "network", b"network", "notice_ms", b"notice_ms", "outputs", b"outputs", "peers", b"peers", "promised_until_time", b"promised_until_time", "runtime", b"runtime", "start_by_ms", b"start_by_ms", "task", b"task", "tenant", b"tenant", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "bundle_digest", b"bundle_digest", "checkpoint", b"checkpoint", "commands", b"commands", "env", b"env", "gang_index", b"gang_index", "gang_size", b"gang_size", "idle_stop_ms", b"idle_stop_ms", "image", b"image", "lease", b"lease", "max_duration_ms", b"max_duration_ms", "network", b"network", "notice_ms", b"notice_ms", "outputs", b"outputs", "peers", b"peers", "promised_until_time", b"promised_until_time", "runtime", b"runtime", "secrets", b"secrets", "ssh_keys", b"ssh_keys", "start_by_ms", b"start_by_ms", "task", b"task", "tenancy", b"tenancy", "tenant", b"tenant", "traceparent", b"traceparent", "type", b"type"]) -> None: ...
 
 global___LeaseSpec = LeaseSpec
+
+@typing.final
+class Preload(google.protobuf.message.Message):
+    """What a node should have at hand before anybody asks for it. A wish: it decides nothing about leases."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: builtins.int
+    RUNTIME_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
+    CREATED_FIELD_NUMBER: builtins.int
+    FROZEN_FIELD_NUMBER: builtins.int
+    MODULES_FIELD_NUMBER: builtins.int
+    image: builtins.str
+    """OCI image; empty where an environment is meant."""
+    runtime: builtins.str
+    """Prepared environment; empty where an image is meant."""
+    tenant: builtins.str
+    """The tenant that warm sandboxes of it are for; empty = no sandbox, the files only."""
+    created: builtins.int
+    """Sandboxes to create ahead."""
+    frozen: builtins.int
+    """Sandboxes to freeze with the modules imported."""
+    @property
+    def modules(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Python modules that frozen ones have imported."""
+
+    def __init__(
+        self,
+        *,
+        image: builtins.str = ...,
+        runtime: builtins.str = ...,
+        tenant: builtins.str = ...,
+        created: builtins.int = ...,
+        frozen: builtins.int = ...,
+        modules: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["created", b"created", "frozen", b"frozen", "image", b"image", "modules", b"modules", "runtime", b"runtime", "tenant", b"tenant"]) -> None: ...
+
+global___Preload = Preload
 
 @typing.final
 class LeaseStop(google.protobuf.message.Message):
@@ -469,6 +610,7 @@ class SyncNodeResponse(google.protobuf.message.Message):
     GENERATION_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
     STOP_FIELD_NUMBER: builtins.int
+    PRELOAD_FIELD_NUMBER: builtins.int
     generation: builtins.int
     """Its generation; a lower one than that on disk is dropped."""
     @property
@@ -479,14 +621,19 @@ class SyncNodeResponse(google.protobuf.message.Message):
     def stop(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LeaseStop]:
         """Leases to stop."""
 
+    @property
+    def preload(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Preload]:
+        """What to have at hand, the most wanted first."""
+
     def __init__(
         self,
         *,
         generation: builtins.int = ...,
         run: collections.abc.Iterable[global___LeaseSpec] | None = ...,
         stop: collections.abc.Iterable[global___LeaseStop] | None = ...,
+        preload: collections.abc.Iterable[global___Preload] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["generation", b"generation", "run", b"run", "stop", b"stop"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "preload", b"preload", "run", b"run", "stop", b"stop"]) -> None: ...
 
 global___SyncNodeResponse = SyncNodeResponse
 

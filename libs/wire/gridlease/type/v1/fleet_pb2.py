@@ -28,13 +28,23 @@ from gridlease.type.v1 import job_pb2 as gridlease_dot_type_dot_v1_dot_job__pb2
 from gridlease.type.v1 import resources_pb2 as gridlease_dot_type_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgridlease/type/v1/fleet.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgridlease/type/v1/job.proto\x1a!gridlease/type/v1/resources.proto\"\xa8\x01\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63hip\x18\x02 \x01(\t\x12\x0e\n\x06vendor\x18\x03 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.gridlease.type.v1.DeviceState\x12\x10\n\x08\x65mulated\x18\x06 \x01(\x08\x12\r\n\x05lease\x18\x07 \x01(\t\x12\x0e\n\x06island\x18\x08 \x01(\t\"\xa6\x04\n\rNodeInventory\x12\x10\n\x08\x63pu_chip\x18\x01 \x01(\t\x12\x11\n\tcpu_model\x18\x02 \x01(\t\x12\x11\n\tcpu_milli\x18\x03 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x05 \x01(\x03\x12*\n\x07\x64\x65vices\x18\x06 \x03(\x0b\x32\x19.gridlease.type.v1.Device\x12\x10\n\x08runtimes\x18\x07 \x03(\t\x12\x17\n\x0fsandbox_runtime\x18\x08 \x01(\t\x12\x12\n\nunenforced\x18\t \x03(\t\x12\x10\n\x08\x65mulated\x18\n \x01(\x08\x12\x10\n\x08hostname\x18\x0b \x01(\t\x12\x15\n\ragent_version\x18\x0c \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\r \x01(\t\x12\x0e\n\x06kernel\x18\x0e \x01(\t\x12\x15\n\x04rack\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x15\n\x04rail\x18\x10 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12T\n\x07\x64rivers\x18\x11 \x03(\x0b\x32-.gridlease.type.v1.NodeInventory.DriversEntryB\x14\xbaH\x11\x9a\x01\x0e\x10\x10\"\x04r\x02\x18 *\x04r\x02\x18@\x12\x15\n\x04rdma\x18\x12 \x01(\tB\x07\xbaH\x04r\x02\x18 \x12\x1c\n\x0buplink_mbps\x18\x13 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x1a.\n\x0c\x44riversEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe5\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.gridlease.type.v1.NodeState\x12\x33\n\tinventory\x18\x04 \x01(\x0b\x32 .gridlease.type.v1.NodeInventory\x12\x38\n\tallocated\x18\x05 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12-\n\tseen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\x08 \x01(\x03\x12\x0c\n\x04rack\x18\t \x01(\t\x12\x0c\n\x04rail\x18\n \x01(\t\x12\x15\n\rpromised_mbps\x18\x0b \x01(\x03\"\xca\x01\n\x05Offer\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12%\n\x04tier\x18\x03 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x13\n\x0btotal_milli\x18\x04 \x01(\x03\x12\x12\n\nfree_milli\x18\x05 \x01(\x03\x12\x1b\n\x13price_nano_per_hour\x18\x06 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12\x10\n\x08\x65mulated\x18\t \x01(\x08\"\xff\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06reason\x18\x06 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12\x32\n\x05\x66\x61\x63ts\x18\x07 \x03(\x0b\x32#.gridlease.type.v1.Event.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xb9\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_JOINING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x1b\n\x17NODE_STATE_DISCONNECTED\x10\x03\x12\x17\n\x13NODE_STATE_CORDONED\x10\x04\x12\x17\n\x13NODE_STATE_DRAINING\x10\x05\x12\x13\n\x0fNODE_STATE_LOST\x10\x06*[\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45VICE_STATE_CLEAN\x10\x01\x12\x16\n\x12\x44\x45VICE_STATE_DIRTY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgridlease/type/v1/fleet.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgridlease/type/v1/job.proto\x1a!gridlease/type/v1/resources.proto\"\x96\x02\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63hip\x18\x02 \x01(\t\x12\x0e\n\x06vendor\x18\x03 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12-\n\x05state\x18\x05 \x01(\x0e\x32\x1e.gridlease.type.v1.DeviceState\x12\x10\n\x08\x65mulated\x18\x06 \x01(\x08\x12\r\n\x05lease\x18\x07 \x01(\t\x12\x0e\n\x06island\x18\x08 \x01(\t\x12\x37\n\rcertification\x18\t \x01(\x0b\x32 .gridlease.type.v1.Certification\x12\x19\n\x07\x61ilment\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x18\n\x07part_of\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xac\x01\n\rCertification\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x06\x64river\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x06gflops\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x0bmemory_mbps\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0f\n\x07\x63orrect\x18\x05 \x01(\x08\x12\x10\n\x08\x65mulated\x18\x06 \x01(\x08\"\x87\x05\n\rNodeInventory\x12\x10\n\x08\x63pu_chip\x18\x01 \x01(\t\x12\x11\n\tcpu_model\x18\x02 \x01(\t\x12\x11\n\tcpu_milli\x18\x03 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x05 \x01(\x03\x12*\n\x07\x64\x65vices\x18\x06 \x03(\x0b\x32\x19.gridlease.type.v1.Device\x12\x10\n\x08runtimes\x18\x07 \x03(\t\x12\x17\n\x0fsandbox_runtime\x18\x08 \x01(\t\x12\x12\n\nunenforced\x18\t \x03(\t\x12\x10\n\x08\x65mulated\x18\n \x01(\x08\x12\x10\n\x08hostname\x18\x0b \x01(\t\x12\x15\n\ragent_version\x18\x0c \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\r \x01(\t\x12\x0e\n\x06kernel\x18\x0e \x01(\t\x12\x15\n\x04rack\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x15\n\x04rail\x18\x10 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12T\n\x07\x64rivers\x18\x11 \x03(\x0b\x32-.gridlease.type.v1.NodeInventory.DriversEntryB\x14\xbaH\x11\x9a\x01\x0e\x10\x10\"\x04r\x02\x18 *\x04r\x02\x18@\x12\x15\n\x04rdma\x18\x12 \x01(\tB\x07\xbaH\x04r\x02\x18 \x12\x1c\n\x0buplink_mbps\x18\x13 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x19\n\x06images\x18\x14 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80 \x12!\n\x10threads_per_core\x18\x15 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12!\n\rburn_in_score\x18\x16 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x1a.\n\x0c\x44riversEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe5\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.gridlease.type.v1.NodeState\x12\x33\n\tinventory\x18\x04 \x01(\x0b\x32 .gridlease.type.v1.NodeInventory\x12\x38\n\tallocated\x18\x05 \x01(\x0b\x32%.gridlease.type.v1.ResourceAllocation\x12-\n\tseen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\x08 \x01(\x03\x12\x0c\n\x04rack\x18\t \x01(\t\x12\x0c\n\x04rail\x18\n \x01(\t\x12\x15\n\rpromised_mbps\x18\x0b \x01(\x03\"\xca\x01\n\x05Offer\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12%\n\x04tier\x18\x03 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x13\n\x0btotal_milli\x18\x04 \x01(\x03\x12\x12\n\nfree_milli\x18\x05 \x01(\x03\x12\x1b\n\x13price_nano_per_hour\x18\x06 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12\x10\n\x08\x65mulated\x18\t \x01(\x08\"\xff\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06reason\x18\x06 \x01(\x0b\x32\x19.gridlease.type.v1.Reason\x12\x32\n\x05\x66\x61\x63ts\x18\x07 \x03(\x0b\x32#.gridlease.type.v1.Event.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xb9\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_JOINING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x1b\n\x17NODE_STATE_DISCONNECTED\x10\x03\x12\x17\n\x13NODE_STATE_CORDONED\x10\x04\x12\x17\n\x13NODE_STATE_DRAINING\x10\x05\x12\x13\n\x0fNODE_STATE_LOST\x10\x06*[\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45VICE_STATE_CLEAN\x10\x01\x12\x16\n\x12\x44\x45VICE_STATE_DIRTY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlease.type.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_DEVICE'].fields_by_name['ailment']._loaded_options = None
+  _globals['_DEVICE'].fields_by_name['ailment']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_DEVICE'].fields_by_name['part_of']._loaded_options = None
+  _globals['_DEVICE'].fields_by_name['part_of']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_CERTIFICATION'].fields_by_name['driver']._loaded_options = None
+  _globals['_CERTIFICATION'].fields_by_name['driver']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_CERTIFICATION'].fields_by_name['gflops']._loaded_options = None
+  _globals['_CERTIFICATION'].fields_by_name['gflops']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_CERTIFICATION'].fields_by_name['memory_mbps']._loaded_options = None
+  _globals['_CERTIFICATION'].fields_by_name['memory_mbps']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_NODEINVENTORY_DRIVERSENTRY']._loaded_options = None
   _globals['_NODEINVENTORY_DRIVERSENTRY']._serialized_options = b'8\001'
   _globals['_NODEINVENTORY'].fields_by_name['rack']._loaded_options = None
@@ -47,24 +57,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEINVENTORY'].fields_by_name['rdma']._serialized_options = b'\272H\004r\002\030 '
   _globals['_NODEINVENTORY'].fields_by_name['uplink_mbps']._loaded_options = None
   _globals['_NODEINVENTORY'].fields_by_name['uplink_mbps']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_NODEINVENTORY'].fields_by_name['images']._loaded_options = None
+  _globals['_NODEINVENTORY'].fields_by_name['images']._serialized_options = b'\272H\006\222\001\003\020\200 '
+  _globals['_NODEINVENTORY'].fields_by_name['threads_per_core']._loaded_options = None
+  _globals['_NODEINVENTORY'].fields_by_name['threads_per_core']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_NODEINVENTORY'].fields_by_name['burn_in_score']._loaded_options = None
+  _globals['_NODEINVENTORY'].fields_by_name['burn_in_score']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_EVENT_FACTSENTRY']._loaded_options = None
   _globals['_EVENT_FACTSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=1726
-  _globals['_NODESTATE']._serialized_end=1911
-  _globals['_DEVICESTATE']._serialized_start=1913
-  _globals['_DEVICESTATE']._serialized_end=2004
+  _globals['_NODESTATE']._serialized_start=2108
+  _globals['_NODESTATE']._serialized_end=2293
+  _globals['_DEVICESTATE']._serialized_start=2295
+  _globals['_DEVICESTATE']._serialized_end=2386
   _globals['_DEVICE']._serialized_start=179
-  _globals['_DEVICE']._serialized_end=347
-  _globals['_NODEINVENTORY']._serialized_start=350
-  _globals['_NODEINVENTORY']._serialized_end=900
-  _globals['_NODEINVENTORY_DRIVERSENTRY']._serialized_start=854
-  _globals['_NODEINVENTORY_DRIVERSENTRY']._serialized_end=900
-  _globals['_NODE']._serialized_start=903
-  _globals['_NODE']._serialized_end=1260
-  _globals['_OFFER']._serialized_start=1263
-  _globals['_OFFER']._serialized_end=1465
-  _globals['_EVENT']._serialized_start=1468
-  _globals['_EVENT']._serialized_end=1723
-  _globals['_EVENT_FACTSENTRY']._serialized_start=1679
-  _globals['_EVENT_FACTSENTRY']._serialized_end=1723
+  _globals['_DEVICE']._serialized_end=457
+  _globals['_CERTIFICATION']._serialized_start=460
+  _globals['_CERTIFICATION']._serialized_end=632
+  _globals['_NODEINVENTORY']._serialized_start=635
+  _globals['_NODEINVENTORY']._serialized_end=1282
+  _globals['_NODEINVENTORY_DRIVERSENTRY']._serialized_start=1236
+  _globals['_NODEINVENTORY_DRIVERSENTRY']._serialized_end=1282
+  _globals['_NODE']._serialized_start=1285
+  _globals['_NODE']._serialized_end=1642
+  _globals['_OFFER']._serialized_start=1645
+  _globals['_OFFER']._serialized_end=1847
+  _globals['_EVENT']._serialized_start=1850
+  _globals['_EVENT']._serialized_end=2105
+  _globals['_EVENT_FACTSENTRY']._serialized_start=2061
+  _globals['_EVENT_FACTSENTRY']._serialized_end=2105
 # @@protoc_insertion_point(module_scope)

@@ -100,6 +100,9 @@ class Device(google.protobuf.message.Message):
     EMULATED_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
     ISLAND_FIELD_NUMBER: builtins.int
+    CERTIFICATION_FIELD_NUMBER: builtins.int
+    AILMENT_FIELD_NUMBER: builtins.int
+    PART_OF_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Its id on the node, such as "gpu-0"."""
     chip: builtins.str
@@ -116,6 +119,14 @@ class Device(google.protobuf.message.Message):
     """The lease that holds it; empty = free."""
     island: builtins.str
     """Devices of one fast interconnect, such as NVLink, share this; empty = none."""
+    ailment: builtins.str
+    """Why it takes no work, such as "xid-79" or "too-hot"; empty = it is well."""
+    part_of: builtins.str
+    """Part of another device (a MIG instance): that one's id; empty = whole."""
+    @property
+    def certification(self) -> global___Certification:
+        """What it was measured to do; unset = never measured."""
+
     def __init__(
         self,
         *,
@@ -127,10 +138,55 @@ class Device(google.protobuf.message.Message):
         emulated: builtins.bool = ...,
         lease: builtins.str = ...,
         island: builtins.str = ...,
+        certification: global___Certification | None = ...,
+        ailment: builtins.str = ...,
+        part_of: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "emulated", b"emulated", "id", b"id", "island", b"island", "lease", b"lease", "memory_bytes", b"memory_bytes", "state", b"state", "vendor", b"vendor"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["certification", b"certification"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ailment", b"ailment", "certification", b"certification", "chip", b"chip", "emulated", b"emulated", "id", b"id", "island", b"island", "lease", b"lease", "memory_bytes", b"memory_bytes", "part_of", b"part_of", "state", b"state", "vendor", b"vendor"]) -> None: ...
 
 global___Device = Device
+
+@typing.final
+class Certification(google.protobuf.message.Message):
+    """What a device was measured to do, once for each driver."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: builtins.int
+    DRIVER_FIELD_NUMBER: builtins.int
+    GFLOPS_FIELD_NUMBER: builtins.int
+    MEMORY_MBPS_FIELD_NUMBER: builtins.int
+    CORRECT_FIELD_NUMBER: builtins.int
+    EMULATED_FIELD_NUMBER: builtins.int
+    driver: builtins.str
+    """The driver it was measured under."""
+    gflops: builtins.int
+    """Matrix multiplication, in 10^9 floating-point operations a second."""
+    memory_mbps: builtins.int
+    """Bandwidth of its memory, in 10^6 bytes a second."""
+    correct: builtins.bool
+    """Its results agree with fp64 within the bound of their type."""
+    emulated: builtins.bool
+    """Not measured on a real device."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When, by the node's wall clock."""
+
+    def __init__(
+        self,
+        *,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        driver: builtins.str = ...,
+        gflops: builtins.int = ...,
+        memory_mbps: builtins.int = ...,
+        correct: builtins.bool = ...,
+        emulated: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["correct", b"correct", "driver", b"driver", "emulated", b"emulated", "gflops", b"gflops", "memory_mbps", b"memory_mbps", "time", b"time"]) -> None: ...
+
+global___Certification = Certification
 
 @typing.final
 class NodeInventory(google.protobuf.message.Message):
@@ -173,6 +229,9 @@ class NodeInventory(google.protobuf.message.Message):
     DRIVERS_FIELD_NUMBER: builtins.int
     RDMA_FIELD_NUMBER: builtins.int
     UPLINK_MBPS_FIELD_NUMBER: builtins.int
+    IMAGES_FIELD_NUMBER: builtins.int
+    THREADS_PER_CORE_FIELD_NUMBER: builtins.int
+    BURN_IN_SCORE_FIELD_NUMBER: builtins.int
     cpu_chip: builtins.str
     """CPU's chip name, such as "cpu-x86-64"."""
     cpu_model: builtins.str
@@ -203,6 +262,10 @@ class NodeInventory(google.protobuf.message.Message):
     """"roce", "infiniband" or empty."""
     uplink_mbps: builtins.int
     """Its uplink, in Mbit/s; 0 = unknown."""
+    threads_per_core: builtins.int
+    """Hardware threads that share a core with another."""
+    burn_in_score: builtins.int
+    """What its start-up test and burn-in measured, 0 to 1000; 0 = not run."""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Device]:
         """Accelerators."""
@@ -218,6 +281,10 @@ class NodeInventory(google.protobuf.message.Message):
     @property
     def drivers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Versions of what drives its devices, by toolkit: "cuda": "550.54.15", "l4t": "36.3.0", "rocm": "6.10.5"."""
+
+    @property
+    def images(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Images at hand, by digest ("sha256:" and 64 hex digits)."""
 
     def __init__(
         self,
@@ -241,8 +308,11 @@ class NodeInventory(google.protobuf.message.Message):
         drivers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         rdma: builtins.str = ...,
         uplink_mbps: builtins.int = ...,
+        images: collections.abc.Iterable[builtins.str] | None = ...,
+        threads_per_core: builtins.int = ...,
+        burn_in_score: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "drivers", b"drivers", "emulated", b"emulated", "hostname", b"hostname", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "rack", b"rack", "rail", b"rail", "rdma", b"rdma", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "unenforced", b"unenforced", "uplink_mbps", b"uplink_mbps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "burn_in_score", b"burn_in_score", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "drivers", b"drivers", "emulated", b"emulated", "hostname", b"hostname", "images", b"images", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "rack", b"rack", "rail", b"rail", "rdma", b"rdma", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "threads_per_core", b"threads_per_core", "unenforced", b"unenforced", "uplink_mbps", b"uplink_mbps"]) -> None: ...
 
 global___NodeInventory = NodeInventory
 

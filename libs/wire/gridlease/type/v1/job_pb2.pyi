@@ -209,6 +209,66 @@ NETWORK_CLASS_BULK: NetworkClass.ValueType  # 3
 """Last: large transfers that can wait."""
 global___NetworkClass = NetworkClass
 
+class _Tenancy:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TenancyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Tenancy.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TENANCY_UNSPECIFIED: _Tenancy.ValueType  # 0
+    """Not said; taken as shared."""
+    TENANCY_SHARED: _Tenancy.ValueType  # 1
+    """Other tenants may be on the same host, each with its own share of cores and memory."""
+    TENANCY_EXCLUSIVE_DEVICE: _Tenancy.ValueType  # 2
+    """Its accelerators and whole CPU cores are its own: no thread of another tenant shares a core with it."""
+    TENANCY_EXCLUSIVE_HOST: _Tenancy.ValueType  # 3
+    """Nobody else's work is on the host."""
+
+class Tenancy(_Tenancy, metaclass=_TenancyEnumTypeWrapper):
+    """Who else may use what a task holds. Strength grows from shared to exclusive host."""
+
+TENANCY_UNSPECIFIED: Tenancy.ValueType  # 0
+"""Not said; taken as shared."""
+TENANCY_SHARED: Tenancy.ValueType  # 1
+"""Other tenants may be on the same host, each with its own share of cores and memory."""
+TENANCY_EXCLUSIVE_DEVICE: Tenancy.ValueType  # 2
+"""Its accelerators and whole CPU cores are its own: no thread of another tenant shares a core with it."""
+TENANCY_EXCLUSIVE_HOST: Tenancy.ValueType  # 3
+"""Nobody else's work is on the host."""
+global___Tenancy = Tenancy
+
+class _Egress:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _EgressEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Egress.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    EGRESS_UNSPECIFIED: _Egress.ValueType  # 0
+    """Not said; taken as none."""
+    EGRESS_NONE: _Egress.ValueType  # 1
+    """Nobody."""
+    EGRESS_PEERS: _Egress.ValueType  # 2
+    """The other members of its job."""
+    EGRESS_LISTED: _Egress.ValueType  # 3
+    """The other members of its job, and the addresses that it names."""
+    EGRESS_PUBLIC: _Egress.ValueType  # 4
+    """The other members of its job, and public addresses."""
+
+class Egress(_Egress, metaclass=_EgressEnumTypeWrapper):
+    """Whom a task may call over the network. Other tenants and the platform itself are never among them."""
+
+EGRESS_UNSPECIFIED: Egress.ValueType  # 0
+"""Not said; taken as none."""
+EGRESS_NONE: Egress.ValueType  # 1
+"""Nobody."""
+EGRESS_PEERS: Egress.ValueType  # 2
+"""The other members of its job."""
+EGRESS_LISTED: Egress.ValueType  # 3
+"""The other members of its job, and the addresses that it names."""
+EGRESS_PUBLIC: Egress.ValueType  # 4
+"""The other members of its job, and public addresses."""
+global___Egress = Egress
+
 class _PreemptionPolicy:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -274,20 +334,30 @@ class NetworkRequest(google.protobuf.message.Message):
     GUARANTEED_MBPS_FIELD_NUMBER: builtins.int
     NETWORK_CLASS_FIELD_NUMBER: builtins.int
     LATENCY_US_FIELD_NUMBER: builtins.int
+    EGRESS_FIELD_NUMBER: builtins.int
+    EGRESS_TO_FIELD_NUMBER: builtins.int
     guaranteed_mbps: builtins.int
     """Never less than this, in Mbit/s; 0 = no promise."""
     network_class: global___NetworkClass.ValueType
     """Whose packets go first."""
     latency_us: builtins.int
     """The longest one-way time that will do, in microseconds; 0 = the class's own."""
+    egress: global___Egress.ValueType
+    """Whom it may call."""
+    @property
+    def egress_to(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """With listed egress: addresses as "203.0.113.7:443" or "198.51.100.0/24:443"; without a port, any."""
+
     def __init__(
         self,
         *,
         guaranteed_mbps: builtins.int = ...,
         network_class: global___NetworkClass.ValueType = ...,
         latency_us: builtins.int = ...,
+        egress: global___Egress.ValueType = ...,
+        egress_to: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["guaranteed_mbps", b"guaranteed_mbps", "latency_us", b"latency_us", "network_class", b"network_class"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["egress", b"egress", "egress_to", b"egress_to", "guaranteed_mbps", b"guaranteed_mbps", "latency_us", b"latency_us", "network_class", b"network_class"]) -> None: ...
 
 global___NetworkRequest = NetworkRequest
 
@@ -343,6 +413,22 @@ class JobSpec(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class SecretsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     TYPE_FIELD_NUMBER: builtins.int
     DISPLAY_NAME_FIELD_NUMBER: builtins.int
     COMMANDS_FIELD_NUMBER: builtins.int
@@ -373,6 +459,11 @@ class JobSpec(google.protobuf.message.Message):
     MIN_RUNTIME_MS_FIELD_NUMBER: builtins.int
     PREEMPTION_POLICY_FIELD_NUMBER: builtins.int
     EXPECTED_DURATION_MS_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    TENANCY_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
+    IDLE_STOP_MS_FIELD_NUMBER: builtins.int
+    SSH_KEYS_FIELD_NUMBER: builtins.int
     type: global___JobType.ValueType
     """The job's kind."""
     display_name: builtins.str
@@ -415,6 +506,12 @@ class JobSpec(google.protobuf.message.Message):
     """What becomes of it when another job takes its place."""
     expected_duration_ms: builtins.int
     """How long it is thought to run, in milliseconds; 0 = not said. A hint: it is never stopped for it."""
+    image: builtins.str
+    """The OCI image whose root folder the task sees, such as "registry.example/team/app@sha256:..."; empty = the host's programs."""
+    tenancy: global___Tenancy.ValueType
+    """Who else may use what a task holds."""
+    idle_stop_ms: builtins.int
+    """A dev-environment without a session for this long is stopped, in milliseconds; 0 = never."""
     @property
     def commands(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Shell commands, run one after another in the sandbox until one fails."""
@@ -451,6 +548,14 @@ class JobSpec(google.protobuf.message.Message):
     def autoscale(self) -> global___Autoscale:
         """How a service follows its load."""
 
+    @property
+    def secrets(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Secrets, shown as files in memory under /run/secrets; never answered back."""
+
+    @property
+    def ssh_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Public keys, in OpenSSH's form, that may open SSH sessions into a dev-environment."""
+
     def __init__(
         self,
         *,
@@ -484,9 +589,14 @@ class JobSpec(google.protobuf.message.Message):
         min_runtime_ms: builtins.int = ...,
         preemption_policy: global___PreemptionPolicy.ValueType = ...,
         expected_duration_ms: builtins.int = ...,
+        image: builtins.str = ...,
+        tenancy: global___Tenancy.ValueType = ...,
+        secrets: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        idle_stop_ms: builtins.int = ...,
+        ssh_keys: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["autoscale", b"autoscale", "batch_size", b"batch_size", "network", b"network", "nodes", b"nodes", "resources", b"resources", "software", b"software"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["autoscale", b"autoscale", "batch_size", b"batch_size", "budget_nano", b"budget_nano", "bundle_digest", b"bundle_digest", "commands", b"commands", "deferrable_ms", b"deferrable_ms", "display_name", b"display_name", "env", b"env", "expected_duration_ms", b"expected_duration_ms", "latency_target_us", b"latency_target_us", "lost_after_ms", b"lost_after_ms", "low_carbon", b"low_carbon", "max_attempts", b"max_attempts", "max_duration_ms", b"max_duration_ms", "max_price_nano_per_hour", b"max_price_nano_per_hour", "min_runtime_ms", b"min_runtime_ms", "network", b"network", "nodes", b"nodes", "notice_ms", b"notice_ms", "outputs", b"outputs", "preemption_policy", b"preemption_policy", "priority", b"priority", "purpose", b"purpose", "reservation", b"reservation", "resources", b"resources", "runtime", b"runtime", "software", b"software", "span", b"span", "tier", b"tier", "type", b"type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["autoscale", b"autoscale", "batch_size", b"batch_size", "budget_nano", b"budget_nano", "bundle_digest", b"bundle_digest", "commands", b"commands", "deferrable_ms", b"deferrable_ms", "display_name", b"display_name", "env", b"env", "expected_duration_ms", b"expected_duration_ms", "idle_stop_ms", b"idle_stop_ms", "image", b"image", "latency_target_us", b"latency_target_us", "lost_after_ms", b"lost_after_ms", "low_carbon", b"low_carbon", "max_attempts", b"max_attempts", "max_duration_ms", b"max_duration_ms", "max_price_nano_per_hour", b"max_price_nano_per_hour", "min_runtime_ms", b"min_runtime_ms", "network", b"network", "nodes", b"nodes", "notice_ms", b"notice_ms", "outputs", b"outputs", "preemption_policy", b"preemption_policy", "priority", b"priority", "purpose", b"purpose", "reservation", b"reservation", "resources", b"resources", "runtime", b"runtime", "secrets", b"secrets", "software", b"software", "span", b"span", "ssh_keys", b"ssh_keys", "tenancy", b"tenancy", "tier", b"tier", "type", b"type"]) -> None: ...
 
 global___JobSpec = JobSpec
 
