@@ -28,6 +28,13 @@ _CLASSES: Final = {
     "critical": types.NETWORK_CLASS_CRITICAL,
     "bulk": types.NETWORK_CLASS_BULK,
 }
+_EGRESS: Final = {
+    "none": types.EGRESS_NONE,
+    "peers": types.EGRESS_PEERS,
+    "listed": types.EGRESS_LISTED,
+    "public": types.EGRESS_PUBLIC,
+}
+_ADDRESS: Final = re.compile(r"[0-9a-fA-F.:\[\]]+(/[0-9]{1,3})?(:[0-9]{1,5})?")
 _ON_PREEMPTION: Final = {
     "requeue": types.PREEMPTION_POLICY_REQUEUE,
     "fail": types.PREEMPTION_POLICY_FAIL,
@@ -98,11 +105,11 @@ def set_software(spec: types.JobSpec, value: Any) -> None:
 
 
 def set_network(spec: types.JobSpec, value: Any) -> None:
-    """``{guaranteed: 10Gbit, class: critical, latency: 200us}``."""
+    """``{guaranteed: 10Gbit, class: critical, latency: 200us, egress: peers}``."""
     if not isinstance(value, Mapping):
-        raise wrong_type("network", "a mapping of guaranteed, class and latency", value)
-    keys = known_keys(value, ("guaranteed", "class", "latency"), {"bandwidth": "guaranteed"},
-                      "network.")  # fmt: skip
+        raise wrong_type("network", "a mapping of guaranteed, class, latency and egress", value)
+    keys = known_keys(value, ("guaranteed", "class", "latency", "egress", "egress_to"),
+                      {"bandwidth": "guaranteed"}, "network.")  # fmt: skip
     network = spec.network
     network.SetInParent()
     if "guaranteed" in keys:
@@ -114,6 +121,32 @@ def set_network(spec: types.JobSpec, value: Any) -> None:
     if "latency" in keys:
         words = plain(keys["latency"], "network.latency")
         network.latency_us = parse_micros(words, "network.latency")
+    _set_egress(network, keys)
+
+
+def _set_egress(network: types.NetworkRequest, keys: Mapping[str, Any]) -> None:
+    """Whom it may call; addresses alone mean listed."""
+    listed = texts(keys.get("egress_to", []), "network.egress_to")
+    if "egress" in keys:
+        network.egress = types.Egress.ValueType(choice(keys["egress"], "network.egress", _EGRESS))
+    elif listed:
+        network.egress = types.EGRESS_LISTED
+    if (network.egress == types.EGRESS_LISTED) != bool(listed):
+        raise Invalid(
+            "Addresses belong to listed egress, and listed egress needs some.",
+            reason="EGRESS_CONTRADICTS",
+            field="network.egress_to",
+            remedy="Write network: {egress: listed, egress_to: ['203.0.113.7:443']}.",
+        )
+    for place, words in enumerate(listed):
+        if not _ADDRESS.fullmatch(words) or not 7 <= len(words) <= 64:
+            raise Invalid(
+                f"{words[:40]!r} is no address; names are not looked up.",
+                reason="BAD_ADDRESS",
+                field=f"network.egress_to[{place}]",
+                remedy="Write an address or a network, and perhaps a port: 198.51.100.0/24:443.",
+            )
+    network.egress_to.extend(listed)
 
 
 def set_low_carbon(spec: types.JobSpec, value: Any) -> None:

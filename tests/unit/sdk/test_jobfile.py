@@ -128,6 +128,19 @@ BAD = [
     (b"commands: [x]\nnetwork: {guaranteed: fast}", "BAD_SPEED", "network.guaranteed", "10Gbit"),
     (b"commands: [x]\nnetwork: {class: vip}", "UNKNOWN_VALUE", "network.class", "critical"),
     (b"commands: [x]\nnetwork: {speed: 1}", "UNKNOWN_KEY", "network.speed", "guaranteed"),
+    (b"commands: [x]\nnetwork: {egress: all}", "UNKNOWN_VALUE", "network.egress", "public"),
+    (
+        b"commands: [x]\nnetwork: {egress: listed}",
+        "EGRESS_CONTRADICTS", "network.egress_to", "203.0.113.7:443",
+    ),
+    (
+        b"commands: [x]\nnetwork: {egress: peers, egress_to: [203.0.113.7]}",
+        "EGRESS_CONTRADICTS", "network.egress_to", "listed",
+    ),
+    (
+        b"commands: [x]\nnetwork: {egress_to: [example.org]}",
+        "BAD_ADDRESS", "network.egress_to[0]", "198.51.100.0/24:443",
+    ),
     (b"commands: [x]\nlow_carbon: 1", "WRONG_TYPE", "low_carbon", "yes or no"),
     (b"commands: [x]\nbatch_size: some", "BAD_COUNT", "batch_size", "whole number"),
     (b"commands: [x]\nautoscale: {max: 2}", "KEY_MISSING", "autoscale.in_flight", "in_flight: 4"),
@@ -157,7 +170,7 @@ nodes: 2..8
 span: rack
 latency: 20ms
 software: {cuda: 12.4, targets: [sm_80, sm_90], compat: true}
-network: {guaranteed: 2.5Gbit, class: critical, latency: 200us}
+network: {guaranteed: 2.5Gbit, class: critical, latency: 200us, egress_to: ['203.0.113.7:443']}
 low_carbon: true
 deferrable: 6h
 batch_size: 128..4096
@@ -184,6 +197,7 @@ def test_every_key_about_where_and_when():
     network = spec.network
     assert (network.guaranteed_mbps, network.latency_us) == (2_500, 200)
     assert network.network_class == types.NETWORK_CLASS_CRITICAL
+    assert (network.egress, list(network.egress_to)) == (types.EGRESS_LISTED, ["203.0.113.7:443"])
     assert (spec.low_carbon, spec.deferrable_ms) == (True, 21_600_000)
     assert (spec.batch_size.min, spec.batch_size.max) == (128, 4_096)
     assert spec.reservation == "reservations/rs-abc"
