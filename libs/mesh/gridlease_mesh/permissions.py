@@ -83,7 +83,7 @@ ROLES: Final[Mapping[str, Role]] = {
         calls=frozenset(
             {f"{_S}.{it}Service" for it in ("Job", "Fleet", "Capacity")} | {f"{_B}.AccountService"}
         ),
-        on_nodes=frozenset({f"{_A}.TaskFileService"}),
+        on_nodes=frozenset({f"{_A}.TaskFileService", f"{_A}.SessionService"}),
     ),
     # Reads the nodes' reports and asks them for whole ones.
     "telemetry": Role(
@@ -96,9 +96,9 @@ ROLES: Final[Mapping[str, Role]] = {
 }  # fmt: skip
 # Public: served by the gateway over gRPC, never on the mesh.
 PUBLIC: Final = frozenset(
-    f"{_G}.{it}Service" for it in ("Job", "Fleet", "Capacity", "Billing", "Access")
+    f"{_G}.{it}Service" for it in ("Job", "Session", "Fleet", "Capacity", "Billing", "Access")
 )
-NODE_SERVES: Final = frozenset({f"{_A}.TaskFileService"})
+NODE_SERVES: Final = frozenset({f"{_A}.TaskFileService", f"{_A}.SessionService"})
 
 
 def covers(allowed: str, pattern: str) -> bool:

@@ -49,6 +49,7 @@ from gridlease_gateway.rpc.capacity import Capacity
 from gridlease_gateway.rpc.files import Files
 from gridlease_gateway.rpc.fleet import Fleet
 from gridlease_gateway.rpc.jobs import Jobs
+from gridlease_gateway.rpc.sessions import Sessions
 from gridlease_gateway.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -167,6 +168,7 @@ def _assemble(
             Files(inside),
             Bundles(files, index),
         ),
+        "SessionService": (Sessions(inside),),
         "FleetService": (Fleet(inside, prices),),
         "CapacityService": (Capacity(inside, access, ids),),
         "BillingService": (Billing(inside, prices, access, ids),),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -94,6 +94,39 @@ class Door:
             raise
         await self._done(method, call, None, answer)
         return answer
+
+    async def session(
+        self, method: Method, payloads: AsyncIterator[bytes], opening: Opening
+    ) -> AsyncGenerator[Message, None]:
+        """Many answers to many requests; audited once it stands, before its first answer.
+
+        Raises:
+            Fault: what went wrong.
+        """
+        call = await self._admit(method, opening)
+        first: Message | None = None
+        kept = False
+
+        async def pieces() -> AsyncIterator[Message]:
+            nonlocal first
+            async for payload in payloads:
+                request = _decode(method, payload)
+                first = first or request
+                yield request
+
+        try:
+            with self._guard.streaming(call.caller):
+                answers = method.handler(call, pieces())
+                async with contextlib.aclosing(answers):
+                    async for answer in answers:
+                        if not kept:
+                            kept = True
+                            await self._done(method, call, first, answer)
+                        yield answer
+        except Fault as fault:
+            if not kept:
+                self._failed(method, call, first, fault)
+            raise
 
     async def _admit(self, method: Method, opening: Opening) -> Call:
         caller = NOBODY
@@ -195,6 +228,7 @@ def _resource(message: Message | None) -> str:
 
 _NAMES = ("name", "node", "digest", "parent", "tenant", "project", "node_id", "job", "tenant_id")
 _HOLDS = (
+    "start",
     "job", "invoice", "api_key", "price", "balance", "node", "quota", "share", "site",
     "reservation",
 )  # fmt: skip

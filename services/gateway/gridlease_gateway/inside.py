@@ -10,12 +10,13 @@ import asyncio
 import collections
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from gridlease.agent.v1 import files_pb2_grpc
+from gridlease.agent.v1 import files_pb2_grpc, session_pb2_grpc
 from gridlease.billing.v1 import account_pb2_grpc
 from gridlease.scheduler.v1 import capacity_pb2_grpc, fleet_pb2_grpc, job_pb2_grpc
 from gridlease_kernel.faults import Conflict, Fault, Late, Unreachable
@@ -31,6 +32,15 @@ _LAST_PAUSE_S = 1.0
 _NODES_MAX = 256  # least recently asked beyond that are let go
 _NODE_GRACE_S = 600.0
 _ROOMS = {"scheduler": "SCHEDULER_UNREACHABLE", "billing": "BILLING_UNREACHABLE"}
+
+
+@dataclass(frozen=True, slots=True)
+class _OnNode:
+    """One node's channel and the stubs on it."""
+
+    channel: MeshChannel
+    files: Any
+    sessions: Any
 
 
 class Inside:
@@ -51,23 +61,33 @@ class Inside:
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
         self.capacity: Any = capacity_pb2_grpc.CapacityServiceStub(channel)
         self.accounts: Any = account_pb2_grpc.AccountServiceStub(channel)
-        self._nodes: collections.OrderedDict[str, tuple[MeshChannel, Any]] = (
-            collections.OrderedDict()
-        )
+        self._nodes: collections.OrderedDict[str, _OnNode] = collections.OrderedDict()
         self._closing: set[asyncio.Future[None]] = set()
 
     def files_of(self, node_id: str) -> Any:
         """A stub of a node's own TaskFileService."""
+        return self._on(node_id).files
+
+    def sessions_of(self, node_id: str) -> Any:
+        """A stub of a node's own SessionService."""
+        return self._on(node_id).sessions
+
+    def _on(self, node_id: str) -> _OnNode:
         known = self._nodes.pop(node_id, None)
         if known is None:
             channel = self._bus.channel(node_id, interceptors=self._interceptors)
-            known = (channel, files_pb2_grpc.TaskFileServiceStub(channel))
+            known = _OnNode(
+                channel,
+                files_pb2_grpc.TaskFileServiceStub(channel),
+                session_pb2_grpc.SessionServiceStub(channel),
+            )
         self._nodes[node_id] = known
         if len(self._nodes) > _NODES_MAX:
-            _, (oldest, _stub) = self._nodes.popitem(last=False)
-            self._closing.add(closing := asyncio.ensure_future(oldest.close(grace=_NODE_GRACE_S)))
+            _, oldest = self._nodes.popitem(last=False)
+            closing = asyncio.ensure_future(oldest.channel.close(grace=_NODE_GRACE_S))
+            self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        return known[1]
+        return known
 
     async def ask(
         self, method: Callable[..., Any], request: Message, left_s: float, answer: type[A]

@@ -21,6 +21,7 @@ from gridlease_gateway.domain.keys import Role
 Unary: TypeAlias = Callable[[Call, Any], Awaitable[Message]]
 Stream: TypeAlias = Callable[[Call, Any], AsyncIterator[Message]]
 Upload: TypeAlias = Callable[[Call, AsyncIterator[Any]], Awaitable[Message]]
+Session: TypeAlias = Callable[[Call, AsyncIterator[Any]], AsyncIterator[Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "JobService.UploadBundle": _CHANGE,
     "JobService.ListEvents": _READ,
     "JobService.WatchEvents": _READ,
+    "SessionService.ExecJob": _CHANGE,
+    "SessionService.AttachJob": _READ,
+    "SessionService.ForwardJob": _CHANGE,
     "FleetService.ListNodes": _OPERATOR_READ,
     "FleetService.GetNode": _OPERATOR_READ,
     "FleetService.ListOffers": _READ,

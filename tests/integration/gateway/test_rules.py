@@ -21,7 +21,9 @@ async def answer_to(world, name, request, key):
     described = public_methods()[name]
     call = getattr(world.stub(service, key), method)
     try:
-        if described.client_streaming:
+        if described.client_streaming and described.server_streaming:
+            await call(iter([request])).read()
+        elif described.client_streaming:
             await call(iter([request]))
         elif described.server_streaming:
             await call(request).read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -49,7 +50,9 @@ def handlers(door: Door, methods: Mapping[str, Method]) -> list[grpc.GenericRpcH
     services: dict[str, dict[str, Any]] = {}
     for method in methods.values():
         service, _, name = method.path.strip("/").partition("/")
-        services.setdefault(service, {})[name] = _handler(door, method)
+        both_ways = method.client_streaming and method.server_streaming
+        made = _session_handler(door, method) if both_ways else _handler(door, method)
+        services.setdefault(service, {})[name] = made
     return [grpc.method_handlers_generic_handler(name, its) for name, its in services.items()]
 
 
@@ -133,12 +136,27 @@ def _handler(door: Door, method: Method) -> Any:
         _told(method, began, "OK")
         return answer
 
-    assert not (method.client_streaming and method.server_streaming), method.name
     if method.client_streaming:
         return grpc.stream_unary_rpc_method_handler(upload, None, _encode)
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(stream, None, _encode)
     return grpc.unary_unary_rpc_method_handler(unary, None, _encode)
+
+
+def _session_handler(door: Door, method: Method) -> Any:
+    async def session(payloads: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
+        began = time.monotonic()
+        try:
+            async with contextlib.aclosing(
+                door.session(method, payloads, _opening(method, context))
+            ) as answers:
+                async for answer in answers:
+                    yield answer
+        except Exception as error:  # noqa: BLE001 - the edge: everything is mapped
+            await _refuse(error, context, method, began)
+        _told(method, began, "OK")
+
+    return grpc.stream_stream_rpc_method_handler(session, None, _encode)
 
 
 def _encode(message: Message) -> bytes:

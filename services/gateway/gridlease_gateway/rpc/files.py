@@ -71,7 +71,7 @@ class Files:
         raise stream_over()
 
     async def list_artefacts(self, call: Call, request: pb.ListArtefactsRequest) -> Message:
-        task = await self._ran(call, request.name, request.task_index)
+        task = await placed_task(self._inside, call, request.name, request.task_index)
         answer = await self._inside.ask(
             self._files(task).ListArtefacts,
             files_pb2.ListArtefactsRequest(lease=task.lease),
@@ -83,7 +83,7 @@ class Files:
     async def read_artefact(
         self, call: Call, request: pb.ReadArtefactRequest
     ) -> AsyncIterator[Message]:
-        task = await self._ran(call, request.name, request.task_index)
+        task = await placed_task(self._inside, call, request.name, request.task_index)
         inner = files_pb2.ReadArtefactRequest(lease=task.lease, path=request.path)
         patience = Patience(_READ_PATIENCE_S)
         sent = 0
@@ -134,30 +134,36 @@ class Files:
                 if job.state in ENDED or (task is not None and task.lease not in ("", lease)):
                     return
 
-    async def _ran(self, call: Call, name: str, index: int) -> types.Task:
-        """The task, if it was ever placed.
 
-        Raises:
-            Missing: TASK_NOT_FOUND.
-            Precondition: NOT_PLACED_YET.
-        """
-        job = await get_job(self._inside, call, name)
-        task = _task(job, index)
-        if task is None and index > 0:
-            raise Missing(
-                f"{name} has no task {index}.",
-                reason="TASK_NOT_FOUND",
-                field="task_index",
-                remedy="Tasks count from 0; gridlease show lists them.",
-            )
-        if task is None or not task.lease:
-            raise Precondition(
-                f"{name} has not been placed, so it left no files.",
-                reason="NOT_PLACED_YET",
-                field="name",
-                remedy="Wait for it, or ask why it waits: gridlease explain.",
-            )
-        return task
+async def placed_task(
+    inside: Inside, call: Call, name: str, index: int, at: str = ""
+) -> types.Task:
+    """A task of a job that the caller may see, if it was ever placed.
+
+    Args:
+        at: where in the request ``name`` stands, with its dot.
+
+    Raises:
+        Missing: JOB_NOT_FOUND, TASK_NOT_FOUND.
+        Precondition: NOT_PLACED_YET.
+    """
+    job = await get_job(inside, call, name, f"{at}name")
+    task = _task(job, index)
+    if task is None and index > 0:
+        raise Missing(
+            f"{name} has no task {index}.",
+            reason="TASK_NOT_FOUND",
+            field=f"{at}task_index",
+            remedy="Tasks count from 0; gridlease show lists them.",
+        )
+    if task is None or not task.lease:
+        raise Precondition(
+            f"{name} has not been placed yet.",
+            reason="NOT_PLACED_YET",
+            field=f"{at}name",
+            remedy="Wait for it, or ask why it waits: gridlease explain.",
+        )
+    return task
 
 
 def _task(job: types.Job, index: int) -> types.Task | None:

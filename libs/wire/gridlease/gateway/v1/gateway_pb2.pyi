@@ -11,6 +11,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import gridlease.agent.v1.files_pb2
+import gridlease.agent.v1.session_pb2
 import gridlease.billing.v1.account_pb2
 import gridlease.type.v1.capacity_pb2
 import gridlease.type.v1.fleet_pb2
@@ -2375,3 +2376,203 @@ class CancelReservationResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["reservation", b"reservation"]) -> None: ...
 
 global___CancelReservationResponse = CancelReservationResponse
+
+@typing.final
+class ExecJobRequest(google.protobuf.message.Message):
+    """First a start, then what goes in."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    @property
+    def start(self) -> global___ExecJobStart:
+        """The first message."""
+
+    @property
+    def input(self) -> gridlease.agent.v1.session_pb2.ExecInput:
+        """Every other."""
+
+    def __init__(
+        self,
+        *,
+        start: global___ExecJobStart | None = ...,
+        input: gridlease.agent.v1.session_pb2.ExecInput | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["input", b"input", "start", b"start", "step", b"step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["input", b"input", "start", b"start", "step", b"step"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["step", b"step"]) -> typing.Literal["start", "input"] | None: ...
+
+global___ExecJobRequest = ExecJobRequest
+
+@typing.final
+class ExecJobStart(google.protobuf.message.Message):
+    """Where to run what."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    TASK_INDEX_FIELD_NUMBER: builtins.int
+    COMMAND_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    task_index: builtins.int
+    """Which of its tasks, from 0."""
+    @property
+    def command(self) -> gridlease.agent.v1.session_pb2.Command:
+        """What."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        task_index: builtins.int = ...,
+        command: gridlease.agent.v1.session_pb2.Command | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["command", b"command"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["command", b"command", "name", b"name", "task_index", b"task_index"]) -> None: ...
+
+global___ExecJobStart = ExecJobStart
+
+@typing.final
+class ExecJobResponse(google.protobuf.message.Message):
+    """What comes out."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTPUT_FIELD_NUMBER: builtins.int
+    @property
+    def output(self) -> gridlease.agent.v1.session_pb2.ExecOutput:
+        """One thing at a time; the last is the exit."""
+
+    def __init__(
+        self,
+        *,
+        output: gridlease.agent.v1.session_pb2.ExecOutput | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["output", b"output"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["output", b"output"]) -> None: ...
+
+global___ExecJobResponse = ExecJobResponse
+
+@typing.final
+class AttachJobRequest(google.protobuf.message.Message):
+    """Whose output."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    TASK_INDEX_FIELD_NUMBER: builtins.int
+    TAIL_BYTES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    task_index: builtins.int
+    """Which of its tasks, from 0."""
+    tail_bytes: builtins.int
+    """So much of what it has written already comes first."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        task_index: builtins.int = ...,
+        tail_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "tail_bytes", b"tail_bytes", "task_index", b"task_index"]) -> None: ...
+
+global___AttachJobRequest = AttachJobRequest
+
+@typing.final
+class AttachJobResponse(google.protobuf.message.Message):
+    """A piece of output."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: builtins.int
+    content: builtins.bytes
+    """Raw bytes as the task wrote them."""
+    def __init__(
+        self,
+        *,
+        content: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content"]) -> None: ...
+
+global___AttachJobResponse = AttachJobResponse
+
+@typing.final
+class ForwardJobRequest(google.protobuf.message.Message):
+    """First a start, then data."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    @property
+    def start(self) -> global___ForwardJobStart:
+        """The first message."""
+
+    @property
+    def data(self) -> gridlease.agent.v1.session_pb2.ForwardData:
+        """Every other."""
+
+    def __init__(
+        self,
+        *,
+        start: global___ForwardJobStart | None = ...,
+        data: gridlease.agent.v1.session_pb2.ForwardData | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data", "start", b"start", "step", b"step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "start", b"start", "step", b"step"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["step", b"step"]) -> typing.Literal["start", "data"] | None: ...
+
+global___ForwardJobRequest = ForwardJobRequest
+
+@typing.final
+class ForwardJobStart(google.protobuf.message.Message):
+    """Where to connect."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    TASK_INDEX_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    task_index: builtins.int
+    """Which of its tasks, from 0."""
+    @property
+    def target(self) -> gridlease.agent.v1.session_pb2.ForwardTarget:
+        """Where inside."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        task_index: builtins.int = ...,
+        target: gridlease.agent.v1.session_pb2.ForwardTarget | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["target", b"target"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "target", b"target", "task_index", b"task_index"]) -> None: ...
+
+global___ForwardJobStart = ForwardJobStart
+
+@typing.final
+class ForwardJobResponse(google.protobuf.message.Message):
+    """Data that comes back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    @property
+    def data(self) -> gridlease.agent.v1.session_pb2.ForwardData:
+        """One thing at a time."""
+
+    def __init__(
+        self,
+        *,
+        data: gridlease.agent.v1.session_pb2.ForwardData | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data"]) -> None: ...
+
+global___ForwardJobResponse = ForwardJobResponse

@@ -673,6 +673,170 @@ class JobService(object):
             _registered_method=True)
 
 
+class SessionServiceStub(object):
+    """Sessions in running tasks of the caller's project. Each call is one session and ends with it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ExecJob = channel.stream_stream(
+                '/gridlease.gateway.v1.SessionService/ExecJob',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ExecJobRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ExecJobResponse.FromString,
+                _registered_method=True)
+        self.AttachJob = channel.unary_stream(
+                '/gridlease.gateway.v1.SessionService/AttachJob',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.AttachJobRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.AttachJobResponse.FromString,
+                _registered_method=True)
+        self.ForwardJob = channel.stream_stream(
+                '/gridlease.gateway.v1.SessionService/ForwardJob',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ForwardJobRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ForwardJobResponse.FromString,
+                _registered_method=True)
+
+
+class SessionServiceServicer(object):
+    """Sessions in running tasks of the caller's project. Each call is one session and ends with it.
+    """
+
+    def ExecJob(self, request_iterator, context):
+        """Runs a program beside a task, in its sandbox. Its end follows the end of the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachJob(self, request, context):
+        """A task's own output from now on, until it has ended. A task has no input.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForwardJob(self, request_iterator, context):
+        """One connection to a port or a UNIX socket inside a task's sandbox.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SessionServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ExecJob': grpc.stream_stream_rpc_method_handler(
+                    servicer.ExecJob,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ExecJobRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ExecJobResponse.SerializeToString,
+            ),
+            'AttachJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttachJob,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.AttachJobRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.AttachJobResponse.SerializeToString,
+            ),
+            'ForwardJob': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardJob,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ForwardJobRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ForwardJobResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gridlease.gateway.v1.SessionService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gridlease.gateway.v1.SessionService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SessionService(object):
+    """Sessions in running tasks of the caller's project. Each call is one session and ends with it.
+    """
+
+    @staticmethod
+    def ExecJob(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gridlease.gateway.v1.SessionService/ExecJob',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ExecJobRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ExecJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gridlease.gateway.v1.SessionService/AttachJob',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.AttachJobRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.AttachJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForwardJob(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gridlease.gateway.v1.SessionService/ForwardJob',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ForwardJobRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ForwardJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class FleetServiceStub(object):
     """What there is to rent, and who joins.
     """

@@ -309,6 +309,78 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
+class SessionServiceStub:
+    """Sessions in running tasks of the caller's project. Each call is one session and ends with it."""
+
+    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    ExecJob: grpc.StreamStreamMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ExecJobRequest,
+        gridlease.gateway.v1.gateway_pb2.ExecJobResponse,
+    ]
+    """Runs a program beside a task, in its sandbox. Its end follows the end of the call."""
+
+    AttachJob: grpc.UnaryStreamMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.AttachJobRequest,
+        gridlease.gateway.v1.gateway_pb2.AttachJobResponse,
+    ]
+    """A task's own output from now on, until it has ended. A task has no input."""
+
+    ForwardJob: grpc.StreamStreamMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ForwardJobRequest,
+        gridlease.gateway.v1.gateway_pb2.ForwardJobResponse,
+    ]
+    """One connection to a port or a UNIX socket inside a task's sandbox."""
+
+class SessionServiceAsyncStub:
+    """Sessions in running tasks of the caller's project. Each call is one session and ends with it."""
+
+    ExecJob: grpc.aio.StreamStreamMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ExecJobRequest,
+        gridlease.gateway.v1.gateway_pb2.ExecJobResponse,
+    ]
+    """Runs a program beside a task, in its sandbox. Its end follows the end of the call."""
+
+    AttachJob: grpc.aio.UnaryStreamMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.AttachJobRequest,
+        gridlease.gateway.v1.gateway_pb2.AttachJobResponse,
+    ]
+    """A task's own output from now on, until it has ended. A task has no input."""
+
+    ForwardJob: grpc.aio.StreamStreamMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ForwardJobRequest,
+        gridlease.gateway.v1.gateway_pb2.ForwardJobResponse,
+    ]
+    """One connection to a port or a UNIX socket inside a task's sandbox."""
+
+class SessionServiceServicer(metaclass=abc.ABCMeta):
+    """Sessions in running tasks of the caller's project. Each call is one session and ends with it."""
+
+    @abc.abstractmethod
+    def ExecJob(
+        self,
+        request_iterator: _MaybeAsyncIterator[gridlease.gateway.v1.gateway_pb2.ExecJobRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[gridlease.gateway.v1.gateway_pb2.ExecJobResponse], collections.abc.AsyncIterator[gridlease.gateway.v1.gateway_pb2.ExecJobResponse]]:
+        """Runs a program beside a task, in its sandbox. Its end follows the end of the call."""
+
+    @abc.abstractmethod
+    def AttachJob(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.AttachJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[gridlease.gateway.v1.gateway_pb2.AttachJobResponse], collections.abc.AsyncIterator[gridlease.gateway.v1.gateway_pb2.AttachJobResponse]]:
+        """A task's own output from now on, until it has ended. A task has no input."""
+
+    @abc.abstractmethod
+    def ForwardJob(
+        self,
+        request_iterator: _MaybeAsyncIterator[gridlease.gateway.v1.gateway_pb2.ForwardJobRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[gridlease.gateway.v1.gateway_pb2.ForwardJobResponse], collections.abc.AsyncIterator[gridlease.gateway.v1.gateway_pb2.ForwardJobResponse]]:
+        """One connection to a port or a UNIX socket inside a task's sandbox."""
+
+def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
 class FleetServiceStub:
     """What there is to rent, and who joins."""
 
