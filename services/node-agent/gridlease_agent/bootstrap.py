@@ -22,7 +22,6 @@ from gridlease_mesh.bus import Bus
 from gridlease_mesh.events import on_hint
 from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.spans import SpanSender
-from gridlease_mesh.telemetry import TelemetrySender
 from gridlease_mesh.telemetry_sample import DeviceIdentity, NodeIdentity
 
 from gridlease_agent.adapters.bundles import BundleFolder
@@ -33,6 +32,8 @@ from gridlease_agent.adapters.mesh_calls import BillingCalls, BundleCalls, Sched
 from gridlease_agent.adapters.metrics_page import MetricsPage
 from gridlease_agent.adapters.prepared import PreparedFolder
 from gridlease_agent.adapters.spool_file import SpoolFile
+from gridlease_agent.adapters.telemetry_spool import TelemetrySpool
+from gridlease_agent.backfill import Backfill
 from gridlease_agent.book import Book
 from gridlease_agent.devices.family import load as load_families
 from gridlease_agent.devices.nvml import Nvml
@@ -276,7 +277,9 @@ class Node:
         reconciler = self._reconciler(bus, book, files, watch, scrubber)
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             if not emulated:
-                observer = await self._observer(bus, book, stack)
+                backfill = self._backfill(bus, stack)
+                observer = await self._observer(book, stack, backfill)
+                group.create_task(backfill.run(), name="backfill")
                 group.create_task(observer.run(), name="observe")
             group.create_task(reporter.run(), name="report")
             group.create_task(syncer.run(), name="sync")
@@ -288,13 +291,28 @@ class Node:
             self.ready.set()
             _LOG.info("the node serves", extra={"node": self._credential.node_id})
 
-    async def _observer(self, bus: Bus, book: Book, stack: contextlib.AsyncExitStack) -> Observer:
+    def _backfill(self, bus: Bus, stack: contextlib.AsyncExitStack) -> Backfill:
+        """Telemetry to the mesh, and to disk while that is away."""
+        path, quota_bytes = self._state / "telemetry.sqlite", self._settings.telemetry_spool_bytes
+        spool = TelemetrySpool(path, self._host.now().boot_id, quota_bytes)
+        stack.callback(spool.close)
+        clock = SystemClock()
+        backfill = Backfill(
+            bus,
+            spool,
+            lambda: self._host.now().boottime_ns // 1_000_000,
+            lambda: round(clock.wall().timestamp() * 1000),
+        )
+        stack.callback(backfill.close)
+        return backfill
+
+    async def _observer(
+        self, book: Book, stack: contextlib.AsyncExitStack, backfill: Backfill
+    ) -> Observer:
         """Telemetry of this host: to the mesh, and to the local page where one is wanted."""
         facts, files = self._body.facts, KeptFiles()
         stack.callback(files.close)
-        sender = TelemetrySender(bus)
-        stack.callback(sender.close)
-        offers = [sender.offer]
+        offers = [backfill.offer]
         if self._settings.metrics_port:
             page = MetricsPage()
             server = await page.serve(self._settings.metrics_port)

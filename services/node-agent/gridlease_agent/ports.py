@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gridlease_mesh.telemetry_sample import Sample
+
 from gridlease_agent.domain.lease import Answer, Report, Sighting
 from gridlease_agent.domain.progress import TaskReport
 from gridlease_agent.domain.spool import Clocks, Deadline, Spool, StopOrder
@@ -76,6 +78,30 @@ class Billing(Protocol):
     """SettlementService; raises ``Fault``."""
 
     async def settle(self, spool_id: str, reports: Iterable[Report]) -> tuple[Answer, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReport:
+    """One telemetry report that waits. ``at_ms``: since its boot, which has a number here."""
+
+    boot: int
+    sequence: int
+    at_ms: int
+    payload: bytes
+
+
+class TelemetryStore(Protocol):
+    """Where telemetry waits for a connection; see ``adapters.telemetry_spool``."""
+
+    @property
+    def stream(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    def sequence(self) -> int: ...
+    def dropped_before(self, sequence: int) -> int: ...
+    def put(self, sequence: int, at_ms: int, taken: Sample) -> None: ...
+    def first(self, most: int, now_ms: int, wall_ms: int) -> list[KeptReport]: ...
+    def told(self, batch: list[KeptReport]) -> None: ...
 
 
 class SpanTeller(Protocol):

@@ -15,6 +15,7 @@ class Settings:
     slow_tick_ms: int = 10_000
     kept_bytes: int = 2 << 30
     kept_hours: int = 168
+    telemetry_spool_bytes: int = 32 << 20  # of samples that wait for a connection
     memory_reserve_bytes: int = 1 << 30
     disk_share_percent: int = 80
     nats_url: str = ""  # in place of the one that enrolment answered
