@@ -60,6 +60,7 @@ class Preparer:
             disk_bytes=task.disk_bytes,
             environment=prepared.folder if prepared else "",
             environment_env=prepared.env if prepared else (),
+            devices=task.device_ids,
             emulated_duration_ms=_emulated_ms(task),
         )
 

@@ -23,7 +23,7 @@ from gridlease_kernel.faults import Exists, Missing, Precondition
 from gridlease_agent import shim
 from gridlease_agent.isolate.rootfs import HostRoot
 from gridlease_agent.isolate.rootfs import read as read_host
-from gridlease_agent.runtimes import bwrap, crun
+from gridlease_agent.runtimes import bwrap, crun, devices
 from gridlease_agent.runtimes.choose import Runtime
 from gridlease_agent.runtimes.spec import SandboxSpec
 
@@ -115,10 +115,17 @@ class SandboxRunner(Protocol):
 class Sandboxes:
     """Real sandboxes under ``state_dir/leases``."""
 
-    def __init__(self, state_dir: Path, runtime: Runtime, host: HostRoot | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        runtime: Runtime,
+        host: HostRoot | None = None,
+        table: devices.DeviceTable = devices.NO_DEVICES,
+    ) -> None:
         self._leases = state_dir.absolute() / "leases"
         self._runtime = runtime
         self._host = host or read_host()
+        self._table = table
         self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._shims: set[int] = set()
 
@@ -172,7 +179,9 @@ class Sandboxes:
     def _render(self, spec: SandboxSpec, folder: Path) -> dict[str, Any]:
         program = self._runtime.program
         if self._runtime.name == "crun":
-            return crun.render(spec, self._host, str(folder), program)
+            plan = crun.render(spec, self._host, str(folder), program)
+            return devices.given(plan, spec, self._table)
+        devices.refused(spec)
         return bwrap.render(spec, self._host, str(folder), program, root=self._runtime.root)
 
     def extend(self, lease_id: str, deadline: Deadline) -> None:

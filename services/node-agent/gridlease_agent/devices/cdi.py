@@ -53,7 +53,35 @@ def _device(family: Family, device: DeviceFacts, root: Path) -> dict[str, Any]:
         edits["mounts"] = mounts
     if family.env:
         edits["env"] = [f"{key}={text}" for key, text in sorted(family.env.items())]
+    gids = sorted({gid for node in device.nodes if (gid := _group(root, node))})
+    if gids:
+        edits["additionalGids"] = gids
+    if family.hooks:
+        edits["hooks"] = [dict(hook) for hook in family.hooks]
     return {"name": device.id, "containerEdits": edits}
+
+
+def _group(root: Path, node: str) -> int:
+    """The group that alone may open a node; 0 = whoever may, it is not by a group.
+
+    Raises:
+        Precondition: DEVICE_NODE_CLOSED.
+    """
+    try:
+        facts = (root / node.lstrip("/")).stat()
+    except OSError:
+        return 0
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & 0o006 == 0o006 or not (stat.S_ISCHR(facts.st_mode) or stat.S_ISBLK(facts.st_mode)):
+        return 0
+    if mode & 0o060 != 0o060 or facts.st_gid == 0:
+        raise Precondition(
+            f"{node} is closed to everybody but root (mode {mode:o}).",
+            reason="DEVICE_NODE_CLOSED",
+            field=node,
+            remedy="Let its driver's rule open it to a group of its own, such as render.",
+        )
+    return facts.st_gid
 
 
 def _node(root: Path, node: str) -> dict[str, Any]:
@@ -193,10 +221,13 @@ def _once(mounts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _hook(hook: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
     """A vendor's program that runs as root beside the sandbox: only if it is one we know."""
     try:
+        facts = Path(hook["path"]).stat()
         digest = hashlib.sha256(Path(hook["path"]).read_bytes()).hexdigest()
     except OSError:
         digest = ""
-    if digest not in allowed:
+    # Whoever else could write it could swap it between this look and its run.
+    ours = bool(digest) and facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
+    if digest not in allowed or not ours:
         raise Precondition(
             f"The hook {hook['path']} is not one that may run (sha256 {digest or 'unreadable'}).",
             reason="HOOK_NOT_ALLOWED",

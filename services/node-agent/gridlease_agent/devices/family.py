@@ -16,6 +16,7 @@ from typing import Any
 from gridlease_kernel.faults import Invalid
 
 FOLDER = Path(__file__).parent.parent / "families"
+SCRUBBERS = ("cuda", "file", "program")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Family:
     env: Mapping[str, str]
     weaker: str  # what is not isolated between two tenants of one host, in words
     telemetry: Mapping[str, tuple[Reading, ...]]  # quantity -> where it is read
+    hooks: tuple[Mapping[str, Any], ...] = ()  # CDI's, run only where their digest is allowed
+    scrub: Mapping[str, str] = field(default_factory=dict)  # how its memory is wiped; {} = nobody
 
 
 def load(folder: Path = FOLDER) -> tuple[Family, ...]:
@@ -108,7 +111,18 @@ def _family(table: dict[str, Any]) -> Family:
         env=dict(hand.get("env", {})),
         weaker=table.get("weaker", ""),
         telemetry=_fields(table.get("telemetry", {})),
+        hooks=tuple(hand.get("hooks", ())),
+        scrub=_scrub(table.get("scrub", {})),
     )
+
+
+def _scrub(table: dict[str, Any]) -> dict[str, str]:
+    """``by``: cuda, file or program; ``path``: the file or the program, with a device's fields."""
+    if table and table["by"] not in SCRUBBERS:
+        raise ValueError(f"scrub.by is {table['by']!r}, none of {', '.join(SCRUBBERS)}")
+    if table and table["by"] != "cuda":
+        table["path"]  # named where it is missing
+    return {key: str(text) for key, text in table.items()}
 
 
 def _fields(table: dict[str, Any]) -> dict[str, tuple[Reading, ...]]:
