@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from gridlease_agent.images import reference
-from gridlease_agent.images.reference import Reference
-from gridlease_agent.images.registry import Registry
+from gridlease_agent.images.fetch import Fetcher
 from gridlease_agent.images.store import Held, ImageStore
 from gridlease_kernel.faults import Fault
 from gridlease_testkit.registry import (
@@ -36,8 +35,11 @@ def registry() -> Iterator[LoopbackRegistry]:
 
 
 def _pull(store: ImageStore, registry: LoopbackRegistry, version: str = ":v1") -> Held:
-    name = reference.parse(f"{registry.address}/team/app{version}")
-    return store.pull(name, Registry(name, timeout_s=5.0))
+    return _fetcher(store).pull(f"{registry.address}/team/app{version}")
+
+
+def _fetcher(store: ImageStore, machine: str = "x86_64") -> Fetcher:
+    return Fetcher(store.folder.parent / "blobs", store, machine=machine, timeout_s=5.0)
 
 
 def _reason(store: ImageStore, registry: LoopbackRegistry, version: str = ":v1") -> str:
@@ -115,8 +117,10 @@ def test_an_index_is_resolved_for_this_machine(tmp_path: Path, registry: Loopbac
         {"digest": mine, "platform": {"os": "linux", "architecture": "arm64"}},
     ]
     registry.add_manifest({"manifests": entries}, INDEX, "v1")
-    assert _pull(ImageStore(tmp_path / "a", LIMIT, "aarch64"), registry).image.digest == mine
-    assert _reason(ImageStore(tmp_path / "b", LIMIT, "x86_64"), registry) == "NO_IMAGE_FOR_PLATFORM"
+    name = f"{registry.address}/team/app:v1"
+    found = _fetcher(ImageStore(tmp_path / "a", LIMIT), "aarch64").pull(name)
+    assert found.image.digest == mine
+    assert _reason(ImageStore(tmp_path / "b", LIMIT), registry) == "NO_IMAGE_FOR_PLATFORM"
 
 
 def test_a_token_is_fetched_where_one_is_asked_for(
@@ -160,9 +164,8 @@ def test_trouble_is_named(tmp_path: Path, registry: LoopbackRegistry) -> None:
     big = tar_of(("big", bytes(2 << 20)))
     registry.add_image(big, tag="big")
     assert _reason(ImageStore(tmp_path / "small", 1 << 20), registry, ":big") == "IMAGE_TOO_LARGE"
-    nowhere = Reference("127.0.0.1:9", "a", "b")
     with pytest.raises(Fault) as caught:
-        store.pull(nowhere, Registry(nowhere, timeout_s=2.0))
+        _fetcher(store).pull("127.0.0.1:9/a:b")
     assert caught.value.reason == "REGISTRY_AWAY"
 
 
@@ -209,12 +212,13 @@ def test_the_least_recently_used_leaves_and_what_is_used_stays(
         registry.add_image(shared, tar_of((f"f{n}", bytes([n]) * (1 << 20))), tag=f"v{n}")
         for n in range(4)
     ]
-    store = ImageStore(tmp_path, 4 * (1 << 20) + (1 << 17))
+    used: set[str] = set()
+    store = ImageStore(tmp_path, 4 * (1 << 20) + (1 << 17), lambda: used)
     for n in range(3):
         _pull(store, registry, f":v{n}")
     store.get(digests[0])
-    name = reference.parse(f"{registry.address}/team/app:v3")
-    store.pull(name, Registry(name), used=[digests[2]])
+    used.add(digests[2])
+    _pull(store, registry, ":v3")
     assert set(store.held()) == {digests[0], digests[2], digests[3]}
     assert len(list((tmp_path / "layers").iterdir())) == 4, "three and the one they share"
 

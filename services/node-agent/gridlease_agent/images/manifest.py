@@ -40,7 +40,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A manifest with its configuration. Layers from the lowest up."""
+    """A manifest with its configuration. Layers from the lowest up.
+
+    ``user``: as the image says it, a name or a number, with a group or without one.
+    """
 
     digest: str
     layers: tuple[Layer, ...]
@@ -48,6 +51,7 @@ class Image:
     entrypoint: tuple[str, ...]
     cmd: tuple[str, ...]
     cwd: str
+    user: str = ""
 
 
 def choose(index: Mapping[str, Any], machine: str) -> str:
@@ -108,6 +112,7 @@ def image(digest: str, manifest: Mapping[str, Any], config: bytes) -> Image:
             tuple(map(str, run.get("Entrypoint") or ())),
             tuple(map(str, run.get("Cmd") or ())),
             str(run.get("WorkingDir") or "/"),
+            str(run.get("User") or ""),
         )
     except (KeyError, TypeError, ValueError) as trouble:
         raise _odd(f"{type(trouble).__name__}: {trouble}") from trouble

@@ -5,32 +5,31 @@
 
 A layer's folder appears by a rename once it is whole, so a crash leaves nothing half. What an
 image that is used needs is never collected; of the others the least recently used leaves first.
+
+Needs root: files keep their owners. What it is handed was fetched by somebody without rights, so
+every layer is checked here once more, against the digest that names its folder.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import json
 import logging
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gridlease_kernel.faults import Missing, Precondition
 
-from gridlease_agent.images import layers, manifest
+from gridlease_agent.images import layers
 from gridlease_agent.images.manifest import Image, Layer
-from gridlease_agent.images.reference import Reference
-from gridlease_agent.images.registry import Registry
 
 _LOG = logging.getLogger(__name__)
-_CONFIG_BYTES = 4 << 20
-_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +42,46 @@ class Held:
 
 
 class ImageStore:
-    """Blocking; one process. ``limit_bytes``: what all layers may take, unpacked."""
+    """Blocking; one process. ``limit_bytes``: what all layers may take, unpacked.
 
-    def __init__(self, folder: Path, limit_bytes: int, machine: str = os.uname().machine) -> None:
+    ``in_use``: the images that something on this node stands on now. ``gone``: is told of every
+    image that leaves, before its folders do.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int,
+        in_use: Callable[[], Collection[str]] = frozenset,
+        gone: Callable[[str], None] = lambda _digest: None,
+    ) -> None:
+        self.folder = folder
         self._layers, self._images = folder / "layers", folder / "images"
         self._limit_bytes = limit_bytes
-        self._machine = machine
-        self._turn = threading.Lock()  # between fetch and record a layer belongs to no image
+        self._in_use, self._gone = in_use, gone
+        self._lock = threading.RLock()
+        self._pending: dict[str, int] = {}  # unpacked, and of no recorded image yet: their sizes
         for each in (self._layers, self._images):
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._layers.glob("tmp-*"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def pull(self, reference: Reference, registry: Registry, used: Collection[str] = ()) -> Held:
-        """The image, fetched and unpacked as far as it is not here.
+    def missing(self, image: Image) -> tuple[Layer, ...]:
+        """The layers that must still be unpacked; those that are here stay until ``record``."""
+        with self._lock:
+            sizes = self._sizes()
+            for layer in image.layers:
+                if self._folder(layer.diff_id).is_dir():
+                    self._pending.setdefault(layer.diff_id, sizes.get(layer.diff_id, 0))
+        wanted = {x.diff_id: x for x in image.layers if not self._folder(x.diff_id).is_dir()}
+        return tuple(wanted.values())
 
-        Args:
-            used: digests of images that must stay.
+    def unpack(self, layer: Layer, blob: Path) -> None:
+        """A layer's blob becomes its folder; checked against its digest.
 
         Raises:
-            Fault: of the registry or of a layer; Precondition: NEEDS_ROOT.
+            Precondition: NEEDS_ROOT, NO_UNPACKER. Invalid: LAYER_CORRUPT.
+            TooLarge: IMAGE_TOO_LARGE.
         """
         if os.geteuid() != 0:
             raise Precondition(
@@ -71,28 +90,40 @@ class ImageStore:
                 field="image",
                 remedy="Run the agent as root, or use a prepared environment instead of an image.",
             )
-        with self._turn:
-            return self._pull(reference, registry, used)
+        work = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._layers))
+        try:
+            size = layers.unpack(layer, blob, work / "tree", self._limit_bytes)
+            with self._lock:
+                if not self._folder(layer.diff_id).is_dir():
+                    (work / "tree").rename(self._folder(layer.diff_id))
+                self._pending[layer.diff_id] = size
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
-    def _pull(self, reference: Reference, registry: Registry, used: Collection[str]) -> Held:
-        if reference.digest and (known := self._known(reference.digest)) is not None:
-            return known
-        image = self._resolve(reference, registry)
-        if (known := self._known(image.digest)) is not None:
-            return known
-        sizes = self._fetch(image, registry)
-        record = {"image": asdict(image), "bytes": sizes}
-        path = self._path(image.digest)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record), "utf-8")
-        part.replace(path)
-        self._collect({*used, image.digest})
-        found = self._known(image.digest)
-        assert found is not None
+    def record(self, image: Image) -> Held:
+        """The image is whole: from now on it is here; others may have to leave for it.
+
+        Raises:
+            Missing: IMAGE_NOT_HELD; a layer was not unpacked.
+        """
+        with self._lock:
+            sizes = self._sizes() | self._pending
+            record = {
+                "image": asdict(image),
+                "bytes": {x.diff_id: sizes.get(x.diff_id, 0) for x in image.layers},
+            }
+            path = self._path(image.digest)
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(record), "utf-8")
+            part.replace(path)
+            for layer in image.layers:
+                self._pending.pop(layer.diff_id, None)
+            found = self.get(image.digest)
+            self._collect({image.digest})
         return found
 
     def get(self, digest: str) -> Held:
-        """An image that is here.
+        """An image that is here; it counts as used now.
 
         Raises:
             Missing: IMAGE_NOT_HELD.
@@ -109,51 +140,37 @@ class ImageStore:
         paths = sorted(self._images.glob("*.json"), key=_used_ns, reverse=True)
         return tuple(f"sha256:{path.stem}" for path in paths)
 
-    def collect(self, used: Collection[str] = ()) -> tuple[str, ...]:
+    def collect(self, spare: Collection[str] = ()) -> tuple[str, ...]:
         """Let images go until the rest is within the limit; which went."""
-        with self._turn:
-            return self._collect(used)
+        with self._lock:
+            return self._collect(spare)
 
-    def _collect(self, used: Collection[str]) -> tuple[str, ...]:
-        gone = []
-        for digest in reversed(self.held()):
-            if self._total() <= self._limit_bytes:
-                break
-            if digest not in used:
-                self._path(digest).unlink()
-                gone.append(digest)
-                self._drop_orphans()
-                _LOG.info("an image left the node", extra={"image": digest})
+    def fits(self, wanted_bytes: int) -> bool:
+        """Would so much more be within the limit, without anybody having to leave?"""
+        with self._lock:
+            return self._total() + wanted_bytes <= self._limit_bytes
+
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[None]:
+        """No image leaves while this is held."""
+        with self._lock:
+            yield
+
+    def _collect(self, spare: Collection[str]) -> tuple[str, ...]:
+        gone: list[str] = []
+        if self._total() > self._limit_bytes:
+            used = {*spare, *self._in_use()}
+            for digest in reversed(self.held()):
+                if self._total() <= self._limit_bytes:
+                    break
+                if digest not in used:
+                    self._gone(digest)
+                    self._path(digest).unlink()
+                    gone.append(digest)
+                    self._drop_orphans()
+                    _LOG.info("an image left the node", extra={"image": digest})
         self._drop_orphans()
         return tuple(gone)
-
-    def _resolve(self, reference: Reference, registry: Registry) -> Image:
-        digest, found = registry.manifest(reference.version)
-        if "manifests" in found:
-            digest, found = registry.manifest(manifest.choose(found, self._machine))
-        config = registry.blob(manifest.config_digest(found), _CONFIG_BYTES)
-        return manifest.image(digest, found, config)
-
-    def _fetch(self, image: Image, registry: Registry) -> dict[str, int]:
-        """Every layer that is not here, some at once; sizes unpacked, by diff id."""
-        sizes: dict[str, int] = {}
-        missing = {x.diff_id: x for x in image.layers if not self._folder(x.diff_id).is_dir()}
-        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE, "layer") as pool:
-            found = pool.map(lambda layer: self._one(layer, registry), missing.values())
-            sizes |= dict(zip(missing, found, strict=True))
-        recorded = self._sizes()
-        return {x.diff_id: sizes.get(x.diff_id, recorded.get(x.diff_id, 0)) for x in image.layers}
-
-    def _one(self, layer: Layer, registry: Registry) -> int:
-        work = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._layers))
-        try:
-            registry.fetch(layer.digest, layer.size_bytes, work / "blob")
-            size = layers.unpack(layer, work / "blob", work / "tree", self._limit_bytes)
-            if not self._folder(layer.diff_id).is_dir():
-                (work / "tree").rename(self._folder(layer.diff_id))
-            return size
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def _known(self, digest: str) -> Held | None:
         record = self._record(digest)
@@ -167,6 +184,7 @@ class ImageStore:
             entrypoint=tuple(table["entrypoint"]),
             cmd=tuple(table["cmd"]),
             cwd=table["cwd"],
+            user=table.get("user", ""),
         )
         lowers = tuple(self._folder(layer.diff_id) for layer in reversed(image.layers))
         if not all(lower.is_dir() for lower in lowers):
@@ -195,7 +213,7 @@ class ImageStore:
 
     def _drop_orphans(self) -> None:
         """Folders of layers that no image needs."""
-        needed = {diff_id.partition(":")[2] for diff_id in self._sizes()}
+        needed = {diff_id.partition(":")[2] for diff_id in (*self._sizes(), *self._pending)}
         for folder in self._layers.iterdir():
             if not folder.name.startswith("tmp-") and folder.name not in needed:
                 gone = folder.with_name(f"tmp-{folder.name}")
@@ -210,4 +228,7 @@ class ImageStore:
 
 
 def _used_ns(path: Path) -> int:
-    return path.stat().st_mtime_ns
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
