@@ -6,6 +6,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from gridlease_agent.isolate.cgroups import CgroupMode
+from gridlease_agent.isolate.cgroups import mode as cgroup_mode
 from gridlease_agent.runtimes.spec import TASK_ID
 
 _TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -50,6 +52,7 @@ class HostRoot:
     swap_limit: bool = True
     masked_files: tuple[str, ...] = ()
     masked_folders: tuple[str, ...] = ()
+    cgroups: CgroupMode = CgroupMode.HYBRID
 
 
 def read(root: Path = Path("/")) -> HostRoot:
@@ -87,4 +90,5 @@ def read(root: Path = Path("/")) -> HostRoot:
         swap_limit=swap_limit,
         masked_files=tuple(path for path in here if path not in folders),
         masked_folders=folders,
+        cgroups=cgroup_mode(root / "sys/fs/cgroup"),
     )

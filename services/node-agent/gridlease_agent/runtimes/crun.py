@@ -13,6 +13,7 @@ from typing import Any
 from gridlease_agent.domain.task import WORK_PATH
 from gridlease_agent.isolate.cgroups import cgroup_of
 from gridlease_agent.isolate.rootfs import MASKED, HostRoot
+from gridlease_agent.runtimes import image, limits, network
 from gridlease_agent.runtimes.spec import (
     ENV_PATH,
     NOTICE_PATH,
@@ -37,7 +38,7 @@ _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tr
 
 def mounts_of(spec: SandboxSpec, host: HostRoot, folder: str) -> list[Mount]:
     """Every host folder or file that the sandbox shows, sources as they are on the host."""
-    shown = [Mount(source, target) for source, target in host.binds]
+    shown = image.host_binds(spec, host)
     if spec.environment:
         shown.append(Mount(spec.environment, ENV_PATH))
     shown += spec.mounts
@@ -69,6 +70,8 @@ def render(spec: SandboxSpec, host: HostRoot, folder: str, program: str) -> dict
         "links": [[ROOTFS + path, target] for path, target in host.links],
         "files": [[ROOTFS + path, text] for path, text in host.files],
         "oci": _config(spec, host, list(zip(shown, staged, strict=True))),
+        **network.plan(spec),
+        **limits.plan(spec),
     }
 
 
@@ -91,6 +94,8 @@ def _config(spec: SandboxSpec, host: HostRoot, staged: list[tuple[Mount, str]]) 
         config["annotations"]["run.oci.seccomp_bpf_data"] = base64.b64encode(
             bpf.compile_profile(strict)
         ).decode("ascii")
+    limits.apply(config, spec, host.cgroups)
+    network.apply(config, spec)
     return config
 
 

@@ -34,11 +34,20 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How a sandbox is joined to the node's fabric. ``slot``: numbers its link and addresses."""
+    """How a sandbox is joined to the node's fabric. ``slot``: numbers its link and addresses.
+
+    ``gang``: whose members may reach each other; ``index``: its number among them. ``namespace``
+    and ``link`` are filled in by who made them: a path, and the interface to cut at the deadline
+    as (namespace's path, name).
+    """
 
     slot: int
     tenant: str
     grant: NetworkGrant
+    gang: str = ""
+    index: int = 0
+    namespace: str = ""
+    link: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,10 @@ class SandboxSpec:
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     devices: tuple[str, ...] = ()  # of this node, by id
     cpus: str = ""  # the only cores it may use, as "0-3,8"; empty = any
-    core_tag: bool = False  # no other tenant on a sibling of its cores
+    core_tag: bool = False  # whole cores of its own: no other lease on any of their threads
+    own_cores: tuple[tuple[int, ...], ...] = ()  # those cores, filled in by who gave them
+    io_device: str = ""  # "major:minor" of the disk under its folder; empty = not limited
+    io_bytes_per_s: int = 0  # of reading, and as much of writing
     network: Network | None = None  # None = the loopback interface alone
     emulated_duration_ms: int = field(default=0, compare=False)
 
