@@ -79,7 +79,7 @@ class Fabric:
                 *told.rule_lines(task),
             ]
         )
-        _run(
+        told_to(
             ["ip", "-n", namespace, "-batch", "-"],
             [
                 f"link set {inner} name eth0",
@@ -91,6 +91,10 @@ class Fabric:
             ],
         )
         self._tc([x for up in self._uplinks.values() for x in told.class_lines(up, task)])
+        self._tasks[task.lease_id] = task
+
+    def adopt(self, task: Traffic) -> None:
+        """A task that is on the fabric already."""
         self._tasks[task.lease_id] = task
 
     def join(self, lease_ids: Iterable[str]) -> None:
@@ -109,7 +113,8 @@ class Fabric:
                 self._ip([line])
             except Unreachable as trouble:  # the namespace's end may have taken it already
                 _LOG.debug("%s: %s", line, trouble)
-        self._tc([x for up in self._uplinks.values() for x in told.class_gone_lines(up, task)])
+        lines = [x for up in self._uplinks.values() for x in told.class_gone_lines(up, task)]
+        told_to(["tc", "-n", self.name, "-force", "-batch", "-"], lines, may_fail=True)
 
     def path_changed(self, name: str, *, works: bool) -> None:
         """An uplink is known to be dead beyond its own link, or is back: told in one batch."""
@@ -126,12 +131,12 @@ class Fabric:
             )
         else:
             gone = [line for task in tasks for line in told.path_gone_lines(task, name)]
-            _run(["ip", "-n", self.name, "-force", "-batch", "-"], gone, may_fail=True)
+            told_to(["ip", "-n", self.name, "-force", "-batch", "-"], gone, may_fail=True)
 
     def counted(self, lease_id: str) -> Bytes:
         """What the task has sent and received so far; the meter of its traffic."""
         task = self._tasks[lease_id]
-        out = _run(["ip", "-n", self.name, "-s", "-o", "link", "show", task.interface])
+        out = told_to(["ip", "-n", self.name, "-s", "-o", "link", "show", task.interface])
         words = out.replace("\\", "\n").split("\n")
         received, sent = (
             int(words[at + 1].split()[0])
@@ -143,14 +148,14 @@ class Fabric:
 
     def _ip(self, lines: Sequence[str]) -> None:
         if lines:
-            _run(["ip", "-n", self.name, "-batch", "-"], lines)
+            told_to(["ip", "-n", self.name, "-batch", "-"], lines)
 
     def _tc(self, lines: Sequence[str]) -> None:
         if lines:
-            _run(["tc", "-n", self.name, "-batch", "-"], lines)
+            told_to(["tc", "-n", self.name, "-batch", "-"], lines)
 
     def _in_namespace(self, command: Sequence[str]) -> None:
-        _run(["ip", "netns", "exec", self.name, *command])
+        told_to(["ip", "netns", "exec", self.name, *command])
 
 
 def namespaces() -> list[str]:
@@ -159,7 +164,12 @@ def namespaces() -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def _run(command: Sequence[str], lines: Sequence[str] = (), *, may_fail: bool = False) -> str:
+def told_to(command: Sequence[str], lines: Sequence[str] = (), *, may_fail: bool = False) -> str:
+    """Run a program with these lines as its input; what it says.
+
+    Raises:
+        Unreachable: NETWORK_REFUSED.
+    """
     try:
         done = subprocess.run(
             command,
