@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from gridlease.type.v1 import fleet_pb2 as gridlease_dot_type_dot_v1_dot_fleet__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlease/scheduler/v1/fleet.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgridlease/type/v1/fleet.proto\"B\n\x10ListNodesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.gridlease.type.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x0eGetNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"\x12\n\x10ListStockRequest\"=\n\x11ListStockResponse\x12(\n\x06offers\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Offer\"\x8c\x01\n\x16\x43reateNodeTokenRequest\x12<\n\x07node_id\x18\x01 \x01(\tB+\xbaH(r&\x18(2\"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$\x12\x15\n\x04site\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1d\n\x06ttl_ms\x18\x03 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x88\xb2\xa0\x02(\x00\"g\n\x17\x43reateNodeTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x10\x45nrolNodeRequest\x12\x19\n\x05token\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12-\n\npublic_key\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x32\x0f^U[A-Z2-7]{55}$\x98\x01\x38\"f\n\x11\x45nrolNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08nats_url\x18\x02 \x01(\t\x12\x16\n\x0e\x63redential_jwt\x18\x03 \x01(\t\x12\x16\n\x0esubject_prefix\x18\x04 \x01(\t\"<\n\x11\x43ordonNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x10\n\x08\x63ordoned\x18\x02 \x01(\x08\";\n\x12\x43ordonNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"b\n\x10\x44rainNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\tnotice_ms\x18\x02 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"H\n\x11\x44rainNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"\x9f\x01\n\x16SetNodeTopologyRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x36\n\x04rack\x18\x02 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\x12\x36\n\x04rail\x18\x03 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\"@\n\x17SetNodeTopologyResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"*\n\x11RevokeNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\";\n\x12RevokeNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node2\xa4\x07\n\x0c\x46leetService\x12`\n\tListNodes\x12(.gridlease.scheduler.v1.ListNodesRequest\x1a).gridlease.scheduler.v1.ListNodesResponse\x12Z\n\x07GetNode\x12&.gridlease.scheduler.v1.GetNodeRequest\x1a\'.gridlease.scheduler.v1.GetNodeResponse\x12`\n\tListStock\x12(.gridlease.scheduler.v1.ListStockRequest\x1a).gridlease.scheduler.v1.ListStockResponse\x12r\n\x0f\x43reateNodeToken\x12..gridlease.scheduler.v1.CreateNodeTokenRequest\x1a/.gridlease.scheduler.v1.CreateNodeTokenResponse\x12`\n\tEnrolNode\x12(.gridlease.scheduler.v1.EnrolNodeRequest\x1a).gridlease.scheduler.v1.EnrolNodeResponse\x12\x63\n\nCordonNode\x12).gridlease.scheduler.v1.CordonNodeRequest\x1a*.gridlease.scheduler.v1.CordonNodeResponse\x12`\n\tDrainNode\x12(.gridlease.scheduler.v1.DrainNodeRequest\x1a).gridlease.scheduler.v1.DrainNodeResponse\x12r\n\x0fSetNodeTopology\x12..gridlease.scheduler.v1.SetNodeTopologyRequest\x1a/.gridlease.scheduler.v1.SetNodeTopologyResponse\x12\x63\n\nRevokeNode\x12).gridlease.scheduler.v1.RevokeNodeRequest\x1a*.gridlease.scheduler.v1.RevokeNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlease/scheduler/v1/fleet.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgridlease/type/v1/fleet.proto\"B\n\x10ListNodesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.gridlease.type.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x0eGetNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"\x12\n\x10ListStockRequest\"=\n\x11ListStockResponse\x12(\n\x06offers\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Offer\"\x8c\x01\n\x16\x43reateNodeTokenRequest\x12<\n\x07node_id\x18\x01 \x01(\tB+\xbaH(r&\x18(2\"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$\x12\x15\n\x04site\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1d\n\x06ttl_ms\x18\x03 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x88\xb2\xa0\x02(\x00\"g\n\x17\x43reateNodeTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x10\x45nrolNodeRequest\x12\x19\n\x05token\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12-\n\npublic_key\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x32\x0f^U[A-Z2-7]{55}$\x98\x01\x38\"f\n\x11\x45nrolNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08nats_url\x18\x02 \x01(\t\x12\x16\n\x0e\x63redential_jwt\x18\x03 \x01(\t\x12\x16\n\x0esubject_prefix\x18\x04 \x01(\t\"s\n\x11\x43ordonNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x10\n\x08\x63ordoned\x18\x02 \x01(\x08\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x06\x66or_ms\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x90\xfb\xd3\t(\x00\";\n\x12\x43ordonNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"b\n\x10\x44rainNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\tnotice_ms\x18\x02 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"H\n\x11\x44rainNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"\x9f\x01\n\x16SetNodeTopologyRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x36\n\x04rack\x18\x02 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\x12\x36\n\x04rail\x18\x03 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\"@\n\x17SetNodeTopologyResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"*\n\x11RevokeNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\";\n\x12RevokeNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node2\xa4\x07\n\x0c\x46leetService\x12`\n\tListNodes\x12(.gridlease.scheduler.v1.ListNodesRequest\x1a).gridlease.scheduler.v1.ListNodesResponse\x12Z\n\x07GetNode\x12&.gridlease.scheduler.v1.GetNodeRequest\x1a\'.gridlease.scheduler.v1.GetNodeResponse\x12`\n\tListStock\x12(.gridlease.scheduler.v1.ListStockRequest\x1a).gridlease.scheduler.v1.ListStockResponse\x12r\n\x0f\x43reateNodeToken\x12..gridlease.scheduler.v1.CreateNodeTokenRequest\x1a/.gridlease.scheduler.v1.CreateNodeTokenResponse\x12`\n\tEnrolNode\x12(.gridlease.scheduler.v1.EnrolNodeRequest\x1a).gridlease.scheduler.v1.EnrolNodeResponse\x12\x63\n\nCordonNode\x12).gridlease.scheduler.v1.CordonNodeRequest\x1a*.gridlease.scheduler.v1.CordonNodeResponse\x12`\n\tDrainNode\x12(.gridlease.scheduler.v1.DrainNodeRequest\x1a).gridlease.scheduler.v1.DrainNodeResponse\x12r\n\x0fSetNodeTopology\x12..gridlease.scheduler.v1.SetNodeTopologyRequest\x1a/.gridlease.scheduler.v1.SetNodeTopologyResponse\x12\x63\n\nRevokeNode\x12).gridlease.scheduler.v1.RevokeNodeRequest\x1a*.gridlease.scheduler.v1.RevokeNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLNODEREQUEST'].fields_by_name['public_key']._serialized_options = b'\272H\026r\0242\017^U[A-Z2-7]{55}$\230\0018'
   _globals['_CORDONNODEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CORDONNODEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_CORDONNODEREQUEST'].fields_by_name['note']._loaded_options = None
+  _globals['_CORDONNODEREQUEST'].fields_by_name['note']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_CORDONNODEREQUEST'].fields_by_name['for_ms']._loaded_options = None
+  _globals['_CORDONNODEREQUEST'].fields_by_name['for_ms']._serialized_options = b'\272H\n\"\010\030\200\220\373\323\t(\000'
   _globals['_DRAINNODEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DRAINNODEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_DRAINNODEREQUEST'].fields_by_name['notice_ms']._loaded_options = None
@@ -85,21 +89,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLNODERESPONSE']._serialized_start=833
   _globals['_ENROLNODERESPONSE']._serialized_end=935
   _globals['_CORDONNODEREQUEST']._serialized_start=937
-  _globals['_CORDONNODEREQUEST']._serialized_end=997
-  _globals['_CORDONNODERESPONSE']._serialized_start=999
-  _globals['_CORDONNODERESPONSE']._serialized_end=1058
-  _globals['_DRAINNODEREQUEST']._serialized_start=1060
-  _globals['_DRAINNODEREQUEST']._serialized_end=1158
-  _globals['_DRAINNODERESPONSE']._serialized_start=1160
-  _globals['_DRAINNODERESPONSE']._serialized_end=1232
-  _globals['_SETNODETOPOLOGYREQUEST']._serialized_start=1235
-  _globals['_SETNODETOPOLOGYREQUEST']._serialized_end=1394
-  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_start=1396
-  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_end=1460
-  _globals['_REVOKENODEREQUEST']._serialized_start=1462
-  _globals['_REVOKENODEREQUEST']._serialized_end=1504
-  _globals['_REVOKENODERESPONSE']._serialized_start=1506
-  _globals['_REVOKENODERESPONSE']._serialized_end=1565
-  _globals['_FLEETSERVICE']._serialized_start=1568
-  _globals['_FLEETSERVICE']._serialized_end=2500
+  _globals['_CORDONNODEREQUEST']._serialized_end=1052
+  _globals['_CORDONNODERESPONSE']._serialized_start=1054
+  _globals['_CORDONNODERESPONSE']._serialized_end=1113
+  _globals['_DRAINNODEREQUEST']._serialized_start=1115
+  _globals['_DRAINNODEREQUEST']._serialized_end=1213
+  _globals['_DRAINNODERESPONSE']._serialized_start=1215
+  _globals['_DRAINNODERESPONSE']._serialized_end=1287
+  _globals['_SETNODETOPOLOGYREQUEST']._serialized_start=1290
+  _globals['_SETNODETOPOLOGYREQUEST']._serialized_end=1449
+  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_start=1451
+  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_end=1515
+  _globals['_REVOKENODEREQUEST']._serialized_start=1517
+  _globals['_REVOKENODEREQUEST']._serialized_end=1559
+  _globals['_REVOKENODERESPONSE']._serialized_start=1561
+  _globals['_REVOKENODERESPONSE']._serialized_end=1620
+  _globals['_FLEETSERVICE']._serialized_start=1623
+  _globals['_FLEETSERVICE']._serialized_end=2555
 # @@protoc_insertion_point(module_scope)

@@ -246,17 +246,25 @@ class CordonNodeRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     CORDONED_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    FOR_MS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"nodes/{node}"."""
     cordoned: builtins.bool
     """true = no new work."""
+    note: builtins.str
+    """Why, for people; empty = not said."""
+    for_ms: builtins.int
+    """It ends by itself after this long, in milliseconds; 0 = when it is lifted."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         cordoned: builtins.bool = ...,
+        note: builtins.str = ...,
+        for_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cordoned", b"cordoned", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cordoned", b"cordoned", "for_ms", b"for_ms", "name", b"name", "note", b"note"]) -> None: ...
 
 global___CordonNodeRequest = CordonNodeRequest
 

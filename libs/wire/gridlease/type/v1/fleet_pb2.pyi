@@ -232,6 +232,7 @@ class NodeInventory(google.protobuf.message.Message):
     IMAGES_FIELD_NUMBER: builtins.int
     THREADS_PER_CORE_FIELD_NUMBER: builtins.int
     BURN_IN_SCORE_FIELD_NUMBER: builtins.int
+    AILMENT_FIELD_NUMBER: builtins.int
     cpu_chip: builtins.str
     """CPU's chip name, such as "cpu-x86-64"."""
     cpu_model: builtins.str
@@ -266,6 +267,8 @@ class NodeInventory(google.protobuf.message.Message):
     """Hardware threads that share a core with another."""
     burn_in_score: builtins.int
     """What its start-up test and burn-in measured, 0 to 1000; 0 = not run."""
+    ailment: builtins.str
+    """Why the node itself says that it takes no work: what its start-up test found; empty = it is well."""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Device]:
         """Accelerators."""
@@ -311,8 +314,9 @@ class NodeInventory(google.protobuf.message.Message):
         images: collections.abc.Iterable[builtins.str] | None = ...,
         threads_per_core: builtins.int = ...,
         burn_in_score: builtins.int = ...,
+        ailment: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "burn_in_score", b"burn_in_score", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "drivers", b"drivers", "emulated", b"emulated", "hostname", b"hostname", "images", b"images", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "rack", b"rack", "rail", b"rail", "rdma", b"rdma", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "threads_per_core", b"threads_per_core", "unenforced", b"unenforced", "uplink_mbps", b"uplink_mbps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ailment", b"ailment", "architecture", b"architecture", "burn_in_score", b"burn_in_score", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "drivers", b"drivers", "emulated", b"emulated", "hostname", b"hostname", "images", b"images", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "rack", b"rack", "rail", b"rail", "rdma", b"rdma", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "threads_per_core", b"threads_per_core", "unenforced", b"unenforced", "uplink_mbps", b"uplink_mbps"]) -> None: ...
 
 global___NodeInventory = NodeInventory
 
@@ -333,6 +337,8 @@ class Node(google.protobuf.message.Message):
     RACK_FIELD_NUMBER: builtins.int
     RAIL_FIELD_NUMBER: builtins.int
     PROMISED_MBPS_FIELD_NUMBER: builtins.int
+    CORDON_NOTE_FIELD_NUMBER: builtins.int
+    CORDON_END_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"nodes/{node}"."""
     site: builtins.str
@@ -347,6 +353,8 @@ class Node(google.protobuf.message.Message):
     """The network rail that counts: an operator's word before the node's own."""
     promised_mbps: builtins.int
     """Of its uplink, promised to its leases, in Mbit/s."""
+    cordon_note: builtins.str
+    """Why it is cordoned, in an operator's words or in its own."""
     @property
     def inventory(self) -> global___NodeInventory:
         """What it has."""
@@ -363,6 +371,10 @@ class Node(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was enrolled."""
 
+    @property
+    def cordon_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the cordon ends by itself; unset = when an operator says so."""
+
     def __init__(
         self,
         *,
@@ -377,9 +389,11 @@ class Node(google.protobuf.message.Message):
         rack: builtins.str = ...,
         rail: builtins.str = ...,
         promised_mbps: builtins.int = ...,
+        cordon_note: builtins.str = ...,
+        cordon_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["allocated", b"allocated", "create_time", b"create_time", "inventory", b"inventory", "seen_time", b"seen_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "create_time", b"create_time", "generation", b"generation", "inventory", b"inventory", "name", b"name", "promised_mbps", b"promised_mbps", "rack", b"rack", "rail", b"rail", "seen_time", b"seen_time", "site", b"site", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["allocated", b"allocated", "cordon_end_time", b"cordon_end_time", "create_time", b"create_time", "inventory", b"inventory", "seen_time", b"seen_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "cordon_end_time", b"cordon_end_time", "cordon_note", b"cordon_note", "create_time", b"create_time", "generation", b"generation", "inventory", b"inventory", "name", b"name", "promised_mbps", b"promised_mbps", "rack", b"rack", "rail", b"rail", "seen_time", b"seen_time", "site", b"site", "state", b"state"]) -> None: ...
 
 global___Node = Node
 
