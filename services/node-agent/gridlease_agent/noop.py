@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gridlease_kernel.clock import Clock, SystemClock
@@ -10,7 +12,16 @@ from gridlease_kernel.faults import Exists, Missing, Precondition
 
 from gridlease_agent import shim
 from gridlease_agent.runtimes.spec import SandboxSpec
-from gridlease_agent.sandbox import Absent, Deadline, Exit, Exited, Running, SandboxState, Word
+from gridlease_agent.runtimes.states import (
+    Absent,
+    Deadline,
+    Exit,
+    Exited,
+    Looked,
+    Running,
+    SandboxState,
+    Word,
+)
 
 MS = 1_000_000
 
@@ -82,12 +93,17 @@ class NoopSandboxes:
             return Running(entry.started_ns, entry.started_wall_ns)
         return Exited(self._exit(entry, *over), entry.started_ns)
 
-    def runs(self, lease_id: str) -> bool:
-        return isinstance(self.inspect(lease_id), Running)
-
-    def list(self) -> list[str]:
+    def look(self) -> tuple[Looked, ...]:
         with self._lock:
-            return sorted(self._entries)
+            names = sorted(self._entries)
+        return tuple(Looked(name, self.inspect(name), 0) for name in names)
+
+    def alive(self, lease_ids: Collection[str]) -> tuple[str, ...]:
+        return tuple(name for name in lease_ids if isinstance(self.inspect(name), Running))
+
+    def egress_bytes(self) -> Mapping[str, int]:
+        """Nothing runs, so nothing is sent."""
+        return {}
 
     def remove(self, lease_id: str) -> None:
         """Forget it.

@@ -13,7 +13,8 @@ Written by the agent before the shim starts
                  stage, read-only]]; links [[path, target]]; files [[path, text]]; oci (the whole
                  config.json, or null); seccomp (base64, bwrap); cgroup ("" if none); owner (uid
                  of work/, -1 = as it is); run_as (uid to drop to before bwrap, -1 = stay);
-                 rlimits; disk_bytes; disk_inodes; log_limit_bytes.
+                 rlimits; disk_bytes; disk_inodes; log_limit_bytes; link ("NAMESPACE'S PATH/NAME",
+                 taken down before the sandbox is killed); core_tag (schedule it apart).
   deadline.json  {boot_id, boottime_ns, raw_ns, grace_ms}: replaced at will. The task is over at
                  the earlier of the two clocks. Another boot's file is void: over at once.
   work/ notice/  folders shown in the sandbox at /work and (read-only) /run/gridlease.
@@ -70,7 +71,10 @@ KILL_PATIENCE_S = 30.0
 BWRAP_FDS = (200, 201, 202, 203)  # seccomp, info, block, args: see runtimes/bwrap.py
 CGROUPS = "/sys/fs/cgroup"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_CLONE_NEWNS = 0x00020000
+_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+_PR_SCHED_CORE, _CREATE, _THREAD_GROUP = 62, 1, 1
+_AF_INET, _SOCK_DGRAM = 2, 2
+_SIOCSIFFLAGS = 0x8914
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
 _MS_BIND, _MS_REC, _MS_SLAVE = 4096, 16384, 1 << 19
 _MNT_DETACH = 2
@@ -340,7 +344,7 @@ class Shim:
         self.init_ticks = 0  # and when it began: a pid alone may be another's by now
         self.release_fd = -1
         self.guard_pid = self.guard_pipe = -1
-        self.notified = self.killed = False
+        self.notified = self.killed = self.cut = False
         self.told: set[int] = set()
         self.reason = ""
         self.message = ""
@@ -583,7 +587,25 @@ class Shim:
             self.killed, self.reason = True, why
         self._kill_everything()
 
+    def _cut(self) -> None:
+        """Take the task's link down: what it still sends would be nobody's."""
+        path, _, name = str(self.spec.get("link") or "").rpartition("/")
+        if self.cut or not path:
+            return
+        self.cut = True
+        with contextlib.suppress(OSError):
+            own, there = (os.open(each, os.O_RDONLY) for each in ("/proc/self/ns/net", path))
+            if _libc.setns(there, _CLONE_NEWNET) == 0:
+                asked = _libc.socket(_AF_INET, _SOCK_DGRAM, 0)
+                _check(_libc.setns(own, _CLONE_NEWNET), "come back from the fabric")
+                # struct ifreq: the name, and flags without IFF_UP.
+                fcntl.ioctl(asked, _SIOCSIFFLAGS, name.encode().ljust(16, b"\0") + bytes(24))
+                os.close(asked)
+            os.close(own)
+            os.close(there)
+
     def _kill_everything(self) -> None:
+        self._cut()
         if self.init and start_ticks(self.init) == self.init_ticks:
             # Process 1 takes its whole pid namespace along.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -596,6 +618,9 @@ class Shim:
         """The whole life of the task."""
         try:
             self.isolate()
+            if self.spec.get("core_tag"):
+                # A tag of its own, which its children take over. A kernel without it says no.
+                _libc.prctl(_PR_SCHED_CORE, _CREATE, 0, _THREAD_GROUP, 0)
             self.guard()
             self.create()
             left, _grace, why = self.remaining_ns()

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from gridlease_agent.network.tasks import TaskNetworks
 from gridlease_agent.runtimes import network
 from gridlease_agent.runtimes.spec import SandboxSpec
 
-_LOG = logging.getLogger(__name__)
 _NONE: Mapping[str, int] = {}
 
 
 class Ground:
-    """Of one node; not for two threads at once."""
+    """Of one node; safe to call from any thread."""
 
     def __init__(
         self,
@@ -44,13 +43,17 @@ class Ground:
         self._networks = networks
         self._io_bytes_per_s = io_bytes_per_s
         self._io_device = ""
+        self._lock = threading.RLock()
         if leases is not None and io_bytes_per_s:
             leases.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._io_device = cgroups.disk_of(leases)
 
     def adopt(self) -> None:
         """At the start: who has what stands in the plans; networks without one are removed."""
-        kept = self._kept()
+        with self._lock:
+            self._adopt(self._kept())
+
+    def _adopt(self, kept: Mapping[str, Mapping[str, Any]]) -> None:
         if self._cores is not None:
             self._cores.adopt({key: one["cores"] for key, one in kept.items() if "cores" in one})
             cgroups.fence()
@@ -80,12 +83,12 @@ class Ground:
             spec = dataclasses.replace(
                 spec, io_device=self._io_device, io_bytes_per_s=self._io_bytes_per_s
             )
-        try:
-            spec = self._with_cores(spec)
-            return self._with_network(spec)
-        except BaseException:
-            self.left(spec.lease_id)
-            raise
+        with self._lock:
+            try:
+                return self._with_network(self._with_cores(spec))
+            except BaseException:
+                self.left(spec.lease_id)
+                raise
 
     def _with_cores(self, spec: SandboxSpec) -> SandboxSpec:
         if self._cores is None or spec.cpus:
@@ -111,30 +114,36 @@ class Ground:
         """Every member of its gang here finds the others in ``/run/gridlease/peers.json``."""
         if self._networks is None or self._leases is None:
             return
-        if lease_id not in self._networks.leases():
-            return
-        for member in self._networks.gang(lease_id):
-            folder = self._leases / member / "notice"
-            if folder.is_dir():
-                path = folder / "peers.json"
-                shim.write_json(str(path), {"peers": self._networks.peers(member)})
-                path.chmod(0o644)
+        with self._lock:
+            if lease_id not in self._networks.leases():
+                return
+            told = {"peers": self._networks.peers(lease_id)}
+            for member in self._networks.gang(lease_id):
+                folder = self._leases / member / "notice"
+                if folder.is_dir():
+                    shim.write_json(str(folder / "peers.json"), told)
+                    (folder / "peers.json").chmod(0o644)
 
     def left(self, lease_id: str) -> None:
         """Take back what a lease had; the last count of its bytes is on record by then."""
-        if self._cores is not None:
-            self._cores.give(lease_id)
-        if self._networks is not None:
-            self._networks.leave(lease_id)
+        with self._lock:
+            if self._cores is not None:
+                self._cores.give(lease_id)
+            if self._networks is not None:
+                self._networks.leave(lease_id)
 
     def keep_up(self) -> None:
         """Cores that were given or returned while a sandbox was being made."""
         if self._cores is not None:
-            self._cores.settle()
+            with self._lock:
+                self._cores.settle()
 
     def egress_bytes(self) -> Mapping[str, int]:
         """What each task has sent so far: lease -> bytes."""
-        return self._networks.sent() if self._networks is not None else _NONE
+        if self._networks is None:
+            return _NONE
+        with self._lock:
+            return self._networks.sent()
 
 
 BARE = Ground()

@@ -46,7 +46,7 @@ def plan(spec: SandboxSpec) -> dict[str, Any]:
         return {}
     namespace, name = spec.network.link
     kept = dataclasses.asdict(spec.network)
-    return {"link": {"netns": namespace, "name": name}, "network": kept}
+    return {"link": f"{namespace}/{name}", "network": kept}
 
 
 def read(kept: dict[str, Any]) -> Network:
