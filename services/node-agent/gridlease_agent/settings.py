@@ -18,6 +18,9 @@ class Settings:
     telemetry_spool_bytes: int = 32 << 20  # of samples that wait for a connection
     memory_reserve_bytes: int = 1 << 30
     disk_share_percent: int = 80
+    uplinks: str = ""  # ways out for tasks: "host:1000", "eth1:10000:203.0.113.9/24:203.0.113.1"
+    protected: str = ""  # addresses of the platform that no task may call, with commas between
+    io_bytes_per_s: int = 0  # of each lease, reading and writing alike; 0 = not limited
     nats_url: str = ""  # in place of the one that enrolment answered
     node_token: str = ""
     ready_file: Path | None = None

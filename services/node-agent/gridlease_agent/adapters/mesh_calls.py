@@ -15,6 +15,7 @@ from gridlease_mesh.bus import Bus
 from gridlease_mesh.status import fault_from_error
 
 from gridlease_agent.domain.lease import Answer, Report
+from gridlease_agent.domain.meters import EGRESS_METER
 from gridlease_agent.domain.spool import RUN_METER, Spool, StopOrder
 from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant, Task, Tenancy, told
 from gridlease_agent.ports import Desired, Seen
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from gridlease.gateway.v1.bundle_pb2_grpc import BundleContentServiceAsyncStub
     from gridlease.scheduler.v1.sync_pb2_grpc import SyncServiceAsyncStub
 
-_METERS = {RUN_METER: "run"}  # the row's name says the unit; the wire's is the catalogue's
+# The row's name says the unit; the wire's is the catalogue's.
+_METERS = {RUN_METER: "run", EGRESS_METER: "egress"}
 _BUNDLE_TIMEOUT_S = 300.0
 
 

@@ -83,6 +83,7 @@ class Fabric:
             ["ip", "-n", namespace, "-batch", "-"],
             [
                 f"link set {inner} name eth0",
+                "link set eth0 addrgenmode none",  # no IPv6: not a byte that is not the task's
                 f"addr add {task.address}/31 dev eth0",
                 "link set lo up",
                 "link set eth0 up",

@@ -23,7 +23,7 @@ from gridlease_kernel.faults import Invalid, Precondition, Unreachable
 from gridlease_agent.domain import egress
 from gridlease_agent.domain.egress import Door
 from gridlease_agent.domain.task import Egress, NetworkClass
-from gridlease_agent.domain.traffic import MAX_SLOT, Class, Traffic, Uplink
+from gridlease_agent.domain.traffic import MAX_SLOT, Class, Traffic
 from gridlease_agent.network.fabric import Fabric, namespaces, told_to
 from gridlease_agent.network.outside import HOST, Outside, addresses
 from gridlease_agent.runtimes.spec import Network
@@ -182,6 +182,10 @@ class TaskNetworks:
             for lease_id, network in self._networks.items()
             if f"t{network.slot}" in got
         }
+
+    def told(self) -> str:
+        """Its ways out, in words."""
+        return ", ".join(f"{way.name} {way.rate_mbps} Mbit/s" for way in self._out) or "none"
 
     def leases(self) -> frozenset[str]:
         """Those that have a network."""

@@ -1,0 +1,37 @@
+"""What a lease has used beside time, as cumulative counters by segment.
+
+The interface counts from when it was made; what it shows beyond what earlier segments have is the
+current segment's. Counters never go down: a network that is gone shows nothing, and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gridlease_agent.domain.spool import Phase, Row, Spool
+
+EGRESS_METER = "egress"  # bytes that the task has sent, with their headers; the wire's name
+
+
+def sent(spool: Spool, totals: Mapping[str, int]) -> Spool:
+    """The spool with what running leases have sent; ``totals``: lease -> bytes since its start."""
+    rows = [
+        _sent(row, totals[lease_id])
+        for lease_id, row in spool.rows.items()
+        if row.phase is Phase.STARTING and lease_id in totals
+    ]
+    fresh = [row for row in rows if row is not spool.rows[row.lease_id]]
+    return spool.with_rows(*fresh)
+
+
+def _sent(row: Row, total: int) -> Row:
+    if not row.segments:
+        return row
+    more = total - sum(n for (_, meter), n in row.counters.items() if meter == EGRESS_METER)
+    if more <= 0:
+        return row
+    key = (row.segments[-1][0], EGRESS_METER)
+    counters = {**row.counters, key: row.counters.get(key, 0) + more}
+    return replace(row, counters=counters)
