@@ -38,7 +38,7 @@ async def balance(books: Books, tenant: str) -> Wallet:
     async def work(tx: Work) -> Wallet:
         return await tx.ledger.wallet(tenant) or NOTHING
 
-    return await books.run(work)
+    return await books.run(work, tenant=tenant)
 
 
 async def journal_summary(books: Books) -> JournalSummary:

@@ -53,7 +53,7 @@ async def get_invoice(books: Books, tenant: str, name: str) -> Invoice:
     async def work(tx: Work) -> Invoice | None:
         return await tx.invoices.get(tenant, name)
 
-    invoice = await books.run(work)
+    invoice = await books.run(work, tenant=tenant)
     if invoice is None:
         raise Missing(
             f"There is no invoice {name}.",
@@ -72,7 +72,7 @@ async def list_invoices(books: Books, scope: Scope, limit: int = 1_000) -> list[
     async def work(tx: Work) -> list[Invoice]:
         return await tx.invoices.newest(scope, limit)
 
-    return await books.run(work)
+    return await books.run(work, tenant=scope.tenant)
 
 
 async def _head(tx: Work, name: str, scope: Scope) -> Head:

@@ -13,6 +13,7 @@ from gridlease_billing.domain.spot import ChipUse, LastMove
 from gridlease_billing.domain.usage import Line, Stored
 
 T = TypeVar("T")
+EVERY = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,27 @@ class Change:
     after: GrantRow
     effect: Effect
     price_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """Counters of many leases, column by column; each (lease, segment, meter) once."""
+
+    leases: Sequence[str]
+    segments: Sequence[int]
+    meters: Sequence[str]
+    cumulatives: Sequence[int]
+    reporters: Sequence[int]  # as ``domain.tick.reporter`` makes them
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What was folded and charged without a decision: positions in the ticks, from 1, and for
+    each when its grant ends and at which rate it runs."""
+
+    taken: Sequence[int]
+    ends_at_ms: Sequence[int]
+    rates_nano_per_hour: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +167,12 @@ class LedgerStore(Protocol):
         self, changes: Sequence[Change], wallets: Mapping[str, Wallet], now_ms: int
     ) -> None: ...
 
+    async def tick(self, ticks: Ticks, now_ms: int) -> Ticked:
+        """Folds and charges counters about whose leases nothing is to be decided."""
+        ...
+
     async def charged_nano(self, leases: Collection[str]) -> int:
-        """What the journal says these leases were charged."""
+        """What the lines say these leases were charged."""
         ...
 
     async def summary(self) -> JournalSummary: ...
@@ -212,7 +238,9 @@ class Work(Protocol):
 class Books(Protocol):
     """Runs work in one transaction: all of it committed, or none."""
 
-    async def run(self, work: Callable[[Work], Awaitable[T]]) -> T: ...
+    async def run(self, work: Callable[[Work], Awaitable[T]], *, tenant: str = EVERY) -> T:
+        """``tenant``: whose rows the transaction may see and write; EVERY = the platform's work."""
+        ...
 
 
 class Printer(Protocol):

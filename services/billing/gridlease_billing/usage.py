@@ -23,4 +23,4 @@ async def list_usage(
             key = (stored.opened_ms, stored.row.lease_id)
         return UsagePage(page, None)
 
-    return await books.run(work)
+    return await books.run(work, tenant=scope.tenant)

@@ -26,17 +26,10 @@ from tests.integration.billing.world import (
 )
 
 
-async def _entries(db, *amounts):
-    journal = await db.fetchval(
-        "INSERT INTO journal (idem_key, kind, cause, recorded_ms) VALUES ('k', 'charge', '', 0)"
-        " RETURNING id"
-    )
+async def _post(db, *amounts, key=None):
     accounts = [it["id"] for it in await db.fetch("SELECT id FROM account ORDER BY id")]
     await db.execute(
-        "INSERT INTO entry SELECT $1, * FROM unnest($2::int8[], $3::int8[])",
-        journal,
-        accounts[: len(amounts)],
-        list(amounts),
+        "SELECT post('correction', $3, '', 0, $1, $2)", accounts[: len(amounts)], amounts, key
     )
 
 
@@ -44,12 +37,28 @@ async def _entries(db, *amounts):
 async def test_an_unbalanced_journal_is_refused(world, amounts):
     with pytest.raises(asyncpg.CheckViolationError, match="does not sum to zero"):
         async with transaction(world.pool) as db:
-            await _entries(db, *amounts)
+            await _post(db, *amounts)
 
 
 async def test_a_balanced_journal_passes(world):
     async with transaction(world.pool) as db:
-        await _entries(db, 5, -3, -2)
+        await _post(db, 5, -3, -2)
+
+
+async def test_a_journal_is_balanced_in_each_currency(world):
+    euro = await world.pool.fetchval(
+        "SELECT id FROM account WHERE kind = 'fx' AND currency = 'EUR'"
+    )
+    dollar = await world.pool.fetchval(
+        "SELECT id FROM account WHERE kind = 'fx' AND currency = 'USD'"
+    )
+    with pytest.raises(asyncpg.CheckViolationError, match="does not sum to zero"):
+        await world.pool.execute("SELECT post('fx', NULL, '', 0, $1, $2)", [euro, dollar], [5, -5])
+
+
+async def test_an_account_that_is_none_is_refused(world):
+    with pytest.raises(asyncpg.CheckViolationError):
+        await world.pool.execute("SELECT post('fx', NULL, '', 0, '{9998,9999}', '{5,-5}')")
 
 
 _COLUMNS = {
@@ -77,9 +86,20 @@ async def test_what_is_written_stays(world, dsn, verb):
 
 
 async def test_a_tenant_cannot_be_overdrawn(world):
-    for change in ("posted = -1", "held = posted + 1", "held = -1"):
+    for change in ("held = posted + 1", "held = -1"):
         with pytest.raises(asyncpg.CheckViolationError):
             await world.pool.execute(f"UPDATE balance SET {change}")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await world.pool.execute("UPDATE balance SET posted = posted + 1")
+    wallet = await world.balance()
+    revenue = await world.pool.fetchval(
+        "SELECT id FROM account WHERE kind = 'revenue' AND currency = 'USD'"
+    )
+    more = wallet.available_nano + 1
+    with pytest.raises(asyncpg.CheckViolationError, match="no_overspend"):
+        await world.pool.execute(
+            "SELECT post('charge', NULL, '', 0, $1, $2)", [wallet.account, revenue], [-more, more]
+        )
 
 
 @pytest.mark.parametrize(

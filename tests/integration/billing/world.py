@@ -106,7 +106,10 @@ class World:
             )
         lines = sum(line.amount_nano for line, _, _ in await self.usage())
         charged = await self.pool.fetchval(
-            "SELECT coalesce(sum(charged_nano), 0)::int8 FROM lease WHERE tenant = $1", TENANT
+            "SELECT (coalesce(sum(charged_nano), 0) + coalesce((SELECT sum(rated_nano - base_nano)"
+            " FROM counter JOIN lease l ON l.id = lease WHERE l.tenant = $1), 0))::int8"
+            " FROM lease WHERE tenant = $1",
+            TENANT,
         )
         posted = await self.pool.fetchval(
             "SELECT coalesce(sum(amount), 0)::int8 FROM entry JOIN account a ON a.id = account"
@@ -115,6 +118,7 @@ class World:
             TENANT,
         )
         assert lines == charged == -posted
+        assert not await self.pool.fetch("SELECT * FROM broken_links()")
 
 
 async def together(*calls):

@@ -17,10 +17,12 @@ from gridlease_billing.adapters.lease_store import PostgresLeases
 from gridlease_billing.adapters.ledger_store import PostgresLedger
 from gridlease_billing.adapters.price_store import PostgresPrices
 from gridlease_billing.domain.clock_jump import Reading, Watch
-from gridlease_billing.ports import Now, Work
+from gridlease_billing.ports import EVERY, Now, Work
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
+# Whose rows the transaction sees: a matter of the database from here on.
+_SEE = "SELECT set_config('gridlease.tenant', $1, true)"
 _NOW = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8"
 
 
@@ -65,8 +67,9 @@ class PostgresBooks:
         self._pool = pool
         self._watch = ClockWatch(clock, longest_ms)
 
-    async def run(self, work: Callable[[Work], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Work], Awaitable[T]], *, tenant: str = EVERY) -> T:
         async def once(connection: Connection) -> T:
+            await connection.execute(_SEE, tenant)
             try:
                 return await work(self._work(connection))
             except asyncpg.UniqueViolationError as error:

@@ -10,7 +10,8 @@ from gridlease_store.pool import Connection
 
 from gridlease_billing.domain.grant_row import Ask, Cause, GrantRow, State
 from gridlease_billing.domain.segment import Segment, chargeable
-from gridlease_billing.domain.usage import Stored
+from gridlease_billing.domain.tick import reporter, tracks
+from gridlease_billing.domain.usage import Stored, lines
 from gridlease_billing.ports import Change, Scope
 
 _LOCK = "SELECT * FROM lease WHERE id = ANY($1) ORDER BY id FOR UPDATE"
@@ -50,15 +51,18 @@ WHERE tenant = $1 AND ($2 = '' OR project = $2) AND ($3 = '' OR job = $3)
 ORDER BY opened_ms DESC, id DESC LIMIT $6
 """
 _SEGMENTS = "SELECT * FROM segment WHERE lease = ANY($1) ORDER BY lease, number"
-_COUNTERS = "SELECT * FROM counter WHERE lease = ANY($1)"
+_COUNTERS = """
+SELECT lease, segment, meter, cumulative, rated_nano - base_nano AS ahead
+FROM counter WHERE lease = ANY($1) ORDER BY lease, segment, meter
+"""
 _INSERT = """
 INSERT INTO lease (id, job, gang, tenant, project, node, chip, quantity_milli, tier, priority,
     budget_nano, max_rate_nano_per_hour, attempt, notice_ms, rate_nano_per_hour, price_version,
-    grant_ms, state, ends_at_ms, held_nano, charged_nano, cause, opened_ms)
+    grant_ms, state, ends_at_ms, held_nano, charged_nano, cause, opened_ms, site, node_key)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
     $7::text[], $8::int8[], $9::text[], $10::int[], $11::int8[], $12::int8[], $13::int[],
     $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::text[], $19::int8[], $20::int8[],
-    $21::int8[], $22::text[], $23::int8[])
+    $21::int8[], $22::text[], $23::int8[], $24::text[], $25::text[])
 ON CONFLICT DO NOTHING
 """
 _UPDATE = """
@@ -80,11 +84,38 @@ SELECT * FROM unnest($1::text[], $2::int[], $3::int8[], $4::int8[], $5::int8[], 
 ON CONFLICT (lease, number) DO UPDATE SET ends_ms = excluded.ends_ms,
     frozen_ns = excluded.frozen_ns
 """
+# A decision takes in what ticks have charged: base and rated are equal again.
 _PUT_COUNTERS = """
-INSERT INTO counter (lease, segment, meter, cumulative)
-SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::int8[])
+INSERT INTO counter (lease, segment, meter, cumulative, rate_nano_per_hour, cap, base_nano,
+    rated_nano, starts_ms, quick_until_ms, ends_at_ms, reporter, account)
+SELECT t.lease, t.segment, t.meter, t.cumulative, t.rate, t.cap, t.rated, t.rated, t.starts_ms,
+    t.quick_until_ms, t.ends_at_ms, t.reporter, coalesce(a.id, 0)
+FROM unnest($1::text[], $2::int[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
+    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::text[])
+    AS t (lease, segment, meter, cumulative, rate, cap, rated, starts_ms, quick_until_ms,
+        ends_at_ms, reporter, tenant)
+LEFT JOIN account AS a ON a.kind = 'tenant_prepaid' AND a.tenant = t.tenant AND a.currency = 'USD'
+ORDER BY t.lease, t.segment, t.meter
 ON CONFLICT (lease, segment, meter) DO UPDATE
-    SET cumulative = greatest(counter.cumulative, excluded.cumulative)
+    SET cumulative = greatest(counter.cumulative, excluded.cumulative),
+        rate_nano_per_hour = excluded.rate_nano_per_hour, cap = excluded.cap,
+        base_nano = excluded.base_nano, rated_nano = excluded.rated_nano,
+        starts_ms = excluded.starts_ms, quick_until_ms = excluded.quick_until_ms,
+        ends_at_ms = excluded.ends_at_ms, reporter = excluded.reporter,
+        account = excluded.account
+"""
+_WRITE_LINES = """
+INSERT INTO line (recorded_ms, lease, segment, meter, tenant, project, job, node, site, chip, tier,
+    quantity_milli, rate_nano_per_hour, price_version, starts_ms, ends_ms, counter, granted,
+    charged, amount_nano, currency)
+SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8, lease.id, t.segment, t.meter,
+    tenant, project, job, node, site, chip, tier, quantity_milli, t.rate, t.price_version,
+    t.starts_ms, t.ends_ms, t.counter, t.granted, t.charged, t.amount, t.currency
+FROM unnest($1::text[], $2::int[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
+    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::text[])
+    AS t (lease, segment, meter, rate, price_version, starts_ms, ends_ms, counter, granted,
+        charged, amount, currency)
+JOIN lease ON lease.id = t.lease
 """
 _LAST = (2**62, "\U0010ffff")
 
@@ -96,14 +127,16 @@ class PostgresLeases:
         self._db = connection
 
     async def lock(self, leases: Collection[str]) -> dict[str, Stored]:
-        return await self._whole(await self._db.fetch(_LOCK, list(leases)))
+        return await self._whole(await self._db.fetch(_LOCK, list(leases)), lock=True)
 
     async def lock_gangs(self, leases: Collection[str], node: str) -> dict[str, Stored]:
-        return await self._whole(await self._db.fetch(_LOCK_GANGS, list(leases), node))
+        found = await self._db.fetch(_LOCK_GANGS, list(leases), node)
+        return await self._whole(found, lock=True)
 
     async def lock_due(self, now_ms: int, late_after_ms: int, limit: int) -> dict[str, Stored]:
         due = await self._db.fetch(_DUE, now_ms, late_after_ms, limit)
-        return await self._whole(await self._db.fetch(_LOCK_DUE, [it["id"] for it in due]))
+        found = await self._db.fetch(_LOCK_DUE, [it["id"] for it in due])
+        return await self._whole(found, lock=True)
 
     async def lock_billable(self, scope: Scope, limit: int) -> dict[str, Stored]:
         return await self._whole(
@@ -145,13 +178,17 @@ class PostgresLeases:
         await self._put(_UPDATE, (_updated(it) for it in changed))
         await self._put(_PUT_SEGMENTS, _segments(changed))
         await self._put(_PUT_COUNTERS, _counters(changed))
+        await self._put(_WRITE_LINES, _lines(changed))
 
     async def _put(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         columns = list(map(list, zip(*rows, strict=True)))
         if columns:
             await self._db.execute(statement, *columns)
 
-    async def _whole(self, leases: Sequence[asyncpg.Record]) -> dict[str, Stored]:
+    async def _whole(
+        self, leases: Sequence[asyncpg.Record], *, lock: bool = False
+    ) -> dict[str, Stored]:
+        """With ``lock``, ticks wait until the transaction ends: what is read stays as it is."""
         if not leases:
             return {}
         ids = [it["id"] for it in leases]
@@ -159,10 +196,17 @@ class PostgresLeases:
         for it in await self._db.fetch(_SEGMENTS, ids):
             segments.setdefault(it["lease"], []).append(_segment(it))
         counters: dict[str, dict[tuple[int, str], int]] = {}
-        for it in await self._db.fetch(_COUNTERS, ids):
+        ahead: dict[str, int] = {}
+        for it in await self._db.fetch(_COUNTERS + " FOR UPDATE" if lock else _COUNTERS, ids):
             counters.setdefault(it["lease"], {})[it["segment"], it["meter"]] = it["cumulative"]
+            ahead[it["lease"]] = ahead.get(it["lease"], 0) + it["ahead"]
         return {
-            it["id"]: _stored(it, segments.get(it["id"], []), counters.get(it["id"], {}))
+            it["id"]: _stored(
+                it,
+                segments.get(it["id"], []),
+                counters.get(it["id"], {}),
+                ahead.get(it["id"], 0),
+            )
             for it in leases
         }
 
@@ -179,8 +223,12 @@ def _segment(record: asyncpg.Record) -> Segment:
 
 
 def _stored(
-    record: asyncpg.Record, segments: list[Segment], counters: dict[tuple[int, str], int]
+    record: asyncpg.Record,
+    segments: list[Segment],
+    counters: dict[tuple[int, str], int],
+    ahead_nano: int,
 ) -> Stored:
+    """``ahead_nano``: what ticks have charged, out of the hold, since the row was written."""
     row = GrantRow(
         ask=_ask(record),
         rate_nano_per_hour=record["rate_nano_per_hour"],
@@ -190,8 +238,8 @@ def _stored(
         segments=tuple(segments),
         spool_id=record["spool_id"],
         counters=counters,
-        held_nano=record["held_nano"],
-        charged_nano=record["charged_nano"],
+        held_nano=record["held_nano"] - ahead_nano,
+        charged_nano=record["charged_nano"] + ahead_nano,
         cause=None if record["cause"] is None else Cause(record["cause"]),
     )
     return Stored(row, record["price_version"], record["opened_ms"], record["invoice"] or "")
@@ -213,6 +261,8 @@ def _ask(record: asyncpg.Record) -> Ask:
         max_rate_nano_per_hour=record["max_rate_nano_per_hour"],
         attempt=record["attempt"],
         notice_ms=record["notice_ms"],
+        site=record["site"],
+        node_key=record["node_key"],
     )
 
 
@@ -224,7 +274,7 @@ def _inserted(change: Change, now_ms: int) -> tuple[object, ...]:
         ask.quantity_milli, ask.tier, ask.priority, ask.budget_nano, ask.max_rate_nano_per_hour,
         ask.attempt, ask.notice_ms, row.rate_nano_per_hour, change.price_version, row.grant_ms,
         row.state.value, row.ends_at_ms, row.held_nano, row.charged_nano,
-        row.cause and row.cause.value, now_ms,
+        row.cause and row.cause.value, now_ms, ask.site, ask.node_key,
     )  # fmt: skip
 
 
@@ -251,7 +301,25 @@ def _segments(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
 
 def _counters(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
     for change in changes:
-        known = change.before.counters if change.before else {}
-        for (segment, meter), cumulative in change.after.counters.items():
-            if known.get((segment, meter)) != cumulative:
-                yield (change.after.lease_id, segment, meter, cumulative)
+        row = change.after
+        who = reporter(row.ask.node, row.spool_id)
+        for it in tracks(row):
+            yield (
+                row.lease_id, it.segment, it.meter, it.cumulative, it.rate_nano_per_hour, it.cap,
+                it.rated_nano, it.starts_ms, it.quick_until_ms, row.ends_at_ms, who,
+                row.ask.tenant,
+            )  # fmt: skip
+
+
+def _lines(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
+    """What leases cost that have just become FINAL."""
+    for change in changes:
+        row = change.after
+        if row.state is not State.FINAL or (change.before and change.before.state is State.FINAL):
+            continue
+        for segment, it in zip(row.segments, lines(Stored(row, 0, 0)), strict=True):
+            yield (
+                it.lease, it.segment, it.meter, it.rate_nano_per_hour, it.price_version,
+                segment.starts_ms, segment.ends_ms, it.counter_ns, it.granted_ns, it.charged_ns,
+                it.amount_nano, it.currency,
+            )  # fmt: skip

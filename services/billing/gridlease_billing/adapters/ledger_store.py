@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 import asyncpg
 from gridlease_store.pool import Connection
 
-from gridlease_billing.ports import Change, Credit, JournalSummary, Wallet
+from gridlease_billing.domain.price import CURRENCY
+from gridlease_billing.ports import Change, Credit, JournalSummary, Ticked, Ticks, Wallet
 
 _LOCK_WALLETS = """
 SELECT a.tenant, b.account, b.posted, b.held
@@ -27,57 +28,33 @@ WITH opened AS (
 INSERT INTO balance (account) SELECT id FROM opened
 """
 _FIND_CREDIT = """
-SELECT j.cause, e.amount FROM journal j JOIN entry e ON e.journal = j.id
+SELECT j.cause, e.amount FROM journal_key k
+JOIN journal j ON j.id = k.journal AND j.recorded_ms = k.recorded_ms
+JOIN entry e ON e.journal = j.id AND e.recorded_ms = j.recorded_ms
 JOIN account a ON a.id = e.account AND a.kind = 'tenant_prepaid'
-WHERE j.idem_key = $1
+WHERE k.idem_key = $1
 """
-# The key, the entries and the balance: one statement, one commit.
-_CREDIT = """
-WITH written AS (
-    INSERT INTO journal (idem_key, kind, cause, recorded_ms) VALUES ($1, 'credit', $2, $3)
-    RETURNING id
-), entries AS (
-    INSERT INTO entry (journal, account, amount)
-    SELECT written.id, side.account, side.amount
-    FROM written, (
-        SELECT id AS account, -$4::int8 AS amount FROM account WHERE kind = 'cash'
-        UNION ALL SELECT $5::int8, $4::int8
-    ) AS side
-)
-UPDATE balance SET posted = posted + $4 WHERE account = $5
+_POST = "SELECT post($1, $2, $3, $4, $5, $6, $7)"
+_PLATFORM = """
+SELECT id FROM account WHERE kind = $1 AND currency = $2 AND tenant = '' AND supplier = ''
 """
-_CHARGE = """
-WITH charge AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int8[], $4::int8[])
-        AS t (idem_key, lease, account, amount)
-), written AS (
-    INSERT INTO journal (idem_key, kind, cause, recorded_ms)
-    SELECT idem_key, 'charge', lease, $5 FROM charge RETURNING id, idem_key
-)
-INSERT INTO entry (journal, account, amount)
-SELECT written.id, charge.account, -charge.amount FROM written JOIN charge USING (idem_key)
-UNION ALL
-SELECT written.id, (SELECT id FROM account WHERE kind = 'revenue'), charge.amount
-FROM written JOIN charge USING (idem_key)
-"""
-_MOVE = """
-UPDATE balance SET posted = posted - t.charge, held = held + t.hold
-FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS t (account, charge, hold)
+_HOLD = """
+UPDATE balance SET held = held + t.hold FROM unnest($1::int8[], $2::int8[]) AS t (account, hold)
 WHERE balance.account = t.account
 """
-_CHARGED = """
-SELECT coalesce(-sum(e.amount), 0)::int8 FROM journal j
-JOIN entry e ON e.journal = j.id JOIN account a ON a.id = e.account
-WHERE j.kind = 'charge' AND j.cause = ANY($1) AND a.kind = 'tenant_prepaid'
-"""
+_TICK = "SELECT * FROM tick($1, $2, $3, $4, $5, $6)"
+_CHARGED = "SELECT coalesce(sum(amount_nano), 0)::int8 FROM line WHERE lease = ANY($1)"
+# Every balance is the sum of its entries, less or more nothing; every hold the sum of its leases'.
 _SUMMARY = """
-SELECT coalesce((SELECT sum(amount) FROM entry), 0)::int8 AS total,
+SELECT (SELECT coalesce(sum(account_sum(id)), 0) FROM account)::int8 AS total,
     (SELECT count(*) FROM journal) AS journals,
     (SELECT count(*) FROM entry) AS entries,
     (SELECT coalesce(sum(suspense_ns + late_ns), 0)::int8 FROM lease) AS suspense_ns,
     (SELECT count(*) FROM balance b JOIN account a ON a.id = b.account
-        WHERE b.posted <> coalesce((SELECT sum(amount) FROM entry WHERE account = b.account), 0)
+        WHERE b.posted <> account_sum(b.account)
         OR b.held <> coalesce((SELECT sum(held_nano) FROM lease WHERE tenant = a.tenant), 0)
+            - coalesce((SELECT sum(rated_nano - base_nano) FROM counter c
+                WHERE c.account = b.account AND rated_nano <> base_nano), 0)
     ) AS off_balance
 """
 
@@ -87,6 +64,7 @@ class PostgresLedger:
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
+        self._known: dict[tuple[str, str], int] = {}
 
     async def lock_wallets(self, tenants: Collection[str]) -> dict[str, Wallet]:
         found = await self._db.fetch(_LOCK_WALLETS, list(tenants))
@@ -107,38 +85,70 @@ class PostgresLedger:
         wallet = await self.wallet(credit.tenant)
         assert wallet is not None, credit.tenant
         key = _credit_key(credit.tenant, credit.request_id)
-        await self._db.execute(
-            _CREDIT, key, credit.note, now_ms, credit.amount_nano, wallet.account
-        )
+        sides = {await self.platform("cash"): -credit.amount_nano}
+        sides[wallet.account] = credit.amount_nano
+        await self.journal("credit", key, credit.note, sides, now_ms)
+
+    async def platform(self, kind: str) -> int:
+        """The platform's own account of a kind."""
+        key = (kind, CURRENCY)
+        if key not in self._known:
+            self._known[key] = int(await self._db.fetchval(_PLATFORM, *key))
+        return self._known[key]
+
+    async def journal(
+        self,
+        kind: str,
+        key: str | None,
+        cause: str,
+        sides: Mapping[int, int],
+        now_ms: int,
+        holds: Mapping[int, int] | None = None,
+    ) -> int:
+        """Writes a balanced journal of amounts by account; its number.
+
+        A key that was used before raises ``UniqueViolationError``.
+        """
+        accounts = sorted(account for account, amount in sides.items() if amount)
+        held = None if holds is None else [holds.get(account, 0) for account in accounts]
+        amounts = [sides[account] for account in accounts]
+        number = await self._db.fetchval(_POST, kind, key, cause, now_ms, accounts, amounts, held)
+        return int(number)
 
     async def post(
         self, changes: Sequence[Change], wallets: Mapping[str, Wallet], now_ms: int
     ) -> None:
-        """Charges become journals, one a lease; charges and holds move the balances.
-
-        A journal's key carries the lease's new total, so no total is ever reached twice.
-        """
-        charges = [
-            (
-                f"charge/{it.after.lease_id}/{it.after.charged_nano}",
-                it.after.lease_id,
-                wallets[it.after.ask.tenant].account,
-                it.effect.charge_nano,
-            )
-            for it in changes
-            if it.effect.charge_nano
-        ]
-        if charges:
-            await self._db.execute(_CHARGE, *map(list, zip(*charges, strict=True)), now_ms)
-        moves: dict[int, tuple[int, int]] = {}
+        """All charges become one journal; charges and holds move the balances together."""
+        charges: dict[int, int] = {}
+        holds: dict[int, int] = {}
         for it in changes:
             if it.effect.charge_nano or it.effect.hold_nano:
                 account = wallets[it.after.ask.tenant].account
-                charge, hold = moves.get(account, (0, 0))
-                moves[account] = (charge + it.effect.charge_nano, hold + it.effect.hold_nano)
-        if moves:
-            rows = [(account, *moves[account]) for account in sorted(moves)]
-            await self._db.execute(_MOVE, *map(list, zip(*rows, strict=True)))
+                charges[account] = charges.get(account, 0) - it.effect.charge_nano
+                holds[account] = holds.get(account, 0) + it.effect.hold_nano
+        charged = -sum(charges.values())
+        if charged:
+            leases = {it.after.lease_id for it in changes if it.effect.charge_nano}
+            cause = leases.pop() if len(leases) == 1 else "settle"
+            sides = {**charges, await self.platform("revenue"): charged}
+            await self.journal("charge", None, cause, sides, now_ms, holds)
+        rest = sorted(it for it in holds.items() if it[1] and not charges[it[0]])
+        if rest:
+            await self._db.execute(_HOLD, *map(list, zip(*rest, strict=True)))
+
+    async def tick(self, ticks: Ticks, now_ms: int) -> Ticked:
+        """Folds and charges what needs no decision; what it took, by position in ``ticks``."""
+        found = await self._db.fetchrow(
+            _TICK,
+            ticks.leases,
+            ticks.segments,
+            ticks.meters,
+            ticks.cumulatives,
+            ticks.reporters,
+            now_ms,
+        )
+        assert found is not None
+        return Ticked(found["taken"] or (), found["ends_at_ms"] or (), found["rates"] or ())
 
     async def charged_nano(self, leases: Collection[str]) -> int:
         return int(await self._db.fetchval(_CHARGED, list(leases)))

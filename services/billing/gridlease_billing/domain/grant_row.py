@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from gridlease_billing.domain.segment import Counters, Segment
 
+RENEW_BELOW_PERMILLE = 750  # a grant with more of itself left is not extended again
+
 
 class State(enum.StrEnum):
     HELD = "HELD"
@@ -59,7 +61,7 @@ class Terms:
     hold_ttl_ms: int = 60_000
     late_after_ms: int = 7 * 24 * 3_600_000
     margin_ms: int = 5_120  # kill time + step of the database clock + drift within a grant
-    renew_below_permille: int = 750  # a grant with more of itself left is not extended again
+    renew_below_permille: int = RENEW_BELOW_PERMILLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Ask:
     max_rate_nano_per_hour: int | None = None
     attempt: int = 0
     notice_ms: int = 0
+    site: str = ""
+    node_key: str = ""  # the node's public key: its reports are checked against it; "" = none
 
 
 @dataclass(frozen=True, slots=True)

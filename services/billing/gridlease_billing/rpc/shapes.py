@@ -100,6 +100,8 @@ def ask(order: lease_pb2.LeaseOrder) -> Ask:
         max_rate_nano_per_hour=order.max_price_nano_per_hour or None,
         attempt=order.attempt,
         notice_ms=order.notice_ms,
+        site=plain(order.site),
+        node_key=plain(order.node_key),
     )
 
 
