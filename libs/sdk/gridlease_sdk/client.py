@@ -98,9 +98,11 @@ class Client(JobCalls, CapacityCalls):
             self._on.fleet.CreateNodeToken, request, pb.CreateNodeTokenResponse, again=False
         )
 
-    async def cordon_node(self, name: str, *, cordoned: bool = True) -> fleet_pb2.Node:
-        """Stop or resume giving new work to a node. Operators."""
-        request = pb.CordonNodeRequest(name=name, cordoned=cordoned)
+    async def cordon_node(
+        self, name: str, *, cordoned: bool = True, note: str = "", for_ms: int = 0
+    ) -> fleet_pb2.Node:
+        """Stop or resume giving new work to a node, for ever or for a while. Operators."""
+        request = pb.CordonNodeRequest(name=name, cordoned=cordoned, note=note, for_ms=for_ms)
         return (await self._on.ask(self._on.fleet.CordonNode, request, pb.CordonNodeResponse)).node
 
     async def revoke_node(self, name: str) -> fleet_pb2.Node:

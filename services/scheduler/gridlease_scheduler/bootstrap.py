@@ -58,6 +58,7 @@ from .jobs import Jobs
 from .leader import Leader
 from .links import Links
 from .lost import Lost
+from .maintenance import EndMaintenance
 from .market import TellMarket
 from .nodes import Fleet
 from .ports import Credentials
@@ -248,6 +249,7 @@ def _leader(parts: _Parts, epoch: int, lost: Lost, optimiser: ChildOptimiser) ->
         Cycle(cycle),
         Close(parts.store, parts.billing, parts.clock, parts.terms, parts.catalogue),
         lost,
+        EndMaintenance(parts.store),
         slow,
         TellMarket(parts.store, aside, parts.market, parts.catalogue, window_ms),
         parts.notices,

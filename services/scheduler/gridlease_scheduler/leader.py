@@ -17,6 +17,7 @@ from gridlease_kernel.faults import Fault
 from .close import Close
 from .cycle import Cycle
 from .lost import Lost
+from .maintenance import EndMaintenance
 from .market import TellMarket
 from .ports import Wakeups
 from .slow import Slow
@@ -37,6 +38,7 @@ class Leader:
         cycle: Cycle,
         close: Close,
         lost: Lost,
+        end_maintenance: EndMaintenance,
         slow: Slow,
         market: TellMarket,
         wakeups: Wakeups,
@@ -49,6 +51,7 @@ class Leader:
         self._cycle = cycle
         self._close = close
         self._lost = lost
+        self._end_maintenance = end_maintenance
         self._wakeups = wakeups
         self._tick_s = tick_s
 
@@ -86,6 +89,8 @@ class Leader:
         closed = await self._lost(self._epoch)
         if closed:
             _LOG.warning("leases of silent nodes are closing", extra={"leases": closed})
+        if back := await self._end_maintenance(self._epoch):
+            _LOG.info("maintenance is over", extra={"nodes": back})
         return self._tick_s / 10
 
     async def _think(self) -> float:

@@ -55,8 +55,16 @@ class Fleet:
         assert after is not None
         return after
 
-    async def cordon(self, name: str, *, cordoned: bool) -> NodeDetail:
+    async def cordon(
+        self, name: str, *, cordoned: bool, note: str = "", for_ms: int = 0
+    ) -> NodeDetail:
         """Stop or resume giving new work to a node; what runs there goes on.
+
+        Args:
+            name: ``nodes/N``.
+            cordoned: no new work.
+            note: why, for people.
+            for_ms: it ends by itself after this long; 0 = when it is lifted.
 
         Raises:
             Missing: no such node.
@@ -67,10 +75,12 @@ class Fleet:
             before = await tx.nodes.detail(node_id)
             if before is None:
                 raise names.no_node(name)
-            if before.row.cordoned != cordoned:
-                await tx.nodes.cordon(node_id, cordoned=cordoned)
+            if before.row.cordoned != cordoned or (cordoned and (note or for_ms)):
+                note, for_ms = (note, for_ms) if cordoned else ("", 0)
+                await tx.nodes.cordon(node_id, cordoned=cordoned, note=note, for_ms=for_ms)
                 kind = "node.cordoned" if cordoned else "node.uncordoned"
-                await tx.events.tell(Event(kind, name))
+                facts = {"note": note, "for_ms": str(for_ms)} if note or for_ms else {}
+                await tx.events.tell(Event(kind, name, facts=facts))
             after = await tx.nodes.detail(node_id)
         assert after is not None
         return after

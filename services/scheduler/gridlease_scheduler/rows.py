@@ -34,6 +34,13 @@ class NodeRow:
     silent_ms: int = 0  # since it was last heard
     rack: str = ""  # an operator's word
     rail: str = ""
+    cordon_note: str = ""
+    cordoned_until: datetime.datetime | None = None
+
+    @property
+    def ailment(self) -> str:
+        """Why the node itself says that it takes no work."""
+        return str((self.inventory or {}).get("ailment", ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,34 @@ async def test_a_cordoned_node_takes_no_new_work(world):
     assert (await agent.given()).task.startswith(job.name)
 
 
+async def test_a_maintenance_window_ends_by_itself(world):
+    await world.start()
+    agent = await world.agent()
+    cordon = fleet_pb2.CordonNodeRequest(name="nodes/n1", cordoned=True, note="fans", for_ms=900)
+    node = (await world.fleet.CordonNode(cordon)).node
+    assert (node.state, node.cordon_note) == (type_fleet_pb2.NODE_STATE_CORDONED, "fans")
+    assert node.HasField("cordon_end_time")
+    job = await world.submit()
+    assert (await agent.given()).task.startswith(job.name)
+    node = (await world.fleet.GetNode(fleet_pb2.GetNodeRequest(name="nodes/n1"))).node
+    assert (node.state, node.cordon_note) == (type_fleet_pb2.NODE_STATE_READY, "")
+    assert not node.HasField("cordon_end_time")
+
+
+async def test_a_node_that_says_it_ails_takes_no_work(world, pool):
+    await world.start()
+    agent = await world.agent()
+    ail = "UPDATE node SET inventory = jsonb_set(inventory, '{ailment}', to_jsonb($1::text))"
+    await pool.execute(ail, "disk: it does not keep what is written")
+    node = (await world.fleet.GetNode(fleet_pb2.GetNodeRequest(name="nodes/n1"))).node
+    assert node.state == type_fleet_pb2.NODE_STATE_CORDONED
+    assert node.cordon_note.startswith("disk: ")
+    job = await world.submit()
+    await world.reason(job.name, "NODES_CORDONED")
+    await pool.execute(ail, "")
+    assert (await agent.given()).task.startswith(job.name)
+
+
 async def test_a_dirty_device_is_not_given_away(world):
     await world.start()
     agent = await world.agent(chips=["A100-80GB"])

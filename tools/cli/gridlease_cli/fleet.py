@@ -16,7 +16,7 @@ from gridlease_cli.app import options_of, reach
 from gridlease_cli.output import show, show_rows
 
 nodes = typer.Typer(
-    help="Nodes: list, add, cordon, drain, stand, remove. Operators.",
+    help="Nodes: list, add, cordon, drain, maintain, stand, remove. Operators.",
     rich_markup_mode=None,
     no_args_is_help=False,
 )
@@ -88,6 +88,12 @@ def show_node(context: typer.Context, node: Node) -> None:
         f"memory    {words.size(has.memory_bytes)}, disk {words.size(has.disk_bytes)}",
         f"sandbox   {has.sandbox_runtime}",
     ]
+    if found.cordon_note:
+        lines.append(f"no work   {found.cordon_note}")
+    if found.HasField("cordon_end_time"):
+        lines.append(f"          until {words.clock(found.cordon_end_time)}")
+    if has.burn_in_score:
+        lines.append(f"burn-in   {has.burn_in_score} of 1000")
     if found.rack or found.rail:
         lines.append(f"stands    in rack {found.rack or '-'}, on rail {found.rail or '-'}")
     lines += [f"driver    {name} {version}" for name, version in sorted(has.drivers.items())]
@@ -102,9 +108,37 @@ def show_node(context: typer.Context, node: Node) -> None:
 
 
 @nodes.command("cordon")
-def cordon(context: typer.Context, node: Node) -> None:
+def cordon(
+    context: typer.Context,
+    node: Node,
+    note: Annotated[str, typer.Option(help="Why, for people")] = "",
+    span: Annotated[str, typer.Option("--for", help="It ends by itself after, such as 2h")] = "",
+) -> None:
     """Give the node no new work; what runs goes on."""
-    _cordon(context, node, cordoned=True)
+    for_ms = parse_duration(span, "--for") if span else 0
+    _cordon(context, node, cordoned=True, note=note, for_ms=for_ms)
+
+
+@nodes.command("maintain")
+def maintain(
+    context: typer.Context,
+    node: Node,
+    note: Annotated[str, typer.Option(help="Why, for people")],
+    span: Annotated[str, typer.Option("--for", help="How long it takes, such as 2h")],
+    notice: Annotated[str, typer.Option(help="Warning to each task; empty = each job's own")] = "",
+) -> None:
+    """Open a maintenance window: no new work, what runs is placed elsewhere; it ends by itself."""
+    options = options_of(context)
+    for_ms = parse_duration(span, "--for")
+    notice_ms = parse_duration(notice, "--notice") if notice else 0
+
+    async def work(client: Client) -> gateway_pb2.DrainNodeResponse:
+        await client.cordon_node(_name(node), note=note, for_ms=for_ms)
+        return await client.drain_node(_name(node), notice_ms=notice_ms, note=note)
+
+    done = reach(options, work, operator=True)
+    moved = f"{len(done.jobs)} jobs are placed elsewhere"
+    show(options, done, [f"{done.node.name} {words.node_state(done.node.state)}, {moved}"])
 
 
 @nodes.command("uncordon")
@@ -151,11 +185,13 @@ def offers(
     show_rows(options, found, ("CHIP", "SITE", "TIER", "FREE", "MEMORY", "AN HOUR", ""), rows)
 
 
-def _cordon(context: typer.Context, node: str, *, cordoned: bool) -> None:
+def _cordon(
+    context: typer.Context, node: str, *, cordoned: bool, note: str = "", for_ms: int = 0
+) -> None:
     options = options_of(context)
 
     async def work(client: Client) -> fleet_pb2.Node:
-        return await client.cordon_node(_name(node), cordoned=cordoned)
+        return await client.cordon_node(_name(node), cordoned=cordoned, note=note, for_ms=for_ms)
 
     found = reach(options, work, operator=True)
     show(options, found, [f"{found.name} {words.node_state(found.state)}"])

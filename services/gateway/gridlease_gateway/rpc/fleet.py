@@ -78,7 +78,12 @@ class Fleet:
         )
 
     async def cordon_node(self, call: Call, request: pb.CordonNodeRequest) -> Message:
-        inner = fleet_pb2.CordonNodeRequest(name=request.name, cordoned=request.cordoned)
+        inner = fleet_pb2.CordonNodeRequest(
+            name=request.name,
+            cordoned=request.cordoned,
+            note=request.note,
+            for_ms=request.for_ms,
+        )
         try:
             answer = await self._inside.ask(
                 self._inside.fleet.CordonNode, inner, call.left_s(), fleet_pb2.CordonNodeResponse

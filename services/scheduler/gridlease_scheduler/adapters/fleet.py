@@ -34,7 +34,9 @@ WITH d AS (
     GROUP BY node_id
 )
 SELECT n.id, n.site, n.rack, n.rail, (n.inventory - 'hostname')::text AS facts, n.cpu_milli,
-    n.memory_bytes, n.disk_bytes, n.emulated, n.cordoned, n.changed::text::bigint AS changed,
+    n.memory_bytes, n.disk_bytes, n.emulated,
+    n.cordoned OR COALESCE(n.inventory ->> 'ailment', '') <> '' AS cordoned,
+    n.changed::text::bigint AS changed,
     COALESCE(n.seen_at > now() - $2 * interval '1 ms', false) AS connected,
     d.ids, d.chips, d.vendors, d.memories, d.cleans, d.emulateds, d.islands,
     COALESCE(l.cpu, 0) AS cpu, COALESCE(l.memory, 0) AS memory, COALESCE(l.disk, 0) AS disk,

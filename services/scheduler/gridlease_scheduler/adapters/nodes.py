@@ -60,6 +60,12 @@ SELECT id, state, COALESCE(extract(epoch FROM now() - seen_at) * 1000, 0)::bigin
 FROM node WHERE state <> 'JOINING' AND ($2 = '' OR id = $2)
     AND ($1 <= 0 OR seen_at <= now() - $1 * interval '1 ms')
 """
+_CORDON = """
+UPDATE node SET cordoned = $2, draining = draining AND $2, cordon_note = $3,
+    cordoned_until = CASE WHEN $4 > 0 THEN now() + $4 * interval '1 ms' END
+WHERE id = $1
+"""
+_CORDONS_OVER = "SELECT id FROM node WHERE cordoned_until <= now() ORDER BY id"
 _ENROL = """
 INSERT INTO node (id, site, public_key) VALUES ($1, $2, $3)
 ON CONFLICT (id) DO UPDATE SET public_key = EXCLUDED.public_key, revoked_at = NULL
@@ -136,12 +142,12 @@ class PostgresNodes(PostgresFleet):
             "UPDATE node SET state = 'DISCONNECTED' WHERE id = $1 AND state = 'READY'", node_id
         )
 
-    async def cordon(self, node_id: str, *, cordoned: bool) -> None:
-        await self._connection.execute(
-            "UPDATE node SET cordoned = $2, draining = draining AND $2 WHERE id = $1",
-            node_id,
-            cordoned,
-        )
+    async def cordon(self, node_id: str, *, cordoned: bool, note: str, for_ms: int) -> None:
+        await self._connection.execute(_CORDON, node_id, cordoned, note, for_ms)
+
+    async def cordons_over(self) -> list[str]:
+        rows = await self._connection.fetch(_CORDONS_OVER)
+        return [row["id"] for row in rows]
 
     async def drain(self, node_id: str) -> None:
         await self._connection.execute(
@@ -204,6 +210,8 @@ def _row(row: asyncpg.Record) -> NodeRow:
         silent_ms=max(0, row.get("silent_ms") or 0),
         rack=row["rack"],
         rail=row["rail"],
+        cordon_note=row["cordon_note"],
+        cordoned_until=row["cordoned_until"],
     )
 
 

@@ -83,7 +83,9 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     async def CordonNode(
         self, request: fleet_pb2.CordonNodeRequest, context: Any
     ) -> fleet_pb2.CordonNodeResponse:
-        node = await self._uses.fleet.cordon(request.name, cordoned=request.cordoned)
+        node = await self._uses.fleet.cordon(
+            request.name, cordoned=request.cordoned, note=request.note, for_ms=request.for_ms
+        )
         return fleet_pb2.CordonNodeResponse(node=self._node(node))
 
     async def DrainNode(

@@ -45,7 +45,7 @@ def node(value: NodeDetail, lost_after_ms: int) -> fleet_pb2.Node:
     state = row.state
     if row.state == "DISCONNECTED" and row.silent_ms >= lost_after_ms:
         state = "LOST"
-    if row.state == "READY" and row.cordoned:
+    if row.state == "READY" and (row.cordoned or row.ailment):
         state = "DRAINING" if row.draining else "CORDONED"
     message = fleet_pb2.Node(
         name=f"nodes/{row.node_id}",
@@ -68,6 +68,9 @@ def node(value: NodeDetail, lost_after_ms: int) -> fleet_pb2.Node:
         )
     message.rack = row.rack or message.inventory.rack
     message.rail = row.rail or message.inventory.rail
+    message.cordon_note = row.cordon_note or row.ailment
+    if row.cordoned_until is not None:
+        message.cordon_end_time.FromDatetime(row.cordoned_until)
     message.promised_mbps = value.promised_mbps
     message.allocated.cpu_milli = value.used_cpu_milli
     message.allocated.memory_bytes = value.used_memory_bytes
