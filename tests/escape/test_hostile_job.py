@@ -64,7 +64,7 @@ def test_no_output_delivers_a_file_of_the_host(runtime: Runtime, state_folder: P
     assert Path("/etc/shadow").exists()
     for name in ("out/key", "../../../node.key", "/etc/shadow", "out/../../../exit.json"):
         with pytest.raises(Missing):
-            files.artefact(lease_id, name)
+            files.open_artefact(lease_id, name)
 
 
 def test_a_folder_swapped_for_a_link_scrubs_nothing_else(

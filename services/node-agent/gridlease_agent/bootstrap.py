@@ -40,6 +40,7 @@ from gridlease_agent.devices.nvml import Nvml
 from gridlease_agent.domain.chips import chip_name
 from gridlease_agent.domain.spool import Phase
 from gridlease_agent.inventory import Lending, inventory, lent_disk_bytes, lent_memory_bytes
+from gridlease_agent.isolate.host_ground import host_ground
 from gridlease_agent.isolate.rootfs import read as read_host
 from gridlease_agent.noop import NoopSandboxes
 from gridlease_agent.observe import Observer
@@ -89,14 +90,15 @@ def real_body(state: Path, settings: Settings) -> Body:
     """
     runtime = choose_runtime()
     facts = table.discover(state)
+    found = host_ground(state, runtime, settings)
     lending = Lending(
         lent_memory_bytes(facts.memory.usable_bytes, settings.memory_reserve_bytes),
         _disk_bytes(state, facts, settings),
         runtime.name,
-        (*runtime.unenforced, *([_DEVICES_KEPT] if facts.devices else [])),
+        (*runtime.unenforced, *found.unenforced, *([_DEVICES_KEPT] if facts.devices else [])),
         _version(),
     )
-    return Body(facts, Sandboxes(state, runtime), lending)
+    return Body(facts, Sandboxes(state, runtime, ground=found.ground), lending)
 
 
 def emulated_body(kind: str, index: int) -> Body:
@@ -238,7 +240,7 @@ class Node:
         store = SpoolFile(self._state / "spool.sqlite")
         book = recover(store, self._host, scheduler, body.sandboxes, files, devices, RandomIds())
         self.book = book
-        watch = Watch(files, book.work)
+        watch = Watch(book.work)
         reporter = self._reporter(scheduler, book)
         server = bus.server(interceptors=(FaultsToStatus(),))
         files_pb2_grpc.add_TaskFileServiceServicer_to_server(TaskFiles(book, files), server)

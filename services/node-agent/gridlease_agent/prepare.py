@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 from gridlease_kernel.faults import Invalid
 
-from gridlease_agent.domain.task import Task, environment
+from gridlease_agent.domain.task import Egress, Task, Tenancy, environment
 from gridlease_agent.ports import Bundles, Environments, Files
-from gridlease_agent.runtimes.spec import SandboxSpec, shell_argv, uid_base
+from gridlease_agent.runtimes.spec import Network, SandboxSpec, shell_argv, uid_base
 
 _EMULATED_MS = 10_000
 
@@ -46,21 +48,28 @@ class Preparer:
             )
         bundle = await self._bundles.fetch(task.bundle_digest) if task.bundle_digest else None
         work = await asyncio.to_thread(self._files.prepare, task.lease_id, task.device_ids)
-        if bundle is not None:
-            await asyncio.to_thread(self._bundles.unpack, bundle, work, task.disk_bytes)
+        try:
+            if bundle is not None:
+                folder = Path(f"/proc/self/fd/{work}")
+                await asyncio.to_thread(self._bundles.unpack, bundle, folder, task.disk_bytes)
+        finally:
+            os.close(work)
         await asyncio.to_thread(self._files.reports.make, task.lease_id)
         prepared = self._environments.resolve(task.runtime) if task.runtime else None
+        slot = await self._slot(task.lease_id)
         return SandboxSpec(
             task.lease_id,
             shell_argv(task.commands, self._shell),
             env=environment(task, self._node_id),
-            uid_base=uid_base(self._slot(task.lease_id)),
+            uid_base=uid_base(slot),
             memory_bytes=task.memory_bytes,
             cpu_milli=task.cpu_milli,
             disk_bytes=task.disk_bytes,
             environment=prepared.folder if prepared else "",
             environment_env=prepared.env if prepared else (),
             devices=task.device_ids,
+            core_tag=task.tenancy is not Tenancy.SHARED,
+            network=_network(task, slot),
             emulated_duration_ms=_emulated_ms(task),
         )
 
@@ -68,11 +77,19 @@ class Preparer:
         """Its folder says from now on whose uids are taken."""
         self._slots.pop(lease_id, None)
 
-    def _slot(self, lease_id: str) -> int:
-        taken = set(self._slots.values()) | self._files.taken_slots()
+    async def _slot(self, lease_id: str) -> int:
+        on_disk = await asyncio.to_thread(self._files.taken_slots)
+        taken = on_disk | set(self._slots.values())
         slot = next(number for number in range(60_000) if number not in taken)
         self._slots[lease_id] = slot
         return slot
+
+
+def _network(task: Task, slot: int) -> Network | None:
+    """None = a loopback alone: it may call nobody."""
+    if task.network.egress is Egress.NONE:
+        return None
+    return Network(slot, task.tenant, task.network, task.job, task.gang_index)
 
 
 def _emulated_ms(task: Task) -> int:

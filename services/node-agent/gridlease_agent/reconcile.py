@@ -14,15 +14,22 @@ from typing import Any, assert_never
 from gridlease_kernel.faults import Fault, Late, Unreachable
 
 from gridlease_agent.book import Book
-from gridlease_agent.domain import lease, step
+from gridlease_agent.domain import lease, meters, step
 from gridlease_agent.domain.progress import Checkpoint, TaskReport
 from gridlease_agent.domain.spool import Clocks, Deadline, ExitRecord, Phase, Row, Shim, Spool
 from gridlease_agent.domain.task import Ending, Task, end_reason, overtime, scratch
 from gridlease_agent.ports import Files, Host
 from gridlease_agent.prepare import Preparer
 from gridlease_agent.runtimes.spec import SandboxSpec
-from gridlease_agent.sandbox import Absent, Exited, Running, SandboxRunner, SandboxState, Starting
-from gridlease_agent.sandbox import Deadline as ShimDeadline
+from gridlease_agent.runtimes.states import (
+    Absent,
+    Exited,
+    Running,
+    SandboxRunner,
+    SandboxState,
+    Starting,
+)
+from gridlease_agent.runtimes.states import Deadline as ShimDeadline
 from gridlease_agent.scrub import Scrubber
 from gridlease_agent.settle import Settler
 from gridlease_agent.spans import TaskSpans
@@ -98,7 +105,11 @@ class Reconciler:
 
     async def turn(self) -> None:
         """Look once, and do what is due."""
-        await self._look()
+        try:
+            await self._look()
+        except (Unreachable, Late) as trouble:  # tasks go on; nothing is decided blindly
+            _LOG.warning("the sandboxes cannot be looked at: %s", trouble)
+            return
         now = self._host.now()
         if now.boottime_ns - self._ticked_ns >= _TICK_NS:
             self._ticked_ns = now.boottime_ns
@@ -113,32 +124,35 @@ class Reconciler:
                 await self._take(one, now)
             except (Fault, OSError) as trouble:  # level-triggered: the next turn tries again
                 _LOG.error("a step failed: %s", trouble, extra={"step": type(one).__name__})
-        self._end_overtime(now)
+        await self._end_overtime(now)
 
     # -- what is alive --------------------------------------------------------------------------
 
     async def _look(self) -> None:
         alive: dict[str, Shim] = {}
         starting = {k for k, row in self._book.spool.rows.items() if row.phase is Phase.STARTING}
-        for lease_id in sorted({*self._sandboxes.list(), *starting}):
-            state = self._sandboxes.inspect(lease_id)
+        seen = {one.lease_id: one for one in await asyncio.to_thread(self._sandboxes.look)}
+        for lease_id in sorted({*seen, *starting}):
+            state = seen[lease_id].state if lease_id in seen else Absent()
             if isinstance(state, Starting | Running):
-                alive[lease_id] = self._shim(lease_id, state)
-                self._watch.add(lease_id)
+                alive[lease_id] = await self._shim(lease_id, state)
+                self._watch.add(lease_id, seen[lease_id].keeper_pid)
             if lease_id in starting:
                 await self._note(self._book.spool.rows[lease_id], state)
         self.shims = alive
 
-    def _shim(self, lease_id: str, state: Starting | Running) -> Shim:
+    async def _shim(self, lease_id: str, state: Starting | Running) -> Shim:
         known = self.shims.get(lease_id)
         row = self._book.spool.rows.get(lease_id)
         ready_ns = state.started_boottime_ns if isinstance(state, Running) else None
         if known is not None:
             devices, deadline = known.devices, known.deadline
         else:
-            devices = row.devices if row else (*self._files.held(lease_id), scratch(lease_id))
-            held = self._files.deadline(lease_id) or (row.deadline if row else None)
-            deadline = held or Deadline("", 0, 0)
+            devices = row.devices if row else (scratch(lease_id),)
+            if row is None:
+                devices = (*await asyncio.to_thread(self._files.held, lease_id), *devices)
+            held = await asyncio.to_thread(self._files.deadline, lease_id)
+            deadline = held or (row.deadline if row else None) or Deadline("", 0, 0)
         return Shim(lease_id, devices, deadline, ready_ns)
 
     async def _note(self, row: Row, state: SandboxState) -> None:
@@ -159,8 +173,11 @@ class Reconciler:
             await self._ended(lease_id, None, Ending())
 
     async def _ended(self, lease_id: str, record: ExitRecord | None, ending: Ending) -> None:
+        # The last count of what it sent is on disk before its interface is removed.
+        sent = await asyncio.to_thread(self._sandboxes.egress_bytes)
         spool = await self._book.change(
-            lambda spool: lease.observe_exit(spool, lease_id, record), endings={lease_id: ending}
+            lambda spool: lease.observe_exit(meters.sent(spool, sent), lease_id, record),
+            endings={lease_id: ending},
         )
         self._told.pop(lease_id, None)
         ended = spool.rows[lease_id].exit
@@ -173,11 +190,11 @@ class Reconciler:
     async def _take(self, one: step.Step, now: Clocks) -> None:
         match one:
             case step.Kill(lease_id):
-                self._sandboxes.kill(lease_id)
+                await asyncio.to_thread(self._sandboxes.kill, lease_id)
             case step.Extend(lease_id, deadline):
-                self._extend(lease_id, deadline)
+                await self._extend(lease_id, deadline)
             case step.Stop():
-                self._stop(one, now)
+                await self._stop(one, now)
             case step.Scrub(devices):
                 if possible := self._scrubber.possible(devices):
                     self._run_beside("scrub", self._scrubber.scrub(possible))
@@ -192,8 +209,9 @@ class Reconciler:
             case _:
                 assert_never(one)
 
-    def _extend(self, lease_id: str, deadline: Deadline) -> None:
-        self._sandboxes.extend(lease_id, self._handed(lease_id, deadline))
+    async def _extend(self, lease_id: str, deadline: Deadline) -> None:
+        handed = self._handed(lease_id, deadline)
+        await asyncio.to_thread(self._sandboxes.extend, lease_id, handed)
         shim = self.shims[lease_id]
         self.shims[lease_id] = Shim(lease_id, shim.devices, deadline, shim.ready_ns)
 
@@ -202,25 +220,30 @@ class Reconciler:
         grace_ms = min(self._grace_ms, self._book.spool.rows[lease_id].span_ms // 3)
         return ShimDeadline(deadline.boot_id, deadline.boottime_ns, deadline.raw_ns, grace_ms)
 
-    def _stop(self, order: step.Stop, now: Clocks) -> None:
+    async def _stop(self, order: step.Stop, now: Clocks) -> None:
         lease_id, code = order.lease_id, order.code or order.reason
         if self._told.get(lease_id, order.by_ns + 1) <= order.by_ns:
             return
-        self._told[lease_id] = order.by_ns
         notice_ms = max(0, order.by_ns - now.boottime_ns) // 1_000_000
-        self._sandboxes.stop(lease_id, notice_ms, order.reason, (code, order.message))
+        word = (code, order.message)
+        await asyncio.to_thread(self._sandboxes.stop, lease_id, notice_ms, order.reason, word)
+        self._told[lease_id] = order.by_ns
         facts = {"lease": lease_id, "reason": code, "notice_ms": notice_ms}
         _LOG.info("a task is told to stop", extra=facts)
 
-    def _end_overtime(self, now: Clocks) -> None:
-        for lease_id in self.shims:
+    async def _end_overtime(self, now: Clocks) -> None:
+        for lease_id in list(self.shims):
             row, task = self._book.spool.rows.get(lease_id), self._book.task(lease_id)
             if row is None or task is None or row.boot_id != now.boot_id:
                 continue
             over = overtime(row, task, now.boottime_ns)
             if over is not None:
                 word = "It has run for its longest duration."
-                self._stop(step.Stop(lease_id, over.by_ns, "MAX_DURATION", message=word), now)
+                order = step.Stop(lease_id, over.by_ns, "MAX_DURATION", message=word)
+                try:
+                    await self._stop(order, now)
+                except (Fault, OSError) as trouble:
+                    _LOG.error("a stop failed: %s", trouble, extra={"lease": lease_id})
 
     async def _start(self, lease_id: str) -> None:
         spec = self._ready[lease_id]
@@ -245,7 +268,7 @@ class Reconciler:
             )
         except (Fault, OSError) as trouble:
             _LOG.warning("a task could not start: %s", trouble, extra={"lease": lease_id})
-            if isinstance(self._sandboxes.inspect(lease_id), Absent):
+            if await self._is_absent(lease_id):
                 ended_ns = self._host.now().boottime_ns
                 record = ExitRecord(now.boot_id, 127, "START_FAILED", None, ended_ns)
                 await self._ended(lease_id, record, Ending(str(trouble)))
@@ -253,6 +276,14 @@ class Reconciler:
             del self._ready[lease_id]
             self._preparer.forget(lease_id)
             self._book.work.ring()
+
+    async def _is_absent(self, lease_id: str) -> bool:
+        """Nothing of it is there; what cannot be known yet is for the next look."""
+        try:
+            state = await asyncio.to_thread(self._sandboxes.inspect, lease_id)
+        except (Unreachable, Late):
+            return False
+        return isinstance(state, Absent)
 
     # -- beside the loop ------------------------------------------------------------------------
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from gridlease_kernel.ids import Ids
 
 from gridlease_agent.book import Book
-from gridlease_agent.domain import lease
+from gridlease_agent.domain import lease, meters
 from gridlease_agent.domain.spool import Deadline, ExitRecord, Phase, Row, Shim, Spool
 from gridlease_agent.domain.task import Ending, Task, scratch
 from gridlease_agent.ports import Files, Host, Recorded, Scheduler, SpoolStore
 from gridlease_agent.reconcile import exit_record
-from gridlease_agent.sandbox import Exited, Running, SandboxRunner, Starting
+from gridlease_agent.runtimes.states import Exited, Looked, Running, SandboxRunner, Starting
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ def recover(
     """
     now = host.now()
     recorded = store.read()
-    folders = {*sandboxes.list(), *files.folders()}
+    seen = sandboxes.look()
+    folders = {*(one.lease_id for one in seen), *files.folders()}
     if recorded is None:
         unscrubbed = [*devices, *(scratch(lease_id) for lease_id in folders)]
         recorded = Recorded(lease.new_spool(ids.new("sp"), unscrubbed), {}, {}, frozenset())
@@ -45,8 +46,9 @@ def recover(
     else:
         before = recorded.spool
     tasks = {lease_id: scheduler.decode(raw) for lease_id, raw in recorded.tasks.items()}
-    shims, exits, endings = _alive(recorded.spool, tasks, sandboxes, files)
-    spool = lease.recover(recorded.spool, now, shims, exits)
+    shims, exits, endings = _alive(recorded.spool, tasks, seen, files)
+    counted = meters.sent(recorded.spool, sandboxes.egress_bytes())
+    spool = lease.recover(counted, now, shims, exits)
     spool = replace(spool, dirty=spool.dirty | _unknown(spool, devices, folders, recorded))
     fresh = {k: v for k, v in endings.items() if k in spool.rows}
     store.write(before, spool, {}, fresh)
@@ -64,13 +66,13 @@ def _unknown(
 
 
 def _alive(
-    spool: Spool, tasks: dict[str, Task], sandboxes: SandboxRunner, files: Files
+    spool: Spool, tasks: dict[str, Task], seen: Collection[Looked], files: Files
 ) -> tuple[dict[str, Shim], dict[str, ExitRecord], dict[str, Ending]]:
     shims: dict[str, Shim] = {}
     exits: dict[str, ExitRecord] = {}
     endings: dict[str, Ending] = {}
-    for lease_id in sandboxes.list():
-        state, row = sandboxes.inspect(lease_id), spool.rows.get(lease_id)
+    for one in seen:
+        lease_id, state, row = one.lease_id, one.state, spool.rows.get(one.lease_id)
         if isinstance(state, Starting | Running):
             shims[lease_id] = _adopted(lease_id, row, state, files)
         elif isinstance(state, Exited) and row is not None and row.phase is Phase.STARTING:

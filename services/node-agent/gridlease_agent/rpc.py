@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from gridlease.agent.v1 import files_pb2, files_pb2_grpc
@@ -13,7 +12,7 @@ from gridlease_kernel.faults import Missing
 
 from gridlease_agent.book import Book
 from gridlease_agent.domain.spool import Phase
-from gridlease_agent.ports import Files
+from gridlease_agent.ports import Artefact, Files
 
 _LOG_PIECE_BYTES = 64 << 10
 _ARTEFACT_PIECE_BYTES = 256 << 10
@@ -33,15 +32,15 @@ class TaskFiles(files_pb2_grpc.TaskFileServiceServicer):
     ) -> AsyncIterator[files_pb2.ReadLogsResponse]:
         """From ``offset_bytes`` on; with follow, until the task has ended and all was sent."""
         del context
-        self._check(request.lease)
+        await self._check(request.lease)
         file, at = -1, request.offset_bytes
         try:
             while True:
                 # Asked before the read: what was written before the end is then read for sure.
                 ended = not request.follow or self._ended(request.lease)
-                path = self._files.log(request.lease) if file < 0 else None
-                if path is not None:
-                    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                if file < 0:
+                    found = await asyncio.to_thread(self._files.open_log, request.lease)
+                    file = -1 if found is None else found
                 while file >= 0 and (content := os.pread(file, _LOG_PIECE_BYTES, at)):
                     at += len(content)
                     yield files_pb2.ReadLogsResponse(content=content, next_offset_bytes=at)
@@ -61,7 +60,7 @@ class TaskFiles(files_pb2_grpc.TaskFileServiceServicer):
         return files_pb2.ListArtefactsResponse(
             artefacts=[
                 files_pb2.Artefact(path=one.path, size_bytes=one.size_bytes, sha256=one.sha256)
-                for one in self._files.artefacts(request.lease) or ()
+                for one in await self._artefacts(request.lease)
             ]
         )
 
@@ -71,13 +70,18 @@ class TaskFiles(files_pb2_grpc.TaskFileServiceServicer):
         """A listed artefact's content."""
         del context
         await self._kept(request.lease)
-        path = self._files.artefact(request.lease, request.path)
-        async for content in _pieces(path):
+        file = await asyncio.to_thread(self._files.open_artefact, request.lease, request.path)
+        async for content in _pieces(file):
             yield files_pb2.ReadArtefactResponse(content=content)
 
-    def _check(self, lease_id: str) -> None:
+    async def _artefacts(self, lease_id: str) -> list[Artefact]:
+        return await asyncio.to_thread(self._files.artefacts, lease_id) or []
+
+    async def _check(self, lease_id: str) -> None:
         plain = not lease_id.startswith(".") and not {"/", "\0"} & set(lease_id)
-        if plain and (lease_id in self._book.spool.rows or self._files.known(lease_id)):
+        if plain and lease_id in self._book.spool.rows:
+            return
+        if plain and await asyncio.to_thread(self._files.known, lease_id):
             return
         raise Missing(
             f"Nothing of lease {lease_id!r} is on this node.",
@@ -92,7 +96,7 @@ class TaskFiles(files_pb2_grpc.TaskFileServiceServicer):
 
     async def _kept(self, lease_id: str) -> None:
         """Wait, for a while, until an ended task's outputs are kept."""
-        self._check(lease_id)
+        await self._check(lease_id)
         loop = asyncio.get_running_loop()
         until = loop.time() + _KEEP_PATIENCE_S
         while loop.time() < until:
@@ -102,8 +106,7 @@ class TaskFiles(files_pb2_grpc.TaskFileServiceServicer):
             await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+async def _pieces(file: int) -> AsyncIterator[bytes]:
     try:
         while content := await asyncio.to_thread(os.read, file, _ARTEFACT_PIECE_BYTES):
             yield content

@@ -10,106 +10,51 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gridlease_kernel.faults import Exists, Missing, Precondition
 
 from gridlease_agent import shim
+from gridlease_agent.isolate.ground import BARE, Ground
 from gridlease_agent.isolate.rootfs import HostRoot
 from gridlease_agent.isolate.rootfs import read as read_host
-from gridlease_agent.runtimes import bwrap, crun, devices
+from gridlease_agent.runtimes import bwrap, crun, devices, image, secrets
 from gridlease_agent.runtimes.choose import Runtime
 from gridlease_agent.runtimes.spec import SandboxSpec
+from gridlease_agent.runtimes.states import (
+    Absent,
+    Deadline,
+    Exit,
+    Exited,
+    Looked,
+    Running,
+    SandboxRunner,
+    SandboxState,
+    Starting,
+    Word,
+)
+from gridlease_agent.runtimes.work import give, scrub
 
-Word = tuple[str, str]  # what a task is told: a code, empty = the exit's reason; and a sentence
+__all__ = [
+    "Absent",
+    "Deadline",
+    "Exit",
+    "Exited",
+    "Looked",
+    "Running",
+    "SandboxRunner",
+    "SandboxState",
+    "Sandboxes",
+    "Starting",
+    "Word",
+    "scrub",
+    "try_runtime",
+]
 _CLAIM_PATIENCE_NS = 10_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The instant at which a grant ends, on both clocks of one boot, and the warning before it."""
-
-    boot_id: str
-    boottime_ns: int
-    raw_ns: int
-    grace_ms: int
-
-    @classmethod
-    def after(cls, span_ms: int, grace_ms: int) -> Deadline:
-        """``span_ms`` from now, on this boot's clocks."""
-        span_ns = span_ms * 1_000_000
-        now = shim.boottime_ns() + span_ns, shim.raw_ns() + span_ns
-        return cls(shim.boot_id(), *now, grace_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a task ended: the shim's exit record."""
-
-    reason: str
-    exit_code: int
-    signal: int
-    started: bool
-    boot_id: str
-    ended_boottime_ns: int
-    ended_wall_ns: int
-    oom: bool
-    oom_kills: int
-    message: str
-    cpu_ns: int
-    max_memory_bytes: int
-    clean: bool
-    log_truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """No folder, or one whose shim never came to be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Starting:
-    """A shim lives; the task has not been released yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """The task was released at this instant and its shim lives."""
-
-    started_boottime_ns: int
-    started_wall_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The task is over. ``started_boottime_ns`` is 0 if it never ran."""
-
-    record: Exit
-    started_boottime_ns: int
-
-
-SandboxState = Absent | Starting | Running | Exited
-
-
-class SandboxRunner(Protocol):
-    """What the agent's core may ask for; ``Sandboxes`` and ``NoopSandboxes`` answer."""
-
-    def start(self, lease_id: str, spec: SandboxSpec, deadline: Deadline) -> None: ...
-    def extend(self, lease_id: str, deadline: Deadline) -> None: ...
-    def stop(
-        self, lease_id: str, notice_ms: int, reason: str = "STOPPED", word: Word = ("", "")
-    ) -> None: ...
-    def kill(self, lease_id: str) -> None: ...
-    def inspect(self, lease_id: str) -> SandboxState: ...
-    def runs(self, lease_id: str) -> bool: ...
-    def list(self) -> list[str]: ...
-    def remove(self, lease_id: str) -> None: ...
 
 
 class Sandboxes:
@@ -121,11 +66,15 @@ class Sandboxes:
         runtime: Runtime,
         host: HostRoot | None = None,
         table: devices.DeviceTable = devices.NO_DEVICES,
+        ground: Ground = BARE,
+        roots: image.Roots | None = None,
     ) -> None:
         self._leases = state_dir.absolute() / "leases"
         self._runtime = runtime
         self._host = host or read_host()
         self._table = table
+        self._roots = roots or image.NoRoots()
+        self._ground = ground
         self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._shims: set[int] = set()
 
@@ -159,11 +108,18 @@ class Sandboxes:
                 remedy="Place the task again under a new lease.",
             )
         if self._runtime.root:
-            _give(folder / "work", spec.host_uid)
+            give(folder / "work", spec.host_uid)
         with contextlib.suppress(FileExistsError):
             os.mkfifo(folder / "control", 0o600)
         self.extend(lease_id, deadline)
-        shim.write_json(str(folder / "spec.json"), self._render(spec, folder))
+        spec = self._ground.ready(spec)
+        try:
+            spec = secrets.shown(spec, folder)
+            shim.write_json(str(folder / "spec.json"), self._render(spec, folder))
+        except BaseException:
+            self._ground.left(lease_id)
+            raise
+        self._ground.settled(lease_id)
         _fsync(self._leases)
         self._collect()
         self._shims.add(_launch(folder))
@@ -180,9 +136,10 @@ class Sandboxes:
         program = self._runtime.program
         if self._runtime.name == "crun":
             plan = crun.render(spec, self._host, str(folder), program)
-            return devices.given(plan, spec, self._table)
+            return image.rooted(devices.given(plan, spec, self._table), spec, self._roots)
         devices.refused(spec)
-        return bwrap.render(spec, self._host, str(folder), program, root=self._runtime.root)
+        plan = bwrap.render(spec, self._host, str(folder), program, root=self._runtime.root)
+        return image.rooted(plan, spec, self._roots)
 
     def extend(self, lease_id: str, deadline: Deadline) -> None:
         """Replace the deadline and tell the shim; what the shim misses it reads within a tick."""
@@ -260,7 +217,26 @@ class Sandboxes:
     def list(self) -> list[str]:
         """Every lease that has a folder here."""
         self._collect()
+        self._ground.keep_up()
         return sorted(entry.name for entry in self._leases.iterdir() if entry.is_dir())
+
+    def egress_bytes(self) -> Mapping[str, int]:
+        """What each task with a network has sent since it was made: lease -> bytes."""
+        return self._ground.egress_bytes()
+
+    def look(self) -> tuple[Looked, ...]:
+        """All sandboxes of this node."""
+        return tuple(self._looked(lease_id) for lease_id in self.list())
+
+    def _looked(self, lease_id: str) -> Looked:
+        state = self.inspect(lease_id)
+        alive = isinstance(state, Starting | Running)
+        own = shim.read_json(str(self.folder(lease_id) / "shim.json")) if alive else None
+        return Looked(lease_id, state, own["pid"] if own else 0)
+
+    def alive(self, lease_ids: Collection[str]) -> tuple[str, ...]:
+        """Those whose task's first process lives at this very moment."""
+        return tuple(lease_id for lease_id in lease_ids if self.runs(lease_id))
 
     def remove(self, lease_id: str) -> None:
         """Wipe the sandbox's folder, except the log, the records and the outputs to keep.
@@ -278,9 +254,11 @@ class Sandboxes:
             )
         spec = shim.read_json(str(folder / "spec.json")) or {}
         scrub(folder / "work", spec.get("keep", []))
+        secrets.forget(folder)
         for name in ("notice", "stage"):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "control").unlink(missing_ok=True)
+        self._ground.left(lease_id)
         _fsync(folder)
 
     def _existing(self, lease_id: str) -> Path:
@@ -348,43 +326,6 @@ def _lost(own: Mapping[str, Any], started: Mapping[str, Any] | None) -> Exit:
         clean=rebooted,
         log_truncated=False,
     )
-
-
-def _give(folder: Path, uid: int) -> None:
-    """Make the task's user the owner of what the job brought; never through a link."""
-    os.chown(folder, uid, uid)
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.chown(Path(parent) / name, uid, uid, follow_symlinks=False)
-
-
-def scrub(work: Path, keep: list[str]) -> None:
-    """Delete all of ``work`` but the kept paths; a kept path that is a link is not kept.
-
-    What is kept must be files and folders of the task's own: links could name the host's files.
-    """
-    kept = {
-        path
-        for text in keep
-        if (path := Path(os.path.normpath(text))).parts and ".." not in path.parts
-        if not path.is_absolute()
-    }
-    if work.is_dir():
-        _scrub(work, Path(), kept)
-
-
-def _scrub(folder: Path, relative: Path, kept: set[Path]) -> None:
-    for entry in os.scandir(folder):
-        here = relative / entry.name
-        is_folder = entry.is_dir(follow_symlinks=False)
-        if here in kept and stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) != stat.S_IFLNK:
-            continue
-        if is_folder and any(here in path.parents for path in kept):
-            _scrub(Path(entry.path), here, kept)
-        elif is_folder:
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            Path(entry.path).unlink(missing_ok=True)
 
 
 def _fsync(folder: Path) -> None:

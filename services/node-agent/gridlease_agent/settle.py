@@ -12,7 +12,7 @@ from gridlease_agent.domain import lease
 from gridlease_agent.domain.lease import Answer
 from gridlease_agent.domain.spool import Clocks, Spool
 from gridlease_agent.ports import Billing, Host
-from gridlease_agent.sandbox import SandboxRunner
+from gridlease_agent.runtimes.states import SandboxRunner
 from gridlease_agent.tick import tick
 
 _LOG = logging.getLogger(__name__)

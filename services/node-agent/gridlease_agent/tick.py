@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gridlease_agent.book import Book
-from gridlease_agent.domain import lease
+from gridlease_agent.domain import lease, meters
 from gridlease_agent.domain.spool import Phase, Spool
 from gridlease_agent.ports import Host
-from gridlease_agent.sandbox import SandboxRunner
+from gridlease_agent.runtimes.states import SandboxRunner
 
 
 async def tick(book: Book, host: Host, sandboxes: SandboxRunner) -> Spool:
@@ -17,5 +19,7 @@ async def tick(book: Book, host: Host, sandboxes: SandboxRunner) -> Spool:
     """
     now = host.now()
     started = [row.lease_id for row in book.spool.rows.values() if row.phase is Phase.STARTING]
-    alive = frozenset(lease_id for lease_id in started if sandboxes.runs(lease_id))
-    return await book.change(lambda spool: lease.ticked(spool, now, alive))
+    found = await asyncio.to_thread(sandboxes.alive, started) if started else ()
+    alive = frozenset(found)
+    sent = await asyncio.to_thread(sandboxes.egress_bytes) if started else {}
+    return await book.change(lambda spool: meters.sent(lease.ticked(spool, now, alive), sent))

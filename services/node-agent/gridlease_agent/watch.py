@@ -6,23 +6,21 @@ import asyncio
 import os
 
 from gridlease_agent.book import Bell
-from gridlease_agent.ports import Files
 
 
 class Watch:
     """Rings the bell when a watched keeper's process is over."""
 
-    def __init__(self, files: Files, bell: Bell) -> None:
-        self._files = files
+    def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self._fds: dict[str, int] = {}
 
-    def add(self, lease_id: str) -> None:
-        """Watch a lease's keeper; again is harmless."""
-        if lease_id in self._fds:
-            return
-        pid = self._files.shim_pid(lease_id)
-        if pid is None:
+    def __contains__(self, lease_id: str) -> bool:
+        return lease_id in self._fds
+
+    def add(self, lease_id: str, pid: int) -> None:
+        """Watch a lease's keeper; again is harmless. ``pid``: 0 where there is none."""
+        if lease_id in self._fds or not pid:
             return
         try:
             fd = os.pidfd_open(pid)

@@ -9,9 +9,15 @@ from gridlease_agent.adapters.lease_files import LeaseFiles, open_up
 from gridlease_kernel.faults import Missing
 
 
+def read(handle: int) -> bytes:
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
+
+
 def ended(tmp_path: Path, lease: str = "ls-1", kept_bytes: int = 10_000) -> LeaseFiles:
     files = LeaseFiles(tmp_path, kept_bytes=kept_bytes, kept_hours=1)
-    work = files.prepare(lease, ["gpu-0"])
+    os.close(files.prepare(lease, ["gpu-0"]))
+    work = tmp_path / "leases" / lease / "work"
     (work / "out").mkdir()
     (work / "out" / "a").write_bytes(b"abc")
     (work / "model.bin").write_bytes(b"model")
@@ -28,10 +34,10 @@ def test_outputs_are_kept_with_their_digests(tmp_path: Path) -> None:
     assert kept[1].sha256 == hashlib.sha256(b"abc").hexdigest()
     assert files.artefacts("ls-1") == kept
     files.discard("ls-1")
-    log = files.log("ls-1")
+    log = files.open_log("ls-1")
     assert log is not None
-    assert log.read_bytes() == b"log"
-    assert files.artefact("ls-1", "out/a").read_bytes() == b"abc"
+    assert read(log) == b"log"
+    assert read(files.open_artefact("ls-1", "out/a")) == b"abc"
 
 
 def test_keeping_may_be_repeated(tmp_path: Path) -> None:
@@ -49,7 +55,7 @@ def test_only_what_is_listed_can_be_named(tmp_path: Path) -> None:
     files.keep("ls-1", ["out"])
     for path in ("other", "../log", "out/../../log", "/etc/passwd", "out"):
         with pytest.raises(Missing):
-            files.artefact("ls-1", path)
+            files.open_artefact("ls-1", path)
 
 
 def test_the_oldest_goes_where_the_quota_is_passed(tmp_path: Path) -> None:

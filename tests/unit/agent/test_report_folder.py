@@ -224,7 +224,8 @@ def test_a_bundle_brings_no_reports(folder: Path, reports: ReportFolders) -> Non
 
 def test_the_folder_is_never_kept(tmp_path: Path) -> None:
     files = LeaseFiles(tmp_path, kept_bytes=10_000, kept_hours=1)
-    work = files.prepare(LEASE, [])
+    os.close(files.prepare(LEASE, []))
+    work = tmp_path / "leases" / LEASE / "work"
     files.reports.make(LEASE)
     saves(work / FOLDER, "a")
     (work / "out").write_text("out")

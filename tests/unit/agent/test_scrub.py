@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def scrubber(tmp_path: Path, *, emulated: bool) -> tuple[Book, Scrubber]:
     store.write(None, spool, {}, {})
     book = Book(store, spool, {}, {})
     files = LeaseFiles(tmp_path, kept_bytes=1000, kept_hours=1)
-    files.prepare("ls-1", ["gpu-0"])
+    os.close(files.prepare("ls-1", ["gpu-0"]))
     return book, Scrubber(book, NoopSandboxes(), files, ManualClock(), emulated=emulated)
 
 

@@ -7,6 +7,7 @@ for an agent that has lost its spool. ``kept/<lease>/``: ``log``, the keeper's r
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import logging
@@ -16,16 +17,20 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from gridlease_kernel.faults import Missing
+from gridlease_kernel.faults import Exists, Missing
 
 from gridlease_agent import shim
 from gridlease_agent.adapters.report_folder import FOLDER, ReportFolders
 from gridlease_agent.domain.spool import Deadline
+from gridlease_agent.executor.codec import Handle
+from gridlease_agent.executor.names import open_below
 from gridlease_agent.ports import Artefact, Reports
 from gridlease_agent.runtimes.spec import UID_BASE, UID_RANGE
 
 _LOG = logging.getLogger(__name__)
 _PIECE_BYTES = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAX_FILES = 10_000
 _RECORDS = ("started.json", "exit.json")  # the keeper's own word on when it ran
 
@@ -33,22 +38,41 @@ _RECORDS = ("started.json", "exit.json")  # the keeper's own word on when it ran
 class LeaseFiles:
     """All leases' files under one state folder."""
 
-    def __init__(self, state: Path, *, kept_bytes: int, kept_hours: int) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        kept_bytes: int,
+        kept_hours: int,
+        core: tuple[int, int] | None = None,
+    ) -> None:
+        """``core``: uid and gid of an agent's core that is not this process's own user."""
+        self._core = core
         self._leases, self._kept = state / "leases", state / "kept"
         self._kept_bytes, self._kept_ns = kept_bytes, kept_hours * 3600 * 10**9
         for folder in (self._leases, self._kept):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.reports: Reports = ReportFolders(self._leases)
 
-    def prepare(self, lease_id: str, devices: Iterable[str]) -> Path:
-        """An empty working folder for a lease that has not started, and its devices on record."""
+    def prepare(self, lease_id: str, devices: Iterable[str]) -> Handle:
+        """An empty working folder for a lease that has not started, open, the core's to fill.
+
+        Its devices are on record from here on.
+
+        Raises:
+            Exists: SANDBOX_EXISTS.
+        """
         folder = self._leases / lease_id
-        assert not (folder / "spec.json").exists(), lease_id
+        if (folder / "spec.json").exists():
+            raise Exists(f"Lease {lease_id} was started here before.", reason="SANDBOX_EXISTS")
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "work").mkdir(parents=True, mode=0o755)
         folder.chmod(0o700)
         shim.write_json(str(folder / "held.json"), {"devices": list(devices)})
-        return folder / "work"
+        work = os.open(folder / "work", _FOLDER)
+        if self._core is not None:
+            os.fchown(work, *self._core)
+        return Handle(work)
 
     def held(self, lease_id: str) -> tuple[str, ...]:
         """The devices that a lease's folder says it holds."""
@@ -61,11 +85,6 @@ class LeaseFiles:
         if record is None:
             return None
         return Deadline(record["boot_id"], record["boottime_ns"], record["raw_ns"])
-
-    def shim_pid(self, lease_id: str) -> int | None:
-        """The lease's keeper, while it says that it lives."""
-        record = shim.read_json(str(self._leases / lease_id / "shim.json"))
-        return int(record["pid"]) if record else None
 
     def folders(self) -> list[str]:
         return sorted(entry.name for entry in self._leases.iterdir() if entry.is_dir())
@@ -121,8 +140,8 @@ class LeaseFiles:
         record = shim.read_json(str(self._kept / lease_id / "artefacts.json"))
         return None if record is None else [Artefact(*row) for row in record["artefacts"]]
 
-    def artefact(self, lease_id: str, path: str) -> Path:
-        """Where a listed artefact lies.
+    def open_artefact(self, lease_id: str, path: str) -> Handle:
+        """A listed artefact, open.
 
         Raises:
             Missing: ARTEFACT_NOT_FOUND; only what is listed can be asked for.
@@ -134,13 +153,17 @@ class LeaseFiles:
                 field="path",
                 remedy="List its artefacts; a node keeps them for a limited time.",
             )
-        return self._kept / lease_id / "files" / path
+        files = os.open(self._kept / lease_id / "files", _FOLDER)
+        try:
+            return Handle(open_below(files, path))
+        finally:
+            os.close(files)
 
-    def log(self, lease_id: str) -> Path | None:
-        """Where the task's output lies now, None where there is none."""
-        for path in (self._leases / lease_id / "log", self._kept / lease_id / "log"):
-            if path.exists():
-                return path
+    def open_log(self, lease_id: str) -> Handle | None:
+        """The task's output, open, wherever it lies now; None where there is none."""
+        for folder in (self._leases, self._kept):
+            with contextlib.suppress(FileNotFoundError):
+                return Handle(os.open(folder / lease_id / "log", _FILE))
         return None
 
     def known(self, lease_id: str) -> bool:
