@@ -233,6 +233,7 @@ class NodeInventory(google.protobuf.message.Message):
     THREADS_PER_CORE_FIELD_NUMBER: builtins.int
     BURN_IN_SCORE_FIELD_NUMBER: builtins.int
     AILMENT_FIELD_NUMBER: builtins.int
+    QUARANTINED_FIELD_NUMBER: builtins.int
     cpu_chip: builtins.str
     """CPU's chip name, such as "cpu-x86-64"."""
     cpu_model: builtins.str
@@ -289,6 +290,10 @@ class NodeInventory(google.protobuf.message.Message):
     def images(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Images at hand, by digest ("sha256:" and 64 hex digits)."""
 
+    @property
+    def quarantined(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Sandboxes that live here and that no lease on its disk speaks for: left to their keepers, their devices kept busy."""
+
     def __init__(
         self,
         *,
@@ -315,8 +320,9 @@ class NodeInventory(google.protobuf.message.Message):
         threads_per_core: builtins.int = ...,
         burn_in_score: builtins.int = ...,
         ailment: builtins.str = ...,
+        quarantined: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ailment", b"ailment", "architecture", b"architecture", "burn_in_score", b"burn_in_score", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "drivers", b"drivers", "emulated", b"emulated", "hostname", b"hostname", "images", b"images", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "rack", b"rack", "rail", b"rail", "rdma", b"rdma", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "threads_per_core", b"threads_per_core", "unenforced", b"unenforced", "uplink_mbps", b"uplink_mbps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ailment", b"ailment", "architecture", b"architecture", "burn_in_score", b"burn_in_score", "cpu_chip", b"cpu_chip", "cpu_milli", b"cpu_milli", "cpu_model", b"cpu_model", "devices", b"devices", "disk_bytes", b"disk_bytes", "drivers", b"drivers", "emulated", b"emulated", "hostname", b"hostname", "images", b"images", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "quarantined", b"quarantined", "rack", b"rack", "rail", b"rail", "rdma", b"rdma", "runtimes", b"runtimes", "sandbox_runtime", b"sandbox_runtime", "threads_per_core", b"threads_per_core", "unenforced", b"unenforced", "uplink_mbps", b"uplink_mbps"]) -> None: ...
 
 global___NodeInventory = NodeInventory
 
