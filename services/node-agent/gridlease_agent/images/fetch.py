@@ -8,7 +8,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from gridlease_agent.images import manifest, reference
 from gridlease_agent.images.manifest import Image, Layer
 from gridlease_agent.images.reference import Reference
 from gridlease_agent.images.registry import Login, Registry
-from gridlease_agent.images.store import Held
+from gridlease_agent.images.roots import Root, blob_name
 
 _CONFIG_BYTES = 4 << 20
 _AT_ONCE = 4
@@ -27,14 +26,18 @@ _TURNS = 16
 Logins = Callable[[str], Login]  # by registry
 
 
-class Store(Protocol):
-    """What is asked of whoever may unpack; see ``images.store``."""
+class Images(Protocol):
+    """The images of a node, as whoever may not unpack them asks for them; see ``images.roots``.
+
+    ``unpack`` takes the blob from the folder that both know, under its digest.
+    """
 
     def missing(self, image: Image) -> tuple[Layer, ...]: ...
-    def unpack(self, layer: Layer, blob: Path) -> None: ...
-    def record(self, image: Image) -> Held: ...
-    def get(self, digest: str) -> Held: ...
+    def unpack(self, layer: Layer) -> None: ...
+    def record(self, image: Image) -> None: ...
     def held(self) -> tuple[str, ...]: ...
+    def room(self) -> int: ...
+    def ready(self, digest: str, lease_id: str) -> Root: ...
 
 
 def no_login(_registry: str) -> Login:
@@ -48,7 +51,7 @@ class Fetcher:
     def __init__(
         self,
         folder: Path,
-        store: Store,
+        store: Images,
         logins: Logins = no_login,
         machine: str = os.uname().machine,
         timeout_s: float = 30.0,
@@ -61,12 +64,13 @@ class Fetcher:
         self._pins = folder / "pins.json"
         self._turn = threading.Lock()
         self._turns = tuple(threading.Lock() for _ in range(_TURNS))
+        self._blobs = tuple(threading.Lock() for _ in range(_TURNS))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in folder.glob("blob-*"):
+        for left in folder.glob("sha256-*"):
             left.unlink()
 
-    def pull(self, name: str, job: str = "", stop: threading.Event | None = None) -> Held:
-        """The image of that name, fetched as far as it is not here.
+    def pull(self, name: str, job: str = "", stop: threading.Event | None = None) -> str:
+        """The digest of the image of that name, fetched as far as it is not here.
 
         Args:
             job: for whom; a tag means the same digest to all of one job's tasks and attempts.
@@ -77,25 +81,22 @@ class Fetcher:
         """
         wanted = reference.parse(name)
         digest = self._pinned(job, wanted) or wanted.digest
-        known = self._known(digest) if digest else None
-        if known is not None:
-            return known
+        if digest and digest in self._store.held():
+            return digest
         with self._turns[hash(name) % _TURNS]:
-            known = self._known(digest) if digest else None
-            found = known or self._pull(wanted, digest, stop)
-        self._pin(job, wanted, found.image.digest)
+            found = self._pull(wanted, digest, stop)
+        self._pin(job, wanted, found)
         return found
 
-    def _pull(self, wanted: Reference, digest: str, stop: threading.Event | None) -> Held:
-        registry = self._registry(wanted)
-        image = self.resolve(registry, digest or wanted.version)
-        known = self._known(image.digest)
-        if known is not None:
-            return known
+    def _pull(self, wanted: Reference, digest: str, stop: threading.Event | None) -> str:
+        image = self.resolve(self._registry(wanted), digest or wanted.version)
+        if image.digest in self._store.held():
+            return image.digest
         missing = sorted(self._store.missing(image), key=lambda x: x.size_bytes, reverse=True)
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE, "layer") as pool:
             list(pool.map(lambda layer: self._one(wanted, layer, stop), missing))
-        return self._store.record(image)
+        self._store.record(image)
+        return image.digest
 
     def resolve(self, registry: Registry, version: str) -> Image:
         """A tag's or a digest's image for this machine."""
@@ -108,19 +109,16 @@ class Fetcher:
     def _one(self, wanted: Reference, layer: Layer, stop: threading.Event | None) -> None:
         if stop is not None and stop.is_set():
             raise concurrent.futures.CancelledError
-        handle, name = tempfile.mkstemp(prefix="blob-", dir=self._folder)
-        os.close(handle)
-        try:
-            self._registry(wanted).fetch(layer.digest, layer.size_bytes, Path(name))
-            self._store.unpack(layer, Path(name))
-        finally:
-            Path(name).unlink(missing_ok=True)
+        path = self._folder / blob_name(layer)
+        with self._blobs[hash(layer.digest) % _TURNS]:
+            try:
+                self._registry(wanted).fetch(layer.digest, layer.size_bytes, path)
+                self._store.unpack(layer)
+            finally:
+                path.unlink(missing_ok=True)
 
     def _registry(self, wanted: Reference) -> Registry:
         return Registry(wanted, self._logins(wanted.registry), self._timeout_s)
-
-    def _known(self, digest: str) -> Held | None:
-        return self._store.get(digest) if digest in self._store.held() else None
 
     # -- what a tag meant ---------------------------------------------------------------------
 

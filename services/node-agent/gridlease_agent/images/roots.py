@@ -24,7 +24,8 @@ from pathlib import Path, PurePosixPath
 
 from gridlease_kernel.faults import Invalid, Precondition
 
-from gridlease_agent.images.manifest import Image
+from gridlease_agent.images.manifest import Image, Layer
+from gridlease_agent.images.reference import is_digest
 from gridlease_agent.images.store import Held, ImageStore
 
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
@@ -65,6 +66,17 @@ class Root:
     user: int
 
 
+def blob_name(layer: Layer) -> str:
+    """The name of the file that holds a layer on its way.
+
+    Raises:
+        Invalid: IMAGE_INVALID; a digest is a name, and never a path.
+    """
+    if not is_digest(layer.digest) or not is_digest(layer.diff_id):
+        raise Invalid("A layer's digest is none.", reason="IMAGE_INVALID", field="image")
+    return layer.digest.replace(":", "-")
+
+
 class _How(ctypes.Structure):
     _fields_ = (
         ("flags", ctypes.c_uint64),
@@ -89,15 +101,48 @@ def open_in(root: int, path: str, flags: int) -> int:
 
 
 class ImageRoots:
-    """The mounts of one node's images. ``leases``: the folder of the leases' folders."""
+    """The mounts of one node's images, and all that is done with images as root.
 
-    def __init__(self, folder: Path, leases: Path, limit_bytes: int) -> None:
+    ``leases``: the folder of the leases' folders. ``blobs``: where layers lie that were fetched.
+    """
+
+    def __init__(self, folder: Path, leases: Path, blobs: Path, limit_bytes: int) -> None:
+        folder = folder.absolute()
         self._roots, self._under = folder / "roots", folder / "under"
-        self._leases = leases
+        self._leases, self._blobs = leases, blobs
         self.store = ImageStore(folder, limit_bytes, self._in_use, self._unmount)
         self._lock = threading.Lock()
         for each in (self._roots, self._under):
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def missing(self, image: Image) -> tuple[Layer, ...]:
+        """The layers that must still be unpacked."""
+        return self.store.missing(image)
+
+    def unpack(self, layer: Layer) -> None:
+        """The blob that lies under the layer's digest becomes its folder.
+
+        Raises:
+            Fault: of the store: it is not what its digest says, or too large. OSError: no blob.
+        """
+        path = self._blobs / blob_name(layer)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self.store.unpack(layer, Path(f"/proc/self/fd/{fd}"))
+        finally:
+            os.close(fd)
+
+    def record(self, image: Image) -> None:
+        """The image is whole; others may have to leave for it."""
+        self.store.record(image)
+
+    def held(self) -> tuple[str, ...]:
+        """Digests of the images here, the most recently used first."""
+        return self.store.held()
+
+    def room(self) -> int:
+        """Bytes that images may still take without any having to leave."""
+        return self.store.room()
 
     def ready(self, digest: str, lease_id: str, places: tuple[Place, ...] = ()) -> Root:
         """An image's root folder, mounted; the lease stands on it until its folder is gone.
@@ -116,9 +161,10 @@ class ImageRoots:
         try:
             _need_shell(root, digest)
             user = _user(root, held.image)
+            cwd = _cwd(root, held.image)
         finally:
             os.close(root)
-        return root_of(held.image, str(folder), user)
+        return root_of(held.image, str(folder), user, cwd)
 
     def _in_use(self) -> set[str]:
         found = set()
@@ -130,7 +176,8 @@ class ImageRoots:
     # -- mounts -------------------------------------------------------------------------------
 
     def _mounted(self, held: Held, places: tuple[Place, ...]) -> Path:
-        wanted = tuple(sorted({*_standard(), *places}, key=lambda place: place.path))
+        table = {place.path: place for place in (*_standard(), *places)}
+        wanted = tuple(table[path] for path in sorted(table))
         key = hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
         name = f"{held.image.digest.partition(':')[2]}-{key}"
         folder = self._roots / name
@@ -234,10 +281,7 @@ def _need_shell(root: int, digest: str) -> None:
 def _user(root: int, image: Image) -> int:
     """The number of the image's user, 0 where it says root, or nobody that it knows."""
     name = image.user.partition(":")[0]
-    if name.isdecimal():
-        number = int(name)
-    else:
-        number = _users(root).get(name, 0) if name else 0
+    number = int(name) if name.isdecimal() else _users(root).get(name, 0)
     return number if 0 < number < 65_534 else 0
 
 
@@ -256,7 +300,7 @@ def _users(root: int) -> dict[str, int]:
 _OURS = ("HOME", "USER", "TMPDIR", "HOSTNAME")
 
 
-def root_of(image: Image, folder: str, user: int) -> Root:
+def root_of(image: Image, folder: str, user: int, cwd: str) -> Root:
     """An image's configuration as far as a task follows it."""
     pairs = (word.partition("=")[::2] for word in image.env)
     env = tuple(
@@ -265,5 +309,13 @@ def root_of(image: Image, folder: str, user: int) -> Root:
         if name and name not in _OURS and not name.startswith("GRIDLEASE_")
         if "\0" not in name + value
     )
-    cwd = image.cwd if image.cwd.startswith("/") and "\0" not in image.cwd else "/"
     return Root(image.digest, folder, env, (*image.entrypoint, *image.cmd), cwd, user)
+
+
+def _cwd(root: int, image: Image) -> str:
+    """The image's working folder, or the task's own where it has none such."""
+    if image.cwd.startswith("/") and "\0" not in image.cwd:
+        with contextlib.suppress(OSError):
+            os.close(open_in(root, image.cwd, os.O_PATH | os.O_DIRECTORY))
+            return image.cwd
+    return "/work"

@@ -145,10 +145,10 @@ class ImageStore:
         with self._lock:
             return self._collect(spare)
 
-    def fits(self, wanted_bytes: int) -> bool:
-        """Would so much more be within the limit, without anybody having to leave?"""
+    def room(self) -> int:
+        """Bytes that layers may still take without any image having to leave."""
         with self._lock:
-            return self._total() + wanted_bytes <= self._limit_bytes
+            return max(0, self._limit_bytes - self._total())
 
     @contextlib.contextmanager
     def standing(self) -> Iterator[None]:

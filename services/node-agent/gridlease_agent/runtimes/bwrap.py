@@ -11,10 +11,10 @@ from typing import Any
 
 from gridlease_agent.isolate.rootfs import HostRoot
 from gridlease_agent.runtimes.crun import mounts_of
+from gridlease_agent.runtimes.image import BWRAP_ROOT
 from gridlease_agent.runtimes.spec import (
     SHM_PATH,
     STAGE_PATH,
-    TASK_ID,
     TMP_PATH,
     Mount,
     SandboxSpec,
@@ -93,16 +93,19 @@ def _package(program: str) -> str:
 def _options(spec: SandboxSpec, host: HostRoot, shown: list[Mount], stage: str) -> list[str]:
     words = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     words += ["--unshare-cgroup-try", "--die-with-parent", "--as-pid-1", "--new-session"]
-    words += ["--uid", str(TASK_ID), "--gid", str(TASK_ID), "--hostname", spec.hostname]
+    words += ["--uid", str(spec.user), "--gid", str(spec.user), "--hostname", spec.hostname]
     words += ["--cap-drop", "ALL", "--clearenv"]
     for key, value in task_env(spec).items():
         words += ["--setenv", key, value]
-    words += ["--perms", "0755", "--dir", "/etc", "--dir", "/run"]
+    if spec.root:
+        words += ["--ro-bind", f"{stage}/{BWRAP_ROOT}", "/"]
+    else:
+        words += ["--perms", "0755", "--dir", "/etc", "--dir", "/run"]
     for mount in shown:
         words += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.target]
-    for path, target in host.links:
+    for path, target in () if spec.root else host.links:
         words += ["--symlink", target, path]
-    for path, _text in host.files:
+    for path, _text in () if spec.root else host.files:
         words += ["--ro-bind", f"{stage}{path}", path]
     words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--perms", "1777", "--size", str(spec.tmp_bytes), "--tmpfs", TMP_PATH]

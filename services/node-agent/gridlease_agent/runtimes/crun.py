@@ -19,7 +19,6 @@ from gridlease_agent.runtimes.spec import (
     NOTICE_PATH,
     SHM_PATH,
     STAGE_PATH,
-    TASK_ID,
     TMP_PATH,
     UID_RANGE,
     Mount,
@@ -104,7 +103,7 @@ def _process(spec: SandboxSpec) -> dict[str, Any]:
     kinds = ("bounding", "effective", "inheritable", "permitted", "ambient")
     return {
         "terminal": False,
-        "user": {"uid": TASK_ID, "gid": TASK_ID, "umask": 0o022},
+        "user": {"uid": spec.user, "gid": spec.user, "umask": 0o022},
         "args": list(init_argv(spec.argv)),
         "env": [f"{key}={value}" for key, value in task_env(spec).items()],
         "cwd": spec.cwd,

@@ -72,7 +72,8 @@ class SandboxSpec:
     environment_env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     keep: tuple[str, ...] = ()
-    root: str = ""  # a folder to see as / in place of the host's programs; read-only
+    root: str = ""  # the image, by digest, to see as / in place of the host's programs
+    user: int = TASK_ID  # who runs in it, by its own number; never 0
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     devices: tuple[str, ...] = ()  # of this node, by id
     cpus: str = ""  # the only cores it may use, as "0-3,8"; empty = any
@@ -110,7 +111,7 @@ class SandboxSpec:
     @property
     def host_uid(self) -> int:
         """The host's number of the task's user."""
-        return self.uid_base + TASK_ID
+        return self.uid_base + self.user
 
 
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
