@@ -33,13 +33,24 @@ except OSError as trouble:
     print("no:" + type(trouble).__name__)
 """
 _ECHO = """
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("0.0.0.0", 7007))
+import contextlib, select, socket
+datagrams, streams = [], []
+for port in (7007, 7008):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO: an answer comes from whom was asked
+    s.bind(("0.0.0.0", port))
+    datagrams.append(s)
+    streams.append(socket.create_server(("0.0.0.0", port)))
 print("ready", flush=True)
 while True:
-    data, peer = s.recvfrom(2000)
-    s.sendto(data, peer)
+    for one in select.select(datagrams + streams, [], [])[0]:
+        if one in streams:
+            one.accept()[0].close()
+            continue
+        data, told, _, peer = one.recvmsg(3000, 64)
+        asked = bytes(4) + told[0][2][8:12] + bytes(4)
+        with contextlib.suppress(OSError):
+            one.sendmsg([data], [(socket.IPPROTO_IP, 8, asked)], 0, peer)
 """
 
 
