@@ -43,7 +43,8 @@ def core_scheduling() -> bool:
     """Whether the kernel can keep two tags off the threads of one core."""
     cookie = ctypes.c_ulong()
     libc = ctypes.CDLL(None, use_errno=True)
-    return libc.prctl(_PR_SCHED_CORE, _GET, 0, 0, ctypes.byref(cookie)) == 0
+    answer: int = libc.prctl(_PR_SCHED_CORE, _GET, 0, 0, ctypes.byref(cookie))
+    return answer == 0
 
 
 class CoreTable:

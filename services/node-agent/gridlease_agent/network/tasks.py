@@ -92,13 +92,13 @@ class TaskNetworks:
         """
         mark = hashlib.sha256(str(state.absolute()).encode()).hexdigest()[:6]
         self._mark = f"gl{mark}"
-        self._fabric_name = f"{self._mark}-f"
+        self.fabric_name = f"{self._mark}-f"
         self._out = tuple(out)
-        self._outside = Outside(self._mark, self._fabric_name, outside)
+        self._outside = Outside(self._mark, self.fabric_name, outside)
         self._protected = tuple(protected)
         self._filters = shutil.which("nft") is not None
         self._networks: dict[str, Network] = {}
-        self._fabric = Fabric(self._fabric_name, [self._outside.uplink(way) for way in self._out])
+        self._fabric = Fabric(self.fabric_name, [self._outside.uplink(way) for way in self._out])
         self._open = False
 
     def unenforced(self) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class TaskNetworks:
     def adopt(self, kept: Mapping[str, Network]) -> None:
         """At the start: leases whose networks stay; all others of ours are removed."""
         names = namespaces()
-        if self._fabric_name not in names:
+        if self.fabric_name not in names:
             self._sweep(names, set())
             return
         alive = {
@@ -125,7 +125,7 @@ class TaskNetworks:
         for lease_id, network in alive.items():
             self._fabric.adopt(self._traffic(lease_id, network))
         slots = {network.slot for network in alive.values()}
-        listing = told_to(["ip", "-n", self._fabric_name, "-o", "link"])
+        listing = told_to(["ip", "-n", self.fabric_name, "-o", "link"])
         for slot in {int(found) for found in _LINK.findall(listing)} - slots:
             self._fabric.adopt(Traffic(f"orphan {slot}", slot))
             self._fabric.release(f"orphan {slot}")
@@ -147,7 +147,7 @@ class TaskNetworks:
         made = dataclasses.replace(
             network,
             namespace=f"{_FOLDER}/{namespace}",
-            link=(f"{_FOLDER}/{self._fabric_name}", traffic.interface),
+            link=(f"{_FOLDER}/{self.fabric_name}", traffic.interface),
         )
         self._remove_namespace(namespace)
         try:
@@ -175,7 +175,7 @@ class TaskNetworks:
         """Bytes that each task has sent since its network was made: lease -> bytes."""
         if not self._networks:
             return {}
-        listing = json.loads(told_to(["ip", "-n", self._fabric_name, "-j", "-s", "link"]) or "[]")
+        listing = json.loads(told_to(["ip", "-n", self.fabric_name, "-j", "-s", "link"]) or "[]")
         got = {row.get("ifname"): row["stats64"]["rx"]["bytes"] for row in listing}
         return {
             lease_id: int(got[f"t{network.slot}"])
@@ -209,7 +209,7 @@ class TaskNetworks:
         """Remove every namespace and link of ours; tasks on them lose their network."""
         self._networks = {}
         self._sweep(namespaces(), set())
-        self._remove_namespace(self._fabric_name)
+        self._remove_namespace(self.fabric_name)
         self._outside.close()
         self._open = False
 
@@ -261,14 +261,14 @@ class TaskNetworks:
     def _ensure(self) -> None:
         if self._open:
             return
-        fresh = self._fabric_name not in namespaces()
+        fresh = self.fabric_name not in namespaces()
         if fresh:
-            told_to(["ip", "netns", "add", self._fabric_name])
+            told_to(["ip", "netns", "add", self.fabric_name])
         for way in self._out:
             self._outside.connect(way)
         if fresh:
             self._fabric.open()
-            told_to(["ip", "-n", self._fabric_name, "link", "set", "lo", "up"])
+            told_to(["ip", "-n", self.fabric_name, "link", "set", "lo", "up"])
         self._open = True
 
     def _filter(self) -> None:
@@ -289,13 +289,13 @@ class TaskNetworks:
         host = addresses(self._outside.name)
         inside = [self._outside.inside(way.name) for way in self._out]
         lines = egress.filter_lines(doors, inside, (*host, *self._protected))
-        told_to(["ip", "netns", "exec", self._fabric_name, "nft", "-f", "-"], lines)
+        told_to(["ip", "netns", "exec", self.fabric_name, "nft", "-f", "-"], lines)
 
     def _addresses(self, gang: str) -> list[str]:
         return [Traffic("", self._networks[each].slot).address for each in self._gang(gang)]
 
     def _sweep(self, names: Sequence[str], slots: set[int]) -> None:
-        keep = {f"{self._mark}-{slot}" for slot in slots} | {self._fabric_name}
+        keep = {f"{self._mark}-{slot}" for slot in slots} | {self.fabric_name}
         for name in names:
             if name.startswith(f"{self._mark}-") and name not in keep:
                 self._remove_namespace(name)
