@@ -60,11 +60,7 @@ class Scrubber:
             device
             for device in devices
             if device.startswith(SCRATCH)
-            or (
-                self._kept
-                and device not in self._lacks
-                and self._next_ns.get(device, 0) <= now_ns
-            )
+            or (self._kept and device not in self._lacks and self._next_ns.get(device, 0) <= now_ns)
         )
 
     def ailments(self) -> Mapping[str, str]:

@@ -70,6 +70,9 @@ class Syncer:
             return False
         self._silent = False
         await self._follow(desired)
+        told = [x.sighting.lease_id for x in seen if x.sighting.wiped]
+        if any(x in self._book.spool.rows for x in told):
+            await self._book.change(lambda spool: lease.receipts_told(spool, told))
         return True
 
     def _seen(self, one: lease.Sighting, row: Row, report: TaskReport | None) -> Seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
@@ -11,12 +11,14 @@ from gridlease.billing.v1 import lease_pb2, lease_pb2_grpc
 from gridlease.gateway.v1 import bundle_pb2, bundle_pb2_grpc
 from gridlease.scheduler.v1 import sync_pb2, sync_pb2_grpc
 from gridlease.type.v1 import fleet_pb2, job_pb2
+from gridlease_kernel.receipts import wipe_text
 from gridlease_mesh.bus import Bus
+from gridlease_mesh.signatures import Signer
 from gridlease_mesh.status import fault_from_error
 
 from gridlease_agent.domain.lease import Answer, Report
 from gridlease_agent.domain.meters import EGRESS_METER
-from gridlease_agent.domain.spool import RUN_METER, Spool, StopOrder
+from gridlease_agent.domain.spool import RUN_METER, Spool, StopOrder, Wiped
 from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant, Task, Tenancy, told
 from gridlease_agent.ports import Desired, Seen
 
@@ -31,11 +33,12 @@ _BUNDLE_TIMEOUT_S = 300.0
 
 
 class SchedulerCalls:
-    """SyncService."""
+    """SyncService. ``signer``: of wipe receipts; a node without a key of its own signs none."""
 
-    def __init__(self, bus: Bus, timeout_s: float) -> None:
+    def __init__(self, bus: Bus, timeout_s: float, signer: Signer | None = None) -> None:
         stub = sync_pb2_grpc.SyncServiceStub(bus.channel(default_timeout_s=timeout_s))
         self._stub = cast("SyncServiceAsyncStub", stub)
+        self._signer = signer
 
     async def sync(
         self, spool: Spool, boot_id: str, seen: Iterable[Seen], devices: Iterable[str]
@@ -49,7 +52,7 @@ class SchedulerCalls:
             spool_id=spool.spool_id,
             boot_id=boot_id,
             generation=spool.generation,
-            leases=[_observation(one) for one in seen],
+            leases=[_observation(one, self._signer) for one in seen],
             devices=[
                 sync_pb2.DeviceObservation(
                     device_id=device_id, state=device_state(device_id in spool.dirty)
@@ -102,7 +105,23 @@ def device_state(dirty: bool) -> fleet_pb2.DeviceState.ValueType:
     return fleet_pb2.DEVICE_STATE_DIRTY if dirty else fleet_pb2.DEVICE_STATE_CLEAN
 
 
-def _observation(one: Seen) -> sync_pb2.LeaseObservation:
+def receipt(lease_id: str, wiped: Sequence[Wiped], signer: Signer | None) -> sync_pb2.WipeReceipt:
+    """What was wiped for a lease, with the node's word for it."""
+    verified_ns = max((x.verified_ns for x in wiped), default=0)
+    public_key = signer.public_key if signer else ""
+    pairs = [(x.what, x.method) for x in wiped]
+    text = wipe_text(lease_id, public_key, pairs, verified_ns)
+    made = sync_pb2.WipeReceipt(
+        wiped=[what for what, _ in pairs],
+        methods=[method for _, method in pairs],
+        public_key=public_key,
+        signature=signer.sign(text) if signer else b"",
+    )
+    made.verify_time.FromNanoseconds(verified_ns)
+    return made
+
+
+def _observation(one: Seen, signer: Signer | None) -> sync_pb2.LeaseObservation:
     sighting = one.sighting
     observation = sync_pb2.LeaseObservation(
         lease=sighting.lease_id,
@@ -110,6 +129,8 @@ def _observation(one: Seen) -> sync_pb2.LeaseObservation:
         running=one.running,
         gone=sighting.gone,
     )
+    if sighting.wiped:
+        observation.receipt.CopyFrom(receipt(sighting.lease_id, sighting.wiped, signer))
     saved, told_of = one.report.checkpoint, one.report.progress
     if saved is not None:
         observation.checkpoint.id = saved.id

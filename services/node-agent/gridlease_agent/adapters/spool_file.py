@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gridlease_agent.domain.spool import Deadline, Exit, Phase, Row, Spool
+from gridlease_agent.domain.spool import Deadline, Exit, Phase, Row, Spool, Wiped
 from gridlease_agent.domain.task import Ending
 from gridlease_agent.ports import Recorded
 
@@ -39,16 +39,17 @@ alter table lease add column stop_message text not null default '';
 _UPSERT = """
 insert into lease (lease_id, phase, boot_id, known_ns, start_by_ms, devices, deadline, span_ms,
   last, reason, ready_ns, segments, counters, exit, final_acknowledged, stop_at_ns, stop_reason,
-  stop_message)
-values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+  stop_message, wiped)
+values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 on conflict (lease_id) do update set phase = excluded.phase, boot_id = excluded.boot_id,
   known_ns = excluded.known_ns, start_by_ms = excluded.start_by_ms, devices = excluded.devices,
   deadline = excluded.deadline, span_ms = excluded.span_ms, last = excluded.last,
   reason = excluded.reason, ready_ns = excluded.ready_ns, segments = excluded.segments,
   counters = excluded.counters, exit = excluded.exit, stop_at_ns = excluded.stop_at_ns,
   final_acknowledged = excluded.final_acknowledged, stop_reason = excluded.stop_reason,
-  stop_message = excluded.stop_message
+  stop_message = excluded.stop_message, wiped = excluded.wiped
 """
+_WIPED = "alter table lease add column wiped text not null default '[]'"
 
 
 class SpoolFile:
@@ -83,6 +84,9 @@ class SpoolFile:
         if found < _VERSION:
             script, version = _SECOND if found else _SCHEMA, f"pragma user_version = {_VERSION};"
             connection.executescript(f"begin; {script} {version} commit;")
+        columns = {row[1] for row in connection.execute("pragma table_info(lease)")}
+        if "wiped" not in columns:
+            connection.execute(_WIPED)
         self._path.chmod(0o600)
         return connection
 
@@ -184,6 +188,7 @@ def _columns(row: Row) -> tuple[Any, ...]:
         row.stop_at_ns,
         row.stop_reason,
         row.stop_message,
+        json.dumps([[x.what, x.method, x.verified_ns] for x in row.wiped]),
     )
 
 
@@ -207,6 +212,7 @@ def _row(one: dict[str, Any]) -> Row:
         one["stop_at_ns"],
         one["stop_reason"],
         one["stop_message"],
+        tuple(Wiped(*each) for each in json.loads(one["wiped"])),
     )
 
 

@@ -18,6 +18,7 @@ _UUID_BYTES = 96
 _NAME_BYTES = 96
 _VERSION_BYTES = 80
 _GPU = 0  # NVML_TEMPERATURE_GPU
+_TOO_SMALL, _ABSENT = 7, 13  # NVML_ERROR_INSUFFICIENT_SIZE, NVML_ERROR_FUNCTION_NOT_FOUND
 _UNCORRECTED, _AGGREGATE = 1, 1  # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_AGGREGATE_ECC
 
 
@@ -122,6 +123,24 @@ class Nvml:
             ),
         )
 
+    def processes(self, uuid: str) -> int | None:
+        """How many processes use a GPU, whatever for; None = the driver does not say."""
+        handle = ctypes.c_void_p()
+        if not self._call("nvmlDeviceGetHandleByUUID", uuid.encode(), ctypes.byref(handle)):
+            return None
+        counts = [self._users(handle, kind) for kind in ("Compute", "Graphics")]
+        known = [count for count in counts if count is not None]
+        return sum(known) if counts[0] is not None else None
+
+    def _users(self, handle: ctypes.c_void_p, kind: str) -> int | None:
+        for version in ("_v3", "_v2", ""):
+            count = ctypes.c_uint(0)
+            name = f"nvmlDeviceGet{kind}RunningProcesses{version}"
+            code = self._code(name, handle, ctypes.byref(count), None)
+            if code in (0, _TOO_SMALL):  # too small: there are some, and no room was given
+                return count.value
+        return None
+
     def _gpu(self, index: int) -> Gpu | None:
         handle = self._handle(index)
         if handle is None:
@@ -160,8 +179,11 @@ class Nvml:
 
     def _call(self, name: str, *arguments: object) -> bool:
         """Did it answer? An absent function is a driver too old to know it."""
+        return self._code(name, *arguments) == 0
+
+    def _code(self, name: str, *arguments: object) -> int:
         try:
             function = getattr(self._library, name)
         except AttributeError:
-            return False
-        return int(function(*arguments)) == 0
+            return _ABSENT
+        return int(function(*arguments))

@@ -12,7 +12,8 @@ to disk, commits, and only then uses it: sends, executes, hands a deadline to a 
     may_start(spool, lease_id, now, busy) -> bool     re-check just before exec
     started(spool, lease_id) -> Spool                 STARTING and dirty: on disk BEFORE exec
     observe_ready(spool, lease_id, ready_ns), observe_exit(spool, lease_id, record) -> Spool
-    scrubbed(spool, devices) -> Spool                 scrub verified
+    scrubbed(spool, devices, proofs) -> Spool         scrub verified
+    receipts_told(spool, lease_ids) -> Spool          the scheduler has heard what was wiped
     abandoned(spool, lease_id, reason) -> Spool       it can never be prepared
     ticked(spool, now, alive) -> Spool                counters up to now; start_by passed
     settle_report(spool), sync_report(spool)          what is on disk, nothing else
@@ -42,9 +43,11 @@ from gridlease_agent.domain.spool import (
     Spool,
     StopOrder,
     Wanted,
+    Wiped,
 )
 
 _NEVER_STARTED = -1
+_NO_PROOFS: Mapping[str, tuple[Wiped, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One lease of ``SyncNode``."""
+    """One lease of ``SyncNode``. ``wiped``: from CLEAN on."""
 
     lease_id: str
     phase: Phase
     exit: Exit | None
     gone: bool
+    wiped: tuple[Wiped, ...] = ()
 
 
 def new_spool(spool_id: str, devices: Iterable[str]) -> Spool:
@@ -261,9 +265,29 @@ def _ticked(row: Row, now: Clocks, alive: Container[str]) -> Row:
     return row
 
 
-def scrubbed(spool: Spool, devices: Iterable[str]) -> Spool:
-    """A scrub was verified."""
-    return _cleaned(replace(spool, dirty=spool.dirty - frozenset(devices)))
+def scrubbed(
+    spool: Spool, devices: Iterable[str], proofs: Mapping[str, tuple[Wiped, ...]] = _NO_PROOFS
+) -> Spool:
+    """A scrub was verified; ``proofs``: how, by device, for the receipts of whose it was."""
+    known = _noted(spool, proofs) if proofs else spool
+    return _cleaned(replace(known, dirty=spool.dirty - frozenset(devices)))
+
+
+def _noted(spool: Spool, proofs: Mapping[str, tuple[Wiped, ...]]) -> Spool:
+    rows = []
+    for row in spool.rows.values():
+        if row.phase is Phase.EXITED:
+            news = [proof for device in row.devices for proof in proofs.get(device, ())]
+            before = [x for x in row.wiped if x.what not in {proof.what for proof in news}]
+            rows += [replace(row, wiped=(*before, *news))] if news else []
+    return spool.with_rows(*rows)
+
+
+def receipts_told(spool: Spool, lease_ids: Iterable[str]) -> Spool:
+    """The scheduler has heard what was wiped for these leases."""
+    rows = [spool.rows[one] for one in lease_ids if one in spool.rows]
+    fresh = [replace(row, receipt_told=True) for row in rows if not row.receipt_told]
+    return spool.with_rows(*fresh)
 
 
 def _cleaned(spool: Spool) -> Spool:
@@ -307,8 +331,10 @@ def _recovered(
 
 
 def deletable(spool: Spool, row: Row) -> bool:
-    """Gone, and absent from the newest desired set that this node has seen [T 14]."""
-    return row.gone and row.lease_id not in spool.named
+    """Gone, absent from the newest desired set that this node has seen [T 14], and its wipe
+    receipt told."""
+    told = row.receipt_told or not row.wiped
+    return row.gone and told and row.lease_id not in spool.named
 
 
 def deleted(spool: Spool, lease_id: str) -> Spool:
@@ -328,6 +354,12 @@ def settle_report(spool: Spool) -> tuple[Report, ...]:
 def sync_report(spool: Spool) -> tuple[Sighting, ...]:
     """All leases, as they are on disk, for the scheduler."""
     return tuple(
-        Sighting(row.lease_id, row.phase, row.exit, row.gone)
+        Sighting(
+            row.lease_id,
+            row.phase,
+            row.exit,
+            row.gone,
+            row.wiped if row.phase is Phase.CLEAN else (),
+        )
         for row in sorted(spool.rows.values(), key=lambda row: row.lease_id)
     )

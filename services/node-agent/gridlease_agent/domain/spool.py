@@ -76,6 +76,18 @@ class ExitRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Wiped:
+    """One thing that was wiped, and how that was verified; ``verified_ns``: Unix time.
+
+    ``what``: a device's id, or "scratch", "shm" or "secrets".
+    """
+
+    what: str
+    method: str
+    verified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One lease on disk. ``segments``: (number, boottime from which it counts), in order.
 
@@ -100,6 +112,8 @@ class Row:
     stop_at_ns: int | None = None  # boottime by which an ordered stop has to be over
     stop_reason: str = ""  # why, as the first order said it: the task is told
     stop_message: str = ""
+    wiped: tuple[Wiped, ...] = ()  # what the wipe receipt says
+    receipt_told: bool = False  # of this agent's life alone: told again after a crash
 
     @property
     def gone(self) -> bool:
