@@ -16,7 +16,10 @@ class Settings:
     kept_bytes: int = 2 << 30
     kept_hours: int = 168
     telemetry_spool_bytes: int = 32 << 20  # of samples that wait for a connection
+    burn_in_ms: int = 600  # how long to measure the host, once a boot and driver; 0 = not at all
     memory_reserve_bytes: int = 1 << 30
+    images_bytes: int = 32 << 30  # what all images may take, unpacked
+    warm_bytes: int = 1 << 30  # of memory for sandboxes that wait for a task; 0 = none wait
     disk_share_percent: int = 80
     uplinks: str = ""  # ways out for tasks: "host:1000", "eth1:10000:203.0.113.9/24:203.0.113.1"
     protected: str = ""  # addresses of the platform that no task may call, with commas between

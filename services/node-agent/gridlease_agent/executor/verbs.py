@@ -27,8 +27,9 @@ from typing import Any
 from gridlease_kernel.faults import Invalid
 
 from gridlease_agent.executor import codec, names
+from gridlease_agent.images.fetch import Images
 from gridlease_agent.ports import Files, Reports
-from gridlease_agent.runtimes.states import SandboxRunner
+from gridlease_agent.runtimes.states import Isolating, SandboxRunner
 
 QUICK_S, SLOW_S = 10.0, 600.0
 
@@ -46,6 +47,7 @@ def _each(patience_s: float, text: str) -> dict[str, float]:
 
 
 ROOMS: dict[str, Room] = {
+    "host": Room(Isolating, _each(QUICK_S, "isolation")),
     "sandboxes": Room(
         SandboxRunner,
         _each(QUICK_S, "extend stop kill look alive inspect egress_bytes")
@@ -56,6 +58,9 @@ ROOMS: dict[str, Room] = {
         _each(QUICK_S, "held deadline folders taken_slots artefacts known")
         | _each(QUICK_S, "open_log open_artefact")
         | _each(SLOW_S, "prepare discard keep prune"),
+    ),
+    "images": Room(
+        Images, _each(QUICK_S, "missing held room") | _each(SLOW_S, "unpack record ready")
     ),
     "reports": Room(Reports, _each(QUICK_S, "read last make")),
 }
