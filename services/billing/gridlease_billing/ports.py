@@ -10,6 +10,7 @@ from gridlease_billing.domain.grant_row import Effect, GrantRow
 from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.price import NewPrice, Price
 from gridlease_billing.domain.spot import ChipUse, LastMove
+from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Line, Stored
 
 T = TypeVar("T")
@@ -45,27 +46,6 @@ class Change:
     after: GrantRow
     effect: Effect
     price_version: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ticks:
-    """Counters of many leases, column by column; each (lease, segment, meter) once."""
-
-    leases: Sequence[str]
-    segments: Sequence[int]
-    meters: Sequence[str]
-    cumulatives: Sequence[int]
-    reporters: Sequence[int]  # as ``domain.tick.reporter`` makes them
-
-
-@dataclass(frozen=True, slots=True)
-class Ticked:
-    """What was folded and charged without a decision: positions in the ticks, from 1, and for
-    each when its grant ends and at which rate it runs."""
-
-    taken: Sequence[int]
-    ends_at_ms: Sequence[int]
-    rates_nano_per_hour: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +125,10 @@ class LeaseStore(Protocol):
         """Granted leases, newest first, after a key of (opened_ms, lease)."""
         ...
 
+    async def quick(self, leases: Collection[str]) -> dict[str, Known]:
+        """Those whose counters may move by themselves, and how."""
+        ...
+
     async def insert(self, changes: Sequence[Change], now_ms: int) -> None: ...
 
     async def update(self, changes: Sequence[Change]) -> None: ...
@@ -167,8 +151,35 @@ class LedgerStore(Protocol):
         self, changes: Sequence[Change], wallets: Mapping[str, Wallet], now_ms: int
     ) -> None: ...
 
-    async def tick(self, ticks: Ticks, now_ms: int) -> Ticked:
-        """Folds and charges counters about whose leases nothing is to be decided."""
+    async def tick(self, ids: Sequence[int], counts: Sequence[Sequence[int]]) -> set[int]:
+        """Folds and charges counters about whose leases nothing is to be decided.
+
+        Args:
+            ids: Of ``Known.meter_id``, ascending, each once.
+            counts: By meter of the catalogue, cumulative; an empty one says nothing.
+
+        Returns:
+            The ids of those that need a decision: nothing of theirs was folded.
+        """
+        ...
+
+    async def journal(
+        self,
+        kind: str,
+        key: str | None,
+        cause: str,
+        sides: Mapping[int, int],
+        now_ms: int,
+        holds: Mapping[int, int] | None = None,
+    ) -> int:
+        """Writes a balanced journal of amounts by account (> 0 a credit); its number.
+
+        A key that was used before makes the transaction start again.
+        """
+        ...
+
+    async def platform(self, kind: str) -> int:
+        """The platform's own account of a kind."""
         ...
 
     async def charged_nano(self, leases: Collection[str]) -> int:

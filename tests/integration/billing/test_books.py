@@ -210,7 +210,9 @@ WHERE application_name = 'gridlease-billing' AND wait_event_type = 'Lock'
 """
 
 
-@pytest.mark.parametrize("step", ["lease", "segment", "counter", "journal", "entry", "balance"])
+@pytest.mark.parametrize(
+    "step", ["lease", "segment", "meter", "journal", "chain", "entry", "balance"]
+)
 async def test_a_backend_killed_at_any_step_loses_and_doubles_nothing(world, dsn, step):
     await world.authorize(ask("a"))
     await world.settle(report("a", phase=Phase.KNOWN))

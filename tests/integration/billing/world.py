@@ -107,7 +107,7 @@ class World:
         lines = sum(line.amount_nano for line, _, _ in await self.usage())
         charged = await self.pool.fetchval(
             "SELECT (coalesce(sum(charged_nano), 0) + coalesce((SELECT sum(rated_nano - base_nano)"
-            " FROM counter JOIN lease l ON l.id = lease WHERE l.tenant = $1), 0))::int8"
+            " FROM meter JOIN lease l ON l.id = lease WHERE l.tenant = $1), 0))::int8"
             " FROM lease WHERE tenant = $1",
             TENANT,
         )

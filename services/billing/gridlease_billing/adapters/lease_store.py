@@ -10,7 +10,7 @@ from gridlease_store.pool import Connection
 
 from gridlease_billing.domain.grant_row import Ask, Cause, GrantRow, State
 from gridlease_billing.domain.segment import Segment, chargeable
-from gridlease_billing.domain.tick import reporter, tracks
+from gridlease_billing.domain.tick import CATALOGUE, Known, tracks
 from gridlease_billing.domain.usage import Stored, lines
 from gridlease_billing.ports import Change, Scope
 
@@ -51,9 +51,10 @@ WHERE tenant = $1 AND ($2 = '' OR project = $2) AND ($3 = '' OR job = $3)
 ORDER BY opened_ms DESC, id DESC LIMIT $6
 """
 _SEGMENTS = "SELECT * FROM segment WHERE lease = ANY($1) ORDER BY lease, number"
-_COUNTERS = """
-SELECT lease, segment, meter, cumulative, rated_nano - base_nano AS ahead
-FROM counter WHERE lease = ANY($1) ORDER BY lease, segment, meter
+_COUNTERS = "SELECT * FROM counter WHERE lease = ANY($1)"
+_METERS = """
+SELECT lease, segment, run, egress, storage, energy, provision, rated_nano - base_nano AS ahead
+FROM meter WHERE lease = ANY($1) ORDER BY id
 """
 _INSERT = """
 INSERT INTO lease (id, job, gang, tenant, project, node, chip, quantity_milli, tier, priority,
@@ -85,24 +86,38 @@ ON CONFLICT (lease, number) DO UPDATE SET ends_ms = excluded.ends_ms,
     frozen_ns = excluded.frozen_ns
 """
 # A decision takes in what ticks have charged: base and rated are equal again.
-_PUT_COUNTERS = """
-INSERT INTO counter (lease, segment, meter, cumulative, rate_nano_per_hour, cap, base_nano,
-    rated_nano, starts_ms, quick_until_ms, ends_at_ms, reporter, account)
-SELECT t.lease, t.segment, t.meter, t.cumulative, t.rate, t.cap, t.rated, t.rated, t.starts_ms,
-    t.quick_until_ms, t.ends_at_ms, t.reporter, coalesce(a.id, 0)
-FROM unnest($1::text[], $2::int[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
-    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::text[])
-    AS t (lease, segment, meter, cumulative, rate, cap, rated, starts_ms, quick_until_ms,
-        ends_at_ms, reporter, tenant)
+_PUT_METERS = """
+INSERT INTO meter (lease, segment, run, egress, storage, energy, provision, rate_nano_per_hour,
+    cap, base_nano, rated_nano, starts_ms, quick_until_ms, account)
+SELECT t.lease, t.segment, t.run, t.egress, t.storage, t.energy, t.provision, t.rate, t.cap,
+    t.rated, t.rated, t.starts_ms, t.quick_until_ms, coalesce(a.id, 0)
+FROM unnest($1::text[], $2::int[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
+    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[])
+    AS t (lease, segment, run, egress, storage, energy, provision, rate, cap, rated, starts_ms,
+        quick_until_ms, tenant)
 LEFT JOIN account AS a ON a.kind = 'tenant_prepaid' AND a.tenant = t.tenant AND a.currency = 'USD'
-ORDER BY t.lease, t.segment, t.meter
-ON CONFLICT (lease, segment, meter) DO UPDATE
-    SET cumulative = greatest(counter.cumulative, excluded.cumulative),
+ORDER BY t.lease, t.segment
+ON CONFLICT (lease, segment) DO UPDATE
+    SET run = greatest(meter.run, excluded.run), egress = greatest(meter.egress, excluded.egress),
+        storage = greatest(meter.storage, excluded.storage),
+        energy = greatest(meter.energy, excluded.energy),
+        provision = greatest(meter.provision, excluded.provision),
         rate_nano_per_hour = excluded.rate_nano_per_hour, cap = excluded.cap,
         base_nano = excluded.base_nano, rated_nano = excluded.rated_nano,
         starts_ms = excluded.starts_ms, quick_until_ms = excluded.quick_until_ms,
-        ends_at_ms = excluded.ends_at_ms, reporter = excluded.reporter,
         account = excluded.account
+"""
+_PUT_COUNTERS = """
+INSERT INTO counter (lease, segment, meter, cumulative)
+SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::int8[])
+ON CONFLICT (lease, segment, meter) DO UPDATE
+    SET cumulative = greatest(counter.cumulative, excluded.cumulative)
+"""
+_QUICK = """
+SELECT m.id, l.id AS lease, l.node, l.spool_id, l.node_key, m.segment, m.rate_nano_per_hour,
+    l.ends_at_ms, m.quick_until_ms
+FROM meter AS m JOIN lease AS l ON l.id = m.lease
+WHERE l.id = ANY($1) AND m.quick_until_ms > 0
 """
 _WRITE_LINES = """
 INSERT INTO line (recorded_ms, lease, segment, meter, tenant, project, job, node, site, chip, tier,
@@ -177,8 +192,26 @@ class PostgresLeases:
             return
         await self._put(_UPDATE, (_updated(it) for it in changed))
         await self._put(_PUT_SEGMENTS, _segments(changed))
+        await self._put(_PUT_METERS, _meters(changed))
         await self._put(_PUT_COUNTERS, _counters(changed))
         await self._put(_WRITE_LINES, _lines(changed))
+
+    async def quick(self, leases: Collection[str]) -> dict[str, Known]:
+        """Those whose counters may move by themselves."""
+        found = await self._db.fetch(_QUICK, list(leases))
+        return {
+            it["lease"]: Known(
+                it["id"],
+                it["node"],
+                it["spool_id"],
+                it["node_key"],
+                it["segment"],
+                it["rate_nano_per_hour"],
+                it["ends_at_ms"],
+                it["quick_until_ms"],
+            )
+            for it in found
+        }
 
     async def _put(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         columns = list(map(list, zip(*rows, strict=True)))
@@ -197,9 +230,12 @@ class PostgresLeases:
             segments.setdefault(it["lease"], []).append(_segment(it))
         counters: dict[str, dict[tuple[int, str], int]] = {}
         ahead: dict[str, int] = {}
-        for it in await self._db.fetch(_COUNTERS + " FOR UPDATE" if lock else _COUNTERS, ids):
-            counters.setdefault(it["lease"], {})[it["segment"], it["meter"]] = it["cumulative"]
+        for it in await self._db.fetch(f"{_METERS} FOR UPDATE" if lock else _METERS, ids):
+            known = counters.setdefault(it["lease"], {})
+            known.update({(it["segment"], name): it[name] for name in CATALOGUE if it[name]})
             ahead[it["lease"]] = ahead.get(it["lease"], 0) + it["ahead"]
+        for it in await self._db.fetch(_COUNTERS, ids):
+            counters.setdefault(it["lease"], {})[it["segment"], it["meter"]] = it["cumulative"]
         return {
             it["id"]: _stored(
                 it,
@@ -299,16 +335,23 @@ def _segments(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
                 )  # fmt: skip
 
 
-def _counters(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
+def _meters(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
     for change in changes:
         row = change.after
-        who = reporter(row.ask.node, row.spool_id)
         for it in tracks(row):
             yield (
-                row.lease_id, it.segment, it.meter, it.cumulative, it.rate_nano_per_hour, it.cap,
-                it.rated_nano, it.starts_ms, it.quick_until_ms, row.ends_at_ms, who,
-                row.ask.tenant,
+                row.lease_id, it.segment, *it.counts, it.rate_nano_per_hour, it.cap_ns,
+                it.rated_nano, it.starts_ms, it.quick_until_ms, row.ask.tenant,
             )  # fmt: skip
+
+
+def _counters(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
+    """Meters beyond the catalogue."""
+    for change in changes:
+        known = change.before.counters if change.before else {}
+        for (segment, meter), cumulative in change.after.counters.items():
+            if meter not in CATALOGUE and known.get((segment, meter)) != cumulative:
+                yield (change.after.lease_id, segment, meter, cumulative)
 
 
 def _lines(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:

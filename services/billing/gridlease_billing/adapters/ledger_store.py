@@ -8,7 +8,7 @@ import asyncpg
 from gridlease_store.pool import Connection
 
 from gridlease_billing.domain.price import CURRENCY
-from gridlease_billing.ports import Change, Credit, JournalSummary, Ticked, Ticks, Wallet
+from gridlease_billing.ports import Change, Credit, JournalSummary, Wallet
 
 _LOCK_WALLETS = """
 SELECT a.tenant, b.account, b.posted, b.held
@@ -42,7 +42,7 @@ _HOLD = """
 UPDATE balance SET held = held + t.hold FROM unnest($1::int8[], $2::int8[]) AS t (account, hold)
 WHERE balance.account = t.account
 """
-_TICK = "SELECT * FROM tick($1, $2, $3, $4, $5, $6)"
+_TICK = "SELECT refused FROM tick($1, $2, $3, $4, $5, $6)"
 _CHARGED = "SELECT coalesce(sum(amount_nano), 0)::int8 FROM line WHERE lease = ANY($1)"
 # Every balance is the sum of its entries, less or more nothing; every hold the sum of its leases'.
 _SUMMARY = """
@@ -53,8 +53,8 @@ SELECT (SELECT coalesce(sum(account_sum(id)), 0) FROM account)::int8 AS total,
     (SELECT count(*) FROM balance b JOIN account a ON a.id = b.account
         WHERE b.posted <> account_sum(b.account)
         OR b.held <> coalesce((SELECT sum(held_nano) FROM lease WHERE tenant = a.tenant), 0)
-            - coalesce((SELECT sum(rated_nano - base_nano) FROM counter c
-                WHERE c.account = b.account AND rated_nano <> base_nano), 0)
+            - coalesce((SELECT sum(m.rated_nano - m.base_nano) FROM meter m
+                WHERE m.account = b.account AND m.rated_nano <> m.base_nano), 0)
     ) AS off_balance
 """
 
@@ -136,19 +136,9 @@ class PostgresLedger:
         if rest:
             await self._db.execute(_HOLD, *map(list, zip(*rest, strict=True)))
 
-    async def tick(self, ticks: Ticks, now_ms: int) -> Ticked:
-        """Folds and charges what needs no decision; what it took, by position in ``ticks``."""
-        found = await self._db.fetchrow(
-            _TICK,
-            ticks.leases,
-            ticks.segments,
-            ticks.meters,
-            ticks.cumulatives,
-            ticks.reporters,
-            now_ms,
-        )
-        assert found is not None
-        return Ticked(found["taken"] or (), found["ends_at_ms"] or (), found["rates"] or ())
+    async def tick(self, ids: Sequence[int], counts: Sequence[Sequence[int]]) -> set[int]:
+        """Folds and charges counters; the ids of those that need a decision instead."""
+        return set(await self._db.fetchval(_TICK, ids, *counts) or ())
 
     async def charged_nano(self, leases: Collection[str]) -> int:
         return int(await self._db.fetchval(_CHARGED, list(leases)))
