@@ -52,6 +52,7 @@ class Book:
         self._lock = asyncio.Lock()
         self.work = Bell()  # something to do on this node
         self.news = Bell()  # something to tell the scheduler
+        self.strangers: frozenset[str] = frozenset()  # live sandboxes that no row speaks for
         self.ask_billing = True  # a lease became known or ended since billing was asked
 
     @property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gridlease.type.v1 import fleet_pb2
 
 from gridlease_agent.domain.chips import chip_name, cpu_chip
+from gridlease_agent.domain.fitness import Fitness
 from gridlease_agent.probes.facts import DeviceFacts, NodeFacts
 
 _LOG = logging.getLogger(__name__)
@@ -23,10 +24,15 @@ class Lending:
     sandbox_runtime: str
     unenforced: tuple[str, ...]
     agent_version: str
+    fitness: Fitness = field(default_factory=Fitness)
 
 
 def inventory(
-    facts: NodeFacts, lending: Lending, runtimes: list[str], dirty: frozenset[str]
+    facts: NodeFacts,
+    lending: Lending,
+    runtimes: list[str],
+    dirty: frozenset[str],
+    quarantined: frozenset[str] = frozenset(),
 ) -> fleet_pb2.NodeInventory:
     """The wire's record; chips bear the catalogue's names."""
     return fleet_pb2.NodeInventory(
@@ -59,6 +65,9 @@ def inventory(
         architecture=facts.host.arch,
         drivers=drivers(facts.devices),
         kernel=facts.host.kernel,
+        burn_in_score=lending.fitness.score,
+        ailment=lending.fitness.ailment,
+        quarantined=sorted(quarantined),
     )
 
 

@@ -140,6 +140,8 @@ class Reconciler:
             if lease_id in starting:
                 await self._note(self._book.spool.rows[lease_id], state)
         self.shims = alive
+        # Left to their keepers: only who started them knows whether their work is wanted.
+        self._book.strangers = frozenset(alive.keys() - self._book.spool.rows.keys())
 
     async def _shim(self, lease_id: str, state: Starting | Running) -> Shim:
         known = self.shims.get(lease_id)

@@ -24,6 +24,7 @@ class Settings:
     uplinks: str = ""  # ways out for tasks: "host:1000", "eth1:10000:203.0.113.9/24:203.0.113.1"
     protected: str = ""  # addresses of the platform that no task may call, with commas between
     io_bytes_per_s: int = 0  # of each lease, reading and writing alike; 0 = not limited
+    device_hooks: str = ""  # SHA-256 of vendors' programs that may run as root, with commas
     nats_url: str = ""  # in place of the one that enrolment answered
     node_token: str = ""
     ready_file: Path | None = None

@@ -85,6 +85,22 @@ async def test_a_lost_spool_starts_nothing_again(centre: Centre, agent: Agent) -
     assert centre.syncs[-1].spool_id != centre.spools["ls-1"]
 
 
+async def test_an_unknown_sandbox_is_reported_and_left_alone(centre: Centre, agent: Agent) -> None:
+    centre.want("ls-1", [BUSY])
+    await eventually(lambda: centre.running("ls-1"), 20)
+    agent.kill()
+    for path in agent.state.glob("spool.sqlite*"):
+        path.unlink()
+    centre.run.clear()
+    centre.hint()
+    before = started(agent, "ls-1")
+    await agent.start()
+    await eventually(lambda: list(centre.inventories[-1].quarantined) == ["ls-1"], 20)
+    assert started(agent, "ls-1") == before
+    assert await asyncio.to_thread(Path(f"/proc/{before['init_pid']}").exists)
+    assert centre.seen("ls-1") is None or not centre.syncs[-1].leases
+
+
 async def test_an_unreadable_spool_is_set_aside(centre: Centre, agent: Agent) -> None:
     agent.kill()
     for path in agent.state.glob("spool.sqlite*"):
