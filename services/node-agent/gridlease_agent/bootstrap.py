@@ -10,10 +10,10 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from gridlease.agent.v1 import files_pb2_grpc
+from gridlease.agent.v1 import files_pb2_grpc, session_pb2_grpc
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Precondition, Unauthenticated, Unreachable
 from gridlease_kernel.ids import RandomIds
@@ -21,6 +21,7 @@ from gridlease_mesh import subjects
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.events import on_hint
 from gridlease_mesh.interceptors import FaultsToStatus
+from gridlease_mesh.signatures import signer_of
 from gridlease_mesh.spans import SpanSender
 from gridlease_mesh.telemetry_sample import DeviceIdentity, NodeIdentity
 
@@ -33,13 +34,27 @@ from gridlease_agent.adapters.metrics_page import MetricsPage
 from gridlease_agent.adapters.prepared import PreparedFolder
 from gridlease_agent.adapters.spool_file import SpoolFile
 from gridlease_agent.adapters.telemetry_spool import TelemetrySpool
+from gridlease_agent.ailments import Ailments, marked
 from gridlease_agent.backfill import Backfill
 from gridlease_agent.book import Book
 from gridlease_agent.devices.family import load as load_families
+from gridlease_agent.devices.keeper import DeviceKeeper
 from gridlease_agent.devices.nvml import Nvml
+from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
+from gridlease_agent.domain.certificate import Certificate
 from gridlease_agent.domain.chips import chip_name
+from gridlease_agent.domain.session import Limits
 from gridlease_agent.domain.spool import Phase
-from gridlease_agent.inventory import Lending, inventory, lent_disk_bytes, lent_memory_bytes
+from gridlease_agent.images.fetch import Fetcher, Images
+from gridlease_agent.images.roots import ImageRoots
+from gridlease_agent.images.tasks import TaskImages
+from gridlease_agent.inventory import (
+    Lending,
+    drivers,
+    inventory,
+    lent_disk_bytes,
+    lent_memory_bytes,
+)
 from gridlease_agent.isolate.host_ground import host_ground
 from gridlease_agent.isolate.rootfs import read as read_host
 from gridlease_agent.noop import NoopSandboxes
@@ -53,13 +68,18 @@ from gridlease_agent.recover import recover
 from gridlease_agent.renewal import Renewal
 from gridlease_agent.report import Reporter
 from gridlease_agent.rpc import TaskFiles
+from gridlease_agent.rpc_sessions import TaskSessions
 from gridlease_agent.runtimes.choose import choose_runtime
+from gridlease_agent.runtimes.devices import table_of
 from gridlease_agent.sampling.devices import DeviceSampler, Look, by_files, by_nvml
 from gridlease_agent.sampling.host import HostSampler
 from gridlease_agent.sampling.kept import KeptFiles
 from gridlease_agent.sampling.leases import LeaseSampler
 from gridlease_agent.sandbox import Sandboxes, SandboxRunner
 from gridlease_agent.scrub import Scrubber
+from gridlease_agent.selftest import SelfTest
+from gridlease_agent.sessions.desk import Desk, Entrance
+from gridlease_agent.sessions.host import NoSessions, SessionHost
 from gridlease_agent.settings import Settings
 from gridlease_agent.settle import Settler
 from gridlease_agent.spans import TaskSpans
@@ -70,7 +90,6 @@ _LOG = logging.getLogger(__name__)
 _STOP_S = 2.0
 _CONNECT_S = 10.0
 _SETTLE_S = 5.0
-_DEVICES_KEPT = "devices: found and listed, and not lent: no sandbox can be given one yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +99,9 @@ class Body:
     facts: NodeFacts
     sandboxes: SandboxRunner
     lending: Lending
+    entrance: Entrance = field(default_factory=NoSessions)
+    images: Images | None = None
+    keeper: DeviceKeeping = field(default_factory=lambda: NothingKept(emulated=True))
 
 
 def real_body(state: Path, settings: Settings) -> Body:
@@ -91,14 +113,30 @@ def real_body(state: Path, settings: Settings) -> Body:
     runtime = choose_runtime()
     facts = table.discover(state)
     found = host_ground(state, runtime, settings)
+    fitness = SelfTest(state, SystemClock())(
+        facts.host.boot_id, drivers(facts.devices), settings.burn_in_ms
+    )
+    images = image_roots(state, settings) if runtime.root else None
     lending = Lending(
         lent_memory_bytes(facts.memory.usable_bytes, settings.memory_reserve_bytes),
         _disk_bytes(state, facts, settings),
         runtime.name,
-        (*runtime.unenforced, *found.unenforced, *([_DEVICES_KEPT] if facts.devices else [])),
+        (*runtime.unenforced, *found.unenforced),
         _version(),
+        fitness,
     )
-    return Body(facts, Sandboxes(state, runtime, ground=found.ground), lending)
+    devices = table_of(facts.devices, settings.device_hooks)
+    keeper: DeviceKeeping = NothingKept(tuple(x.id for x in facts.devices), emulated=False)
+    if runtime.name == "crun":
+        keeper = DeviceKeeper(devices)
+    sandboxes = Sandboxes(state, runtime, table=devices, ground=found.ground, roots=images)
+    return Body(facts, sandboxes, lending, SessionHost(state), images, keeper)
+
+
+def image_roots(state: Path, settings: Settings) -> ImageRoots:
+    """Images of this host, by root alone."""
+    here = state.absolute()
+    return ImageRoots(here / "images", here / "leases", here / "blobs", settings.images_bytes)
 
 
 def emulated_body(kind: str, index: int) -> Body:
@@ -192,6 +230,11 @@ class Node:
         self._host = host or ThisHost()
         self._environments = PreparedFolder(environments)
         self._token = CredentialFile(state, credential)
+        self._images = (
+            TaskImages(Fetcher(state / "blobs", body.images), body.images) if body.images else None
+        )
+        self._ailments: Ailments | None = None
+        self._certificates: dict[str, Certificate] = {}
         self.ready = asyncio.Event()
         self.book: Book | None = None
 
@@ -232,7 +275,9 @@ class Node:
 
     async def _serve(self, bus: Bus) -> None:
         settings, body = self._settings, self._body
-        scheduler = SchedulerCalls(bus, min(10.0, max(2.0, settings.renew_retry_ms / 1000)))
+        patience_s = min(10.0, max(2.0, settings.renew_retry_ms / 1000))
+        signer = signer_of(self._state / "node.creds") if self._credential.creds else None
+        scheduler = SchedulerCalls(bus, patience_s, signer)
         files = LeaseFiles(
             self._state, kept_bytes=settings.kept_bytes, kept_hours=settings.kept_hours
         )
@@ -241,9 +286,15 @@ class Node:
         book = recover(store, self._host, scheduler, body.sandboxes, files, devices, RandomIds())
         self.book = book
         watch = Watch(book.work)
+        scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), keeper=body.keeper)
         reporter = self._reporter(scheduler, book)
+        self._ailments = Ailments(self._state, body.keeper, scrubber.ailments, reporter.again)
         server = bus.server(interceptors=(FaultsToStatus(),))
-        files_pb2_grpc.add_TaskFileServiceServicer_to_server(TaskFiles(book, files), server)
+        task_files = TaskFiles(book, files)
+        files_pb2_grpc.add_TaskFileServiceServicer_to_server(task_files, server)
+        desk = Desk(self._state, body.entrance, self._host, Limits())
+        sessions = TaskSessions(book, desk, task_files, self._credential.node_id)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(sessions, server)
         await server.start()
         stop_hints = on_hint(bus, lambda _generation: book.news.ring())
 
@@ -255,7 +306,7 @@ class Node:
 
         bus.on_connected(connected)
         try:
-            await self._loop(bus, scheduler, book, files, watch, reporter)
+            await self._loop(bus, scheduler, book, files, watch, reporter, scrubber)
         finally:
             stop_hints()
             await server.stop(_STOP_S)
@@ -270,10 +321,10 @@ class Node:
         files: LeaseFiles,
         watch: Watch,
         reporter: Reporter,
+        scrubber: Scrubber,
     ) -> None:
         body, tick_ms = self._body, self._settings.slow_tick_ms
         emulated = body.facts.emulated
-        scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), emulated=emulated)
         devices = [device.id for device in body.facts.devices]
         syncer = Syncer(book, self._host, scheduler, files, devices, tick_ms, _jitter())
         reconciler = self._reconciler(bus, book, files, watch, scrubber)
@@ -287,6 +338,8 @@ class Node:
             group.create_task(syncer.run(), name="sync")
             group.create_task(reconciler.run(), name="reconcile")
             group.create_task(scrubber.prune(), name="prune")
+            if self._ailments is not None and not emulated:
+                group.create_task(self._ailments.run(), name="ailments")
             if self._credential.creds:
                 group.create_task(self._renewal(bus, scheduler).run(), name="renew")
             await reporter.reported.wait()
@@ -331,9 +384,12 @@ class Node:
                 for x in facts.devices
             ),
         )
+        sampler = DeviceSampler(facts.devices, _looks(stack))
+        if self._ailments is not None:
+            self._ailments.watched = sampler.watched
         return Observer(
             identity,
-            DeviceSampler(facts.devices, _looks(stack)),
+            sampler,
             HostSampler(files, str(self._state)),
             LeaseSampler(files),
             lambda: [k for k, row in book.spool.rows.items() if row.phase is Phase.STARTING],
@@ -351,8 +407,17 @@ class Node:
         body = self._body
         return Reporter(
             scheduler,
-            lambda: inventory(
-                body.facts, body.lending, self._environments.names(), book.spool.dirty
+            lambda: marked(
+                inventory(
+                    body.facts,
+                    body.lending,
+                    self._environments.names(),
+                    book.spool.dirty,
+                    book.strangers,
+                ),
+                body.facts.devices,
+                self._ailments.now() if self._ailments is not None else {},
+                self._certificates,
             ),
             self._settings.slow_tick_ms,
             self._site,
@@ -364,7 +429,9 @@ class Node:
         settings, sandboxes = self._settings, self._body.sandboxes
         bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)
         shell = read_host().shell
-        preparer = Preparer(self._credential.node_id, files, bundles, self._environments, shell)
+        preparer = Preparer(
+            self._credential.node_id, files, bundles, self._environments, shell, self._images
+        )
         billing = BillingCalls(bus, _SETTLE_S)
         settler = Settler(book, self._host, sandboxes, billing, settings.renew_retry_ms, _jitter())
         return Reconciler(

@@ -220,13 +220,14 @@ def _once(mounts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _hook(hook: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
     """A vendor's program that runs as root beside the sandbox: only if it is one we know."""
+    digest, ours = "", False
     try:
         facts = Path(hook["path"]).stat()
         digest = hashlib.sha256(Path(hook["path"]).read_bytes()).hexdigest()
+        # Whoever else could write it could swap it between this look and its run.
+        ours = facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
     except OSError:
-        digest = ""
-    # Whoever else could write it could swap it between this look and its run.
-    ours = bool(digest) and facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
+        pass
     if digest not in allowed or not ours:
         raise Precondition(
             f"The hook {hook['path']} is not one that may run (sha256 {digest or 'unreadable'}).",

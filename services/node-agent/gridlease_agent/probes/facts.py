@@ -55,6 +55,7 @@ class DeviceFacts:
     nodes: tuple[str, ...] = ()
     emulated: bool = False
     kind: str = ""  # CDI's "vendor/class"
+    part_of: str = ""  # a part of another device (a MIG instance): that one's id
 
 
 @dataclass(frozen=True, slots=True)

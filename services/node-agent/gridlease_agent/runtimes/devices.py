@@ -16,7 +16,7 @@ from typing import Any
 from gridlease_kernel.faults import Precondition
 
 from gridlease_agent.devices import cdi
-from gridlease_agent.devices.family import Family
+from gridlease_agent.devices.family import Family, load
 from gridlease_agent.probes.facts import DeviceFacts
 from gridlease_agent.runtimes.spec import STAGE_PATH, UID_RANGE, SandboxSpec
 
@@ -43,6 +43,12 @@ class DeviceTable:
 
 
 NO_DEVICES = DeviceTable()
+
+
+def table_of(devices: tuple[DeviceFacts, ...], hooks: str) -> DeviceTable:
+    """This very host's. ``hooks``: digests with commas between."""
+    digests = frozenset(each.strip().lower() for each in hooks.split(",") if each.strip())
+    return DeviceTable(load(), devices, digests)
 
 
 def given(plan: Mapping[str, Any], spec: SandboxSpec, table: DeviceTable) -> dict[str, Any]:
