@@ -54,6 +54,8 @@ def recover(
     store.write(before, spool, {}, fresh)
     store.note_devices(devices)
     _tell(spool, shims)
+    spent_ms = (host.now().boottime_ns - now.boottime_ns) // 1_000_000
+    _LOG.info("the book is open", extra={"live": len(shims), "ms": spent_ms})
     return Book(store, spool, tasks, {**recorded.endings, **fresh})
 
 
