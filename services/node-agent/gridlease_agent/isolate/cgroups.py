@@ -74,9 +74,9 @@ def counters(lease_id: str, root: Path = ROOT) -> Counters | None:
 
 
 # Of all leases together, beside the host's own processes, each of which weighs 1,024 (v2: 100).
-# High enough that what runs on the host matters little to leases, low enough that the keepers,
-# which hold the deadlines, are never kept waiting for long.
-_FENCE_SHARES, _FENCE_WEIGHT = 16_384, 1_600
+# So high that what runs on the host matters little to leases (one lease a core: 64 to 1). The
+# keepers, which hold the deadlines, run at nice -15, so that they do not wait for it.
+_FENCE_SHARES, _FENCE_WEIGHT = 131_072, 10_000
 
 
 def fence(root: Path = ROOT) -> bool:
