@@ -9,6 +9,10 @@ BENCHES = {
         "tests.bench.elastic",
         "completion of elastic training jobs beside FIFO and a Sia-like optimiser; adapter",
     ),
+    "isolation": (
+        "tests.bench.isolation",
+        "what a neighbour cannot take: CPU, memory, disk, bandwidth; a critical flow under flood",
+    ),
     "mesh": (
         "tests.bench.mesh",
         "calls and streams over the mesh, gRPC, plain NATS and HTTP+JSON, in one run",
