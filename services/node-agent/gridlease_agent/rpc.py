@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from gridlease.agent.v1 import files_pb2, files_pb2_grpc
@@ -33,17 +34,39 @@ class TaskFiles(files_pb2_grpc.TaskFileServiceServicer):
         """From ``offset_bytes`` on; with follow, until the task has ended and all was sent."""
         del context
         await self._check(request.lease)
-        file, at = -1, request.offset_bytes
+        pieces = self._grown(request.lease, request.offset_bytes, follow=request.follow)
+        async with contextlib.aclosing(pieces):
+            async for content, at in pieces:
+                yield files_pb2.ReadLogsResponse(content=content, next_offset_bytes=at)
+
+    async def newest(self, lease_id: str, tail_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The last ``tail_bytes`` of the output, and on as it grows, until the task has ended."""
+        await self._check(lease_id)
+        found = await asyncio.to_thread(self._files.open_log, lease_id)
+        size = 0
+        if found is not None:
+            size = os.fstat(found).st_size
+            os.close(found)
+        pieces = self._grown(lease_id, max(0, size - tail_bytes), follow=True)
+        async with contextlib.aclosing(pieces):
+            async for content, _at in pieces:
+                yield content
+
+    async def _grown(
+        self, lease_id: str, at: int, *, follow: bool
+    ) -> AsyncGenerator[tuple[bytes, int], None]:
+        """Pieces of the output and the offset after each; one piece is all that is in memory."""
+        file = -1
         try:
             while True:
                 # Asked before the read: what was written before the end is then read for sure.
-                ended = not request.follow or self._ended(request.lease)
+                ended = not follow or self._ended(lease_id)
                 if file < 0:
-                    found = await asyncio.to_thread(self._files.open_log, request.lease)
+                    found = await asyncio.to_thread(self._files.open_log, lease_id)
                     file = -1 if found is None else found
                 while file >= 0 and (content := os.pread(file, _LOG_PIECE_BYTES, at)):
                     at += len(content)
-                    yield files_pb2.ReadLogsResponse(content=content, next_offset_bytes=at)
+                    yield content, at
                 if ended:
                     return
                 await asyncio.sleep(_LOOK_AGAIN_S)

@@ -1,0 +1,1 @@
+"""Sessions in running sandboxes: programs beside the task, and connections into it."""
