@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import shutil
-import sys
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from gridlease_agent import shim
 from gridlease_agent.isolate.ground import BARE, Ground
 from gridlease_agent.isolate.rootfs import HostRoot
 from gridlease_agent.isolate.rootfs import read as read_host
+from gridlease_agent.keeper.build import Keeper, keeper_for
 from gridlease_agent.runtimes import bwrap, crun, devices, image, secrets
 from gridlease_agent.runtimes.choose import Runtime
 from gridlease_agent.runtimes.spec import SandboxSpec
@@ -68,6 +68,7 @@ class Sandboxes:
         table: devices.DeviceTable = devices.NO_DEVICES,
         ground: Ground = BARE,
         roots: image.Roots | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._leases = state_dir.absolute() / "leases"
         self._runtime = runtime
@@ -77,6 +78,13 @@ class Sandboxes:
         self._ground = ground
         self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._shims: set[int] = set()
+        self._state, self._keeper = state_dir, keeper
+
+    @property
+    def keeper(self) -> Keeper:
+        """Who keeps the tasks; made at the first question."""
+        self._keeper = self._keeper or keeper_for(self._state.absolute())
+        return self._keeper
 
     def folder(self, lease_id: str) -> Path:
         """Where the lease's files lie: ``log``, ``work/`` and the records."""
@@ -122,7 +130,7 @@ class Sandboxes:
         self._ground.settled(lease_id)
         _fsync(self._leases)
         self._collect()
-        self._shims.add(_launch(folder))
+        self._shims.add(self.keeper.launch(folder))
 
     def _collect(self) -> None:
         """Reap shims of ours that ended; a shim of an earlier agent is init's child."""
@@ -284,20 +292,6 @@ class Sandboxes:
             pass
         finally:
             os.close(fd)
-
-
-def _launch(folder: Path) -> int:
-    """Spawn the shim in a session of its own, with nothing of the agent's environment."""
-    # ``python -I -S shim.py DIR``, but with the bytecode that importing it has cached.
-    code = (
-        "import sys; sys.path.append(sys.argv.pop(1)); import shim; sys.exit(shim.main(sys.argv))"
-    )
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-I", "-S", "-c", code, str(Path(shim.__file__).parent), str(folder)],
-        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        setsid=True,
-    )
 
 
 def _alive(own: Mapping[str, Any]) -> bool:

@@ -144,7 +144,9 @@ def test_an_extension_is_seen_without_the_poke(bench, monkeypatch):
 
 
 def test_an_extension_after_the_warning_takes_the_notice_back(bench):
-    lease_id = bench.start(IGNORES, span_ms=20_000, grace_ms=19_900)
+    lease_id = bench.start(IGNORES)
+    bench.says(lease_id, "up")
+    bench.sandboxes.extend(lease_id, Deadline.after(20_000, 19_950))
     notice = bench.folder(lease_id) / "notice/notice.json"
     wait_for(notice.exists)
     bench.sandboxes.extend(lease_id, Deadline.after(60_000, 100))
