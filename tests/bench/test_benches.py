@@ -1,8 +1,11 @@
 """Every bench runs, tiny, and its last line has the promised shape; speed is not judged here."""
 
 import json
+import os
 import subprocess
 import sys
+
+import pytest
 
 from tests.bench.children import ROOT
 
@@ -73,3 +76,16 @@ def test_telemetry():
     assert results["consumer_us_per_message"] > 0
     assert results["agents_per_core"] > 0
     assert set(found["ratio"]) == {"report_bytes", "json_bytes", "json_gzip_bytes"}
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="leases' networks need root")
+def test_isolation():
+    found = outcome("isolation", "--seconds", "1", "--classes", "2")
+    results = found["results"]
+    assert results["bombs_contained"]
+    assert set(results["critical_flow_percent"]) == {"2"}
+    for name in ("cpu_quota_error_percent", "victim_throughput_ratio", "path_switch_ms"):
+        assert results[name] >= 0
+    assert 0 < results["critical_flow_path_failure_percent"] <= 100

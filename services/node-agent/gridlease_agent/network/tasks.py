@@ -217,7 +217,8 @@ class TaskNetworks:
 
     def _checked(self, lease_id: str, network: Network) -> Traffic:
         grant = network.grant
-        if network.slot > MAX_SLOT:
+        held = {one.slot for key, one in self._networks.items() if key != lease_id}
+        if not 0 <= network.slot <= MAX_SLOT or network.slot in held:
             raise Precondition(
                 "No address is left for another task on this node.",
                 reason="NETWORK_SLOT",
