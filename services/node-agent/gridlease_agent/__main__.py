@@ -20,7 +20,8 @@ from gridlease_mesh.settings import read
 
 from gridlease_agent import fleet
 from gridlease_agent.adapters import enrolment
-from gridlease_agent.bootstrap import Node, alone, emulated_body, real_body
+from gridlease_agent.bootstrap import Node, alone, core_body, emulated_body, real_body
+from gridlease_agent.executor import account
 from gridlease_agent.settings import Flags, Settings
 
 _LOG = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ async def _members(flags: Flags, settings: Settings) -> list[Node]:
     if flags.emulate:
         body = emulated_body(flags.emulate, 0)
     else:
-        body = await asyncio.to_thread(real_body, flags.state, settings)
+        look = core_body if settings.executor else real_body
+        body = await asyncio.to_thread(look, flags.state, settings)
     credential = await _credential(flags, settings)
     return [Node(flags.state, flags.environments, credential, body, settings, site=flags.site)]
 
@@ -94,6 +96,9 @@ async def serve(flags: Flags, settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
 
         def when_ready() -> None:
+            if settings.ready_fd >= 0:
+                os.write(settings.ready_fd, b"ready\n")
+                os.close(settings.ready_fd)
             stack.enter_context(ready(settings.ready_file))
 
         try:
@@ -112,21 +117,37 @@ def _fault_in(trouble: BaseException) -> Fault | None:
     return None
 
 
+def _split(flags: Flags, settings: Settings, argv: Sequence[str]) -> int | None:
+    """Run as executor and core, where this is root on a real host; None where it is not."""
+    emulated = bool(flags.fleet or flags.emulate)
+    if emulated or os.geteuid() != 0 or settings.agent_user == account.ROOT:
+        return None
+    from gridlease_agent import split  # noqa: PLC0415 - the core never needs it
+
+    return split.run(flags, settings, argv)
+
+
 def main(argv: Sequence[str]) -> int:
     """The exit code: 0 after a clean stop, 2 after an expected failure."""
     flags = flags_of(argv)
     try:
         settings = read(Settings, os.environ)
         logs.set_up("agent", level=settings.log_level)
+        if settings.executor is not None:
+            with alone(flags.state, "core.lock"):
+                asyncio.run(serve(flags, settings))
+            return 0
         with alone(flags.state):
-            asyncio.run(serve(flags, settings))
+            code = _split(flags, settings, argv)
+            if code is None:
+                asyncio.run(serve(flags, settings))
+            return code or 0
     except (Fault, BaseExceptionGroup) as trouble:
         fault = _fault_in(trouble)
         if fault is None:
             raise
         sys.stderr.write(f"gridlease_agent: {fault}\n")
         return EXPECTED_FAILURE
-    return 0
 
 
 if __name__ == "__main__":

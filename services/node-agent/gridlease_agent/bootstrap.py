@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import importlib.metadata
-import json
 import logging
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 from gridlease.agent.v1 import files_pb2_grpc, session_pb2_grpc
 from gridlease_kernel.clock import SystemClock
-from gridlease_kernel.faults import Precondition, Unauthenticated, Unreachable
+from gridlease_kernel.faults import Unauthenticated, Unreachable
 from gridlease_kernel.ids import RandomIds
 from gridlease_mesh import subjects
 from gridlease_mesh.bus import Bus
@@ -36,50 +32,37 @@ from gridlease_agent.adapters.spool_file import SpoolFile
 from gridlease_agent.adapters.telemetry_spool import TelemetrySpool
 from gridlease_agent.ailments import Ailments, marked
 from gridlease_agent.backfill import Backfill
+from gridlease_agent.body import Body, alone, core_body, emulated_body, real_body
 from gridlease_agent.book import Book
 from gridlease_agent.devices.family import load as load_families
-from gridlease_agent.devices.keeper import DeviceKeeper
 from gridlease_agent.devices.nvml import Nvml
-from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
 from gridlease_agent.domain.certificate import Certificate
 from gridlease_agent.domain.chips import chip_name
 from gridlease_agent.domain.session import Limits
 from gridlease_agent.domain.spool import Phase
-from gridlease_agent.images.fetch import Fetcher, Images
-from gridlease_agent.images.roots import ImageRoots
+from gridlease_agent.health import Health
+from gridlease_agent.images.fetch import Fetcher
 from gridlease_agent.images.tasks import TaskImages
 from gridlease_agent.inventory import (
-    Lending,
-    drivers,
     inventory,
-    lent_disk_bytes,
-    lent_memory_bytes,
 )
-from gridlease_agent.isolate.host_ground import host_ground
 from gridlease_agent.isolate.rootfs import read as read_host
-from gridlease_agent.noop import NoopSandboxes
 from gridlease_agent.observe import Observer
-from gridlease_agent.ports import Host
+from gridlease_agent.ports import Files, Host
 from gridlease_agent.prepare import Preparer
-from gridlease_agent.probes import emulated, table
-from gridlease_agent.probes.facts import DeviceFacts, NodeFacts
+from gridlease_agent.probes.facts import DeviceFacts
 from gridlease_agent.reconcile import Reconciler
 from gridlease_agent.recover import recover
 from gridlease_agent.renewal import Renewal
 from gridlease_agent.report import Reporter
 from gridlease_agent.rpc import TaskFiles
 from gridlease_agent.rpc_sessions import TaskSessions
-from gridlease_agent.runtimes.choose import choose_runtime
-from gridlease_agent.runtimes.devices import table_of
 from gridlease_agent.sampling.devices import DeviceSampler, Look, by_files, by_nvml
 from gridlease_agent.sampling.host import HostSampler
 from gridlease_agent.sampling.kept import KeptFiles
 from gridlease_agent.sampling.leases import LeaseSampler
-from gridlease_agent.sandbox import Sandboxes, SandboxRunner
 from gridlease_agent.scrub import Scrubber
-from gridlease_agent.selftest import SelfTest
-from gridlease_agent.sessions.desk import Desk, Entrance
-from gridlease_agent.sessions.host import NoSessions, SessionHost
+from gridlease_agent.sessions.desk import Desk
 from gridlease_agent.settings import Settings
 from gridlease_agent.settle import Settler
 from gridlease_agent.spans import TaskSpans
@@ -92,121 +75,7 @@ _CONNECT_S = 10.0
 _SETTLE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """What a node is: its facts, how it isolates, and what it lends."""
-
-    facts: NodeFacts
-    sandboxes: SandboxRunner
-    lending: Lending
-    entrance: Entrance = field(default_factory=NoSessions)
-    images: Images | None = None
-    keeper: DeviceKeeping = field(default_factory=lambda: NothingKept(emulated=True))
-
-
-def real_body(state: Path, settings: Settings) -> Body:
-    """This very host. Blocking: tries the sandbox runtime once.
-
-    Raises:
-        Precondition: NO_SANDBOX_RUNTIME.
-    """
-    runtime = choose_runtime()
-    facts = table.discover(state)
-    found = host_ground(state, runtime, settings)
-    fitness = SelfTest(state, SystemClock())(
-        facts.host.boot_id, drivers(facts.devices), settings.burn_in_ms
-    )
-    images = image_roots(state, settings) if runtime.root else None
-    lending = Lending(
-        lent_memory_bytes(facts.memory.usable_bytes, settings.memory_reserve_bytes),
-        _disk_bytes(state, facts, settings),
-        runtime.name,
-        (*runtime.unenforced, *found.unenforced),
-        _version(),
-        fitness,
-    )
-    devices = table_of(facts.devices, settings.device_hooks)
-    keeper: DeviceKeeping = NothingKept(tuple(x.id for x in facts.devices), emulated=False)
-    if runtime.name == "crun":
-        keeper = DeviceKeeper(devices)
-    sandboxes = Sandboxes(state, runtime, table=devices, ground=found.ground, roots=images)
-    return Body(facts, sandboxes, lending, SessionHost(state), images, keeper)
-
-
-def image_roots(state: Path, settings: Settings) -> ImageRoots:
-    """Images of this host, by root alone."""
-    here = state.absolute()
-    return ImageRoots(here / "images", here / "leases", here / "blobs", settings.images_bytes)
-
-
-def emulated_body(kind: str, index: int) -> Body:
-    """A node that is not there.
-
-    Raises:
-        Precondition: NO_SUCH_EMULATION.
-    """
-    if kind not in emulated.MODELS:
-        raise Precondition(
-            f"No node of kind {kind!r} can be emulated.",
-            reason="NO_SUCH_EMULATION",
-            field="--emulate",
-            remedy=f"Choose one of {', '.join(emulated.MODELS)}.",
-        )
-    facts = emulated.probe(kind, index)
-    lending = Lending(
-        facts.memory.usable_bytes, facts.disk.free_bytes, "noop", ("all: nothing runs",), _version()
-    )
-    return Body(facts, NoopSandboxes(), lending)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("gridlease")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _disk_bytes(state: Path, facts: NodeFacts, settings: Settings) -> int:
-    """Decided at the first start and kept: tasks that fill it must not shrink it."""
-    path = state / "disk.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        kept = json.loads(path.read_text("utf-8"))
-        if kept["total_bytes"] == facts.disk.total_bytes:
-            return int(kept["lent_bytes"])
-    total, share = facts.disk.total_bytes, settings.disk_share_percent
-    lent = lent_disk_bytes(total, facts.disk.free_bytes, share)
-    path.write_text(json.dumps({"total_bytes": total, "lent_bytes": lent}), "utf-8")
-    return lent
-
-
-@contextlib.contextmanager
-def alone(state: Path) -> Iterator[None]:
-    """Hold the state folder for this process.
-
-    Raises:
-        Precondition: STATE_FOLDER, STATE_IN_USE.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (state / "agent.lock").open("a")
-    except OSError as trouble:
-        raise Precondition(
-            f"The state folder {state} cannot be used: {trouble.strerror}.",
-            reason="STATE_FOLDER",
-            field="--state",
-            remedy="Choose another with --state, or correct its owner and mode.",
-        ) from trouble
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as trouble:
-            raise Precondition(
-                f"Another agent works in {state}.",
-                reason="STATE_IN_USE",
-                field="--state",
-                remedy="Stop it first, or choose another folder.",
-            ) from trouble
-        yield
+__all__ = ["Body", "Node", "alone", "core_body", "emulated_body", "real_body"]
 
 
 class Node:
@@ -278,12 +147,14 @@ class Node:
         patience_s = min(10.0, max(2.0, settings.renew_retry_ms / 1000))
         signer = signer_of(self._state / "node.creds") if self._credential.creds else None
         scheduler = SchedulerCalls(bus, patience_s, signer)
-        files = LeaseFiles(
+        files = body.files or LeaseFiles(
             self._state, kept_bytes=settings.kept_bytes, kept_hours=settings.kept_hours
         )
         devices = [device.id for device in body.facts.devices]
         store = SpoolFile(self._state / "spool.sqlite")
-        book = recover(store, self._host, scheduler, body.sandboxes, files, devices, RandomIds())
+        book = await asyncio.to_thread(
+            recover, store, self._host, scheduler, body.sandboxes, files, devices, RandomIds()
+        )
         self.book = book
         watch = Watch(book.work)
         scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), keeper=body.keeper)
@@ -318,7 +189,7 @@ class Node:
         bus: Bus,
         scheduler: SchedulerCalls,
         book: Book,
-        files: LeaseFiles,
+        files: Files,
         watch: Watch,
         reporter: Reporter,
         scrubber: Scrubber,
@@ -334,6 +205,8 @@ class Node:
                 observer = await self._observer(book, stack, backfill)
                 group.create_task(backfill.run(), name="backfill")
                 group.create_task(observer.run(), name="observe")
+            health = Health(self._state, book, body.lending.agent_version)
+            group.create_task(health.run(), name="health")
             group.create_task(reporter.run(), name="report")
             group.create_task(syncer.run(), name="sync")
             group.create_task(reconciler.run(), name="reconcile")
@@ -424,7 +297,7 @@ class Node:
         )
 
     def _reconciler(
-        self, bus: Bus, book: Book, files: LeaseFiles, watch: Watch, scrubber: Scrubber
+        self, bus: Bus, book: Book, files: Files, watch: Watch, scrubber: Scrubber
     ) -> Reconciler:
         settings, sandboxes = self._settings, self._body.sandboxes
         bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)

@@ -27,6 +27,9 @@ class Settings:
     device_hooks: str = ""  # SHA-256 of vendors' programs that may run as root, with commas
     nats_url: str = ""  # in place of the one that enrolment answered
     node_token: str = ""
+    agent_user: str = ""  # of the core: a user's name; "root" = one process; "" = gridlease
+    executor: Path | None = None  # the state folder whose executor is asked; set for the core
+    ready_fd: int = -1  # a pipe to say on that the core serves
     ready_file: Path | None = None
     metrics_port: int = 0  # of the Prometheus page on the loopback interface; 0 = none
     log_level: str = "INFO"

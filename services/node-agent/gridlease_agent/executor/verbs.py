@@ -9,7 +9,7 @@ To put a class on the other side of the socket
   2. Name the Protocol and its verbs in ``ROOMS``, each with the seconds that it may take.
   3. Make the object that answers in ``privileged.rooms``; a method that takes more than names
      checks what it is given (see ``guard``).
-  4. Ask it in the core: ``executor.room("name", Protocol)`` answers something of that type.
+  4. Ask it in the core: ``executor.room("name")`` answers something of that type.
 A verb may be asked again when the executor dies under it, unless ``ONCE`` names it: write verbs
 that may be repeated.
 """
@@ -26,10 +26,12 @@ from typing import Any
 
 from gridlease_kernel.faults import Invalid
 
+from gridlease_agent.devices.scrubbed import DeviceKeeping
 from gridlease_agent.executor import codec, names
 from gridlease_agent.images.fetch import Images
 from gridlease_agent.ports import Files, Reports
 from gridlease_agent.runtimes.states import Isolating, SandboxRunner
+from gridlease_agent.sessions.desk import Entrance
 
 QUICK_S, SLOW_S = 10.0, 600.0
 
@@ -47,7 +49,7 @@ def _each(patience_s: float, text: str) -> dict[str, float]:
 
 
 ROOMS: dict[str, Room] = {
-    "host": Room(Isolating, _each(QUICK_S, "isolation")),
+    "host": Room(Isolating, _each(QUICK_S, "isolation discovered")),
     "sandboxes": Room(
         SandboxRunner,
         _each(QUICK_S, "extend stop kill look alive inspect egress_bytes")
@@ -62,6 +64,8 @@ ROOMS: dict[str, Room] = {
     "images": Room(
         Images, _each(QUICK_S, "missing held room") | _each(SLOW_S, "unpack record ready")
     ),
+    "devices": Room(DeviceKeeping, _each(QUICK_S, "lacks faults") | _each(SLOW_S, "scrub")),
+    "sessions": Room(Entrance, _each(QUICK_S, "exec forward")),
     "reports": Room(Reports, _each(QUICK_S, "read last make")),
 }
 ONCE = frozenset({"sandboxes.start"})

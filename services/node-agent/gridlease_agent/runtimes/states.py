@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gridlease_agent import shim
+from gridlease_agent.probes.facts import NodeFacts
 from gridlease_agent.runtimes.spec import SandboxSpec
 
 Word = tuple[str, str]  # what a task is told: a code, empty = the exit's reason; and a sentence
@@ -101,3 +102,19 @@ class SandboxRunner(Protocol):
     def alive(self, lease_ids: Collection[str]) -> tuple[str, ...]: ...
     def egress_bytes(self) -> Mapping[str, int]: ...
     def remove(self, lease_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """By what tasks are isolated on this host. ``unenforced``: what is not, in words."""
+
+    runtime: str
+    unenforced: tuple[str, ...]
+    images: bool = False  # whether a task may stand on one
+
+
+class Isolating(Protocol):
+    """Who knows it."""
+
+    def isolation(self) -> Isolation: ...
+    def discovered(self) -> NodeFacts: ...

@@ -2,18 +2,65 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 from pathlib import Path
 
+from gridlease_kernel.faults import Precondition
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
 
 def give(folder: Path, uid: int) -> None:
-    """Make the task's user the owner of what the job brought; never through a link."""
-    os.chown(folder, uid, uid)
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.chown(Path(parent) / name, uid, uid, follow_symlinks=False)
+    """Make ``uid`` the owner of a folder that another user may still be changing.
+
+    Each folder is given before it is looked into, so nothing in it can be exchanged after the
+    look; files are given open, so what was checked is what is given. A file with a second name
+    may be somebody else's and is refused; links are left as they are, they are never followed.
+
+    Raises:
+        Precondition: WORK_UNSAFE.
+    """
+    here = os.open(folder, _FOLDER)
+    try:
+        _give_folder(here, uid)
+    finally:
+        os.close(here)
+
+
+def _give_folder(here: int, uid: int) -> None:
+    os.fchown(here, uid, uid)
+    for entry in os.scandir(here):
+        if entry.is_symlink():
+            continue
+        is_folder = entry.is_dir(follow_symlinks=False)
+        try:
+            below = os.open(entry.name, _FOLDER if is_folder else _FILE, dir_fd=here)
+        except OSError as trouble:
+            if trouble.errno == errno.ENXIO:  # a socket
+                raise _unsafe(entry.name) from trouble
+            raise
+        try:
+            facts = os.fstat(below)
+            if stat.S_ISDIR(facts.st_mode):
+                _give_folder(below, uid)
+            elif stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                os.fchown(below, uid, uid)
+            else:
+                raise _unsafe(entry.name)
+        finally:
+            os.close(below)
+
+
+def _unsafe(name: str) -> Precondition:
+    return Precondition(
+        f"{name!r} in the working folder is neither a folder nor a file of one name.",
+        reason="WORK_UNSAFE",
+        remedy="Bring plain files and folders only.",
+    )
 
 
 def scrub(work: Path, keep: list[str]) -> None:
