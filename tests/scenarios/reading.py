@@ -12,6 +12,7 @@ from gridlease_scheduler.domain.job import (
     Purpose,
     Software,
     Span,
+    Tenancy,
     Tier,
 )
 from gridlease_scheduler.domain.links.network import Link
@@ -37,6 +38,7 @@ SECTIONS = (
     "waits", "decides",
 )  # fmt: skip
 TIERS = {"reserved": Tier.RESERVED, "on-demand": Tier.ON_DEMAND, "spot": Tier.SPOT}
+TENANCIES = {"cores": Tenancy.EXCLUSIVE_DEVICE, "host": Tenancy.EXCLUSIVE_HOST}
 PURPOSES = {x.value.lower(): x for x in Purpose}
 SPANS = {x.value.lower(): x for x in Span}
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
@@ -212,6 +214,8 @@ def _wish(words, needs):
         needs["deferrable_ms"] = words.span()
     elif words.take("clean"):
         needs["low_carbon"] = True
+    elif words.take("alone", "on"):
+        needs["tenancy"] = TENANCIES[words.word()]
     else:
         return False
     return True

@@ -39,6 +39,11 @@ _ON_PREEMPTION: Final = {
     "requeue": types.PREEMPTION_POLICY_REQUEUE,
     "fail": types.PREEMPTION_POLICY_FAIL,
 }
+_TENANCIES: Final = {
+    "shared": types.TENANCY_SHARED,
+    "exclusive-device": types.TENANCY_EXCLUSIVE_DEVICE,
+    "exclusive-host": types.TENANCY_EXCLUSIVE_HOST,
+}
 _TOOLKITS: Final = ("cuda", "rocm", "jetpack")
 _MICROS: Final = re.compile(r"(\d+)\s*(us|µs)")
 _SPEED: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(k|m|g|t)?(?:bit/s|bit|bps|b/s)?", re.IGNORECASE)
@@ -195,6 +200,11 @@ def set_on_preemption(spec: types.JobSpec, value: Any) -> None:
     spec.preemption_policy = types.PreemptionPolicy.ValueType(found)
 
 
+def set_tenancy(spec: types.JobSpec, value: Any) -> None:
+    """Who else may use what a task holds: shared, exclusive-device or exclusive-host."""
+    spec.tenancy = types.Tenancy.ValueType(choice(value, "tenancy", _TENANCIES))
+
+
 def _yes(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
         raise wrong_type(field, "yes or no", value)
@@ -211,4 +221,5 @@ SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
     "autoscale": set_autoscale,
     "reservation": set_reservation,
     "on_preemption": set_on_preemption,
+    "tenancy": set_tenancy,
 }

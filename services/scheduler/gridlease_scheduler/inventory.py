@@ -39,6 +39,12 @@ class ReportInventory:
                     "emulated": str(inventory.emulated).lower(),
                 }
                 await tx.events.tell(Event("node.inventory", f"nodes/{node_id}", facts=facts))
+            ailed = {x.device_id: x.ailment for x in before.devices}
+            for device in inventory.devices:
+                if device.ailment != ailed.get(device.device_id, ""):
+                    news = {"device": device.device_id, "ailment": device.ailment}
+                    type_ = "device.ailing" if device.ailment else "device.well"
+                    await tx.events.tell(Event(type_, f"nodes/{node_id}", facts=news))
         return site
 
     def _named(self, inventory: InventoryReport) -> InventoryReport:

@@ -6,7 +6,7 @@ the same everywhere: the leader's epoch, then nodes by id, then jobs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -152,6 +152,10 @@ class Leases(Protocol):
         self, lease: Lease, *, spool_id: str | None, ready: bool, exit_facts: dict[str, Any] | None
     ) -> None:
         """Phase, exit, gone, and the move to CLOSING."""
+        ...
+
+    async def wiped(self, node_id: str, records: Mapping[str, bytes]) -> list[tuple[str, str]]:
+        """Receipts of this node's leases; the leases and jobs that had none before."""
         ...
 
     async def stop(self, lease: Lease, reason: Reason) -> None:

@@ -55,6 +55,8 @@ class DeviceRow:
     clean: bool
     lease_id: str = ""
     island: str = ""
+    ailment: str = ""  # why it takes no work; empty = it is well
+    facts: dict[str, Any] = field(default_factory=dict)  # what else the node told, for people
 
 
 @dataclass(frozen=True, slots=True)

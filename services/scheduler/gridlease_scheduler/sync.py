@@ -13,6 +13,16 @@ from .ports import Event, HeldLease, Store, Tx
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a node wiped for a lease. ``record``: as it was told; ``valid``: signed by its key."""
+
+    record: bytes
+    public_key: str
+    valid: bool
+    wiped: tuple[tuple[str, str], ...]  # what, and how it was verified
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """One lease as the node sees it; ``exit_facts``: all that its keeper recorded of the end.
 
@@ -24,6 +34,7 @@ class Seen:
     exit_facts: dict[str, Any] | None
     checkpoint: str = ""
     progress: dict[str, Any] | None = None
+    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,7 @@ class Sync:
             if before.state != "READY":
                 await tx.events.tell(Event("node.ready", f"nodes/{told.node_id}"))
             await tx.nodes.devices_seen(told.node_id, told.clean)
+            await _keep_receipts(tx, told, before.public_key)
             held = await tx.leases.unclosed_of_node(told.node_id)
             merged = _merge(held, told, before.spool_id)
             changed = [x for x in merged if x.moved]
@@ -85,6 +97,26 @@ class Sync:
             tuple((x, jobs[x.job]) for x in running),
             tuple(by_id[x.lease_id] for x in desired.stop),
         )
+
+
+async def _keep_receipts(tx: Tx, told: Observation, public_key: str) -> None:
+    """The first receipt of each lease stays, also of a lease that is long closed."""
+    receipts = {
+        each.sighting.lease_id: each.receipt for each in told.seen if each.receipt is not None
+    }
+    if not receipts:
+        return
+    records = {lease_id: one.record for lease_id, one in receipts.items()}
+    for lease_id, job in await tx.leases.wiped(told.node_id, records):
+        receipt = receipts[lease_id]
+        own = receipt.valid and receipt.public_key == public_key
+        facts = {
+            "lease": lease_id,
+            "node": told.node_id,
+            "wiped": ",".join(f"{what}:{method}" for what, method in receipt.wiped),
+            "signed": "true" if own else "false",
+        }
+        await tx.events.tell(Event("lease.wiped", job, job.partition("/jobs/")[0], facts=facts))
 
 
 @dataclass(frozen=True, slots=True)

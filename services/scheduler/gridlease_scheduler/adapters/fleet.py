@@ -11,15 +11,16 @@ from gridlease.scheduler.v1 import sync_pb2
 from gridlease_mesh import trace
 from gridlease_store.pool import Connection
 
-from gridlease_scheduler.domain.node import Device, Node
+from gridlease_scheduler.domain.node import THREADS_UNKNOWN, Device, Node
 from gridlease_scheduler.ports import FleetChanges, Instant
 
 _VIEWS = """
 WITH d AS (
     SELECT node_id, array_agg(id) AS ids, array_agg(chip) AS chips, array_agg(vendor) AS vendors,
-        array_agg(memory_bytes) AS memories, array_agg(clean) AS cleans,
+        array_agg(memory_bytes) AS memories, array_agg(clean AND ailment = '') AS cleans,
         array_agg(emulated) AS emulateds, array_agg(island) AS islands
-    FROM (SELECT * FROM device WHERE present
+    FROM (SELECT * FROM device WHERE present AND (ailment = '' OR EXISTS (SELECT FROM lease_device b
+            WHERE b.node_id = device.node_id AND b.device_id = device.id AND NOT b.closed))
         AND ($1::text[] IS NULL OR node_id = ANY($1::text[])) ORDER BY node_id, id) AS each
     GROUP BY node_id
 ), l AS (
@@ -162,6 +163,7 @@ def _view(
         architecture=facts.get("architecture", ""),
         rdma=facts.get("rdma", ""),
         link_mbps=int(facts.get("uplinkMbps", 0)),
+        threads_per_core=int(facts.get("threadsPerCore", 0)) or THREADS_UNKNOWN,
         reserved_mbps=row["mbps"],
     )
 

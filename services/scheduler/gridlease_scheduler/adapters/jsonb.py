@@ -16,6 +16,7 @@ from gridlease_scheduler.domain.job import (
     Reason,
     Software,
     Span,
+    Tenancy,
     Tier,
 )
 
@@ -70,6 +71,8 @@ def needs(column: dict[str, Any]) -> Needs:
                 }
             ),
         }
+    if "tenancy" in column:
+        given["tenancy"] = Tenancy(column["tenancy"])
     return Needs(**given)
 
 

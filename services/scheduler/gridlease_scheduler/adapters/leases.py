@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -45,6 +45,12 @@ UPDATE lease SET state = $2, cause = $3, notice_ms = $4, phase = $5, gone = $6,
     ready_at = COALESCE(ready_at, CASE WHEN $9 THEN now() END),
     closing_at = COALESCE(closing_at, CASE WHEN $2 = 'CLOSING' THEN now() END)
 WHERE id = $1
+"""
+_WIPED = """
+UPDATE lease SET wipe_receipt = w.record
+FROM unnest($2::text[], $3::bytea[]) AS w (id, record)
+WHERE lease.id = w.id AND lease.node_id = $1 AND wipe_receipt IS NULL
+RETURNING lease.id, lease.job
 """
 
 
@@ -112,6 +118,10 @@ class PostgresLeases:
             spool_id,
             ready,
         )
+
+    async def wiped(self, node_id: str, records: Mapping[str, bytes]) -> list[tuple[str, str]]:
+        rows = await self._connection.fetch(_WIPED, node_id, list(records), list(records.values()))
+        return [(row["id"], row["job"]) for row in rows]
 
     async def stop(self, lease: Lease, reason: Reason) -> None:
         await self._connection.execute(

@@ -21,7 +21,8 @@ _DETAIL = """
 SELECT n.*, u.cpu, u.memory, u.disk, u.mbps,
     (extract(epoch FROM now() - n.seen_at) * 1000)::bigint AS silent_ms,
     (SELECT COALESCE(jsonb_agg(jsonb_build_array(d.id, d.chip, d.vendor, d.memory_bytes,
-        d.emulated, d.clean, COALESCE(h.lease_id, ''), d.island) ORDER BY length(d.id), d.id), '[]')
+        d.emulated, d.clean, COALESCE(h.lease_id, ''), d.island, d.ailment, d.facts)
+        ORDER BY length(d.id), d.id), '[]')
         FROM device d
         LEFT JOIN lease_device h ON h.node_id = d.node_id AND h.device_id = d.id AND NOT h.closed
         WHERE d.node_id = n.id AND d.present) AS devices
@@ -44,10 +45,11 @@ UPDATE node SET inventory = $2, cpu_milli = $3, memory_bytes = $4, disk_bytes = 
 WHERE id = $1 AND revoked_at IS NULL RETURNING site
 """
 _REPORT_DEVICE = """
-INSERT INTO device (node_id, id, chip, vendor, memory_bytes, emulated, clean, island)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO device (node_id, id, chip, vendor, memory_bytes, emulated, clean, island,
+    ailment, facts)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (node_id, id) DO UPDATE SET chip = EXCLUDED.chip, vendor = EXCLUDED.vendor,
-    island = EXCLUDED.island,
+    island = EXCLUDED.island, ailment = EXCLUDED.ailment, facts = EXCLUDED.facts,
     memory_bytes = EXCLUDED.memory_bytes, emulated = EXCLUDED.emulated, clean = EXCLUDED.clean,
     present = true
 """
@@ -127,6 +129,8 @@ class PostgresNodes(PostgresFleet):
                     x.emulated,
                     x.clean,
                     x.island,
+                    x.ailment,
+                    x.facts,
                 )
                 for x in inventory.devices
             ],

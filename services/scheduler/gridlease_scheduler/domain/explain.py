@@ -222,6 +222,10 @@ _WORDS = {
         "The nodes that would do have too little of their network left to promise.",
         "It is placed when other jobs end; or ask for less guaranteed bandwidth.",
     ),
+    Obstacle.HOST_BUSY: (
+        "No host that would do is empty, and the job shares its host with nobody.",
+        "It is placed when one is; or ask for less: tenancy: exclusive-device.",
+    ),
     Obstacle.CHIP_BUSY: (
         "All {wanted} are held by other jobs.",
         "It is placed when one ends; name further chips, or raise its priority.",

@@ -50,6 +50,14 @@ class Span(enum.StrEnum):
     SITE = "SITE"
 
 
+class Tenancy(enum.StrEnum):
+    """Who else may use what a task holds."""
+
+    SHARED = "SHARED"
+    EXCLUSIVE_DEVICE = "EXCLUSIVE_DEVICE"
+    EXCLUSIVE_HOST = "EXCLUSIVE_HOST"
+
+
 class NetworkClass(enum.StrEnum):
     """Whose packets go first."""
 
@@ -115,6 +123,7 @@ class Needs:
     network: NetworkNeed = NetworkNeed()
     low_carbon: bool = False  # grams of CO2 count as much as money
     deferrable_ms: int = 0  # may wait so long for a cheap or clean hour
+    tenancy: Tenancy = Tenancy.SHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,10 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job about to be accepted. ``spec`` is the caller's, defaults filled in, serialised."""
+    """A job about to be accepted. ``spec`` is the caller's, defaults filled in, serialised.
+
+    ``secrets``: their values, serialised; the spec has but their names.
+    """
 
     name: str
     project: str
@@ -160,6 +172,7 @@ class NewJob:
     lost_after_ms: int
     traceparent: str = ""
     extent: Extent = Extent()
+    secrets: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +231,7 @@ class Job:
     last_evicted_at: datetime.datetime | None = None
     resume_from: str = ""  # the checkpoint that the attempt goes on from
     promised_until: datetime.datetime | None = None  # the end of its reservation
+    secrets: bytes = field(default=b"", repr=False)  # gone once it has ended
 
     @property
     def attempt(self) -> int:

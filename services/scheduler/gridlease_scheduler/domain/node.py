@@ -20,6 +20,9 @@ class Device:
     island: str = ""  # devices of one fast interconnect, within the node
 
 
+THREADS_UNKNOWN = 2  # of a core, where the node does not say: the careful guess
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """Capacity, and what unclosed leases leave of it."""
@@ -46,6 +49,7 @@ class Node:
     rdma: str = ""  # "roce", "infiniband" or empty
     link_mbps: int = 0  # of its own uplink; 0 = unknown
     reserved_mbps: int = 0  # promised to its leases
+    threads_per_core: int = THREADS_UNKNOWN
 
     @property
     def free_cpu_milli(self) -> int:

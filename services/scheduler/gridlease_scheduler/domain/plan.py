@@ -146,7 +146,7 @@ class Planner:
         """Chips that a task could have on nodes as they are, the best first, and how much of one
         a member then holds, in thousandths."""
         return tuple(
-            (chip, WHOLE * way.shape.devices if way.shape.devices else needs.cpu_milli)
+            (chip, WHOLE * way.shape.devices if way.shape.devices else way.shape.cpu_milli)
             for chip, way in self._known(needs).ways
         )
 

@@ -19,6 +19,7 @@ from gridlease_scheduler.domain.job import (
     Software,
     Span,
     Task,
+    Tenancy,
     Tier,
 )
 from gridlease_scheduler.domain.lease import State
@@ -31,6 +32,10 @@ _MEMORY_BYTES = 512 * 2**20
 _DISK_BYTES = 2**30
 _IDLE_AFTER_MS = 300_000
 _EMULATED = "GRIDLEASE_ALLOW_EMULATED"
+_TENANCIES = {
+    job_pb2.TENANCY_EXCLUSIVE_DEVICE: Tenancy.EXCLUSIVE_DEVICE,
+    job_pb2.TENANCY_EXCLUSIVE_HOST: Tenancy.EXCLUSIVE_HOST,
+}
 
 
 class Defaults:
@@ -76,11 +81,15 @@ def order(
     """A submit as the use case takes it. The hash is over what the caller sent."""
     spec = defaults.fill(request.spec)
     body = scheduler_job_pb2.SubmitJobRequest(tenant=request.tenant, spec=request.spec)
+    secrets = job_pb2.JobSpec(secrets=spec.secrets)
+    for name in spec.secrets:
+        spec.secrets[name] = ""  # whoever reads the spec learns the names
     return Order(
         asked=asked(request.tenant, request.project, spec),
         request_id=request.request_id,
         display_name=spec.display_name,
         spec=spec.SerializeToString(deterministic=True),
+        secrets=secrets.SerializeToString(deterministic=True),
         spec_hash=hashlib.sha256(body.SerializeToString(deterministic=True)).digest(),
         max_attempts=spec.max_attempts,
         lost_after_ms=spec.lost_after_ms,
@@ -148,6 +157,7 @@ def needs(spec: job_pb2.JobSpec) -> Needs:
         network=_network(spec.network),
         low_carbon=spec.low_carbon,
         deferrable_ms=spec.deferrable_ms,
+        tenancy=_TENANCIES.get(spec.tenancy, Tenancy.SHARED),
     )
 
 

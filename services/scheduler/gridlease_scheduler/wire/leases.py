@@ -6,11 +6,13 @@ from typing import Any
 
 from gridlease.scheduler.v1 import sync_pb2
 from gridlease.type.v1 import fleet_pb2, job_pb2
+from gridlease_kernel.receipts import wipe_text
+from gridlease_mesh.signatures import verified
 
 from gridlease_scheduler.domain.job import Job
 from gridlease_scheduler.domain.lease import Exit, Phase, Sighting
 from gridlease_scheduler.ports import HeldLease
-from gridlease_scheduler.sync import Desired, Observation, Seen
+from gridlease_scheduler.sync import Desired, Observation, Receipt, Seen
 
 from .reasons import allocation, reason
 
@@ -48,7 +50,17 @@ def _seen(each: sync_pb2.LeaseObservation) -> Seen:
     if each.HasField("progress"):
         progress = {field.name: value for field, value in each.progress.ListFields()}
     sighting = Sighting(each.lease, phase, end, each.gone)
-    return Seen(sighting, each.running, facts, each.checkpoint.id, progress)
+    receipt = _receipt(each) if each.HasField("receipt") else None
+    return Seen(sighting, each.running, facts, each.checkpoint.id, progress, receipt)
+
+
+def _receipt(each: sync_pb2.LeaseObservation) -> Receipt:
+    told = each.receipt
+    pairs = tuple(zip(told.wiped, told.methods, strict=False))
+    text = wipe_text(each.lease, told.public_key, pairs, told.verify_time.ToNanoseconds())
+    valid = verified(told.public_key, text, told.signature)
+    record = told.SerializeToString(deterministic=True)
+    return Receipt(record, told.public_key, valid, pairs)
 
 
 def desired(value: Desired, start_by_ms: int) -> sync_pb2.SyncNodeResponse:
@@ -92,7 +104,7 @@ def lease_spec(held: HeldLease, of: Job, start_by_ms: int) -> sync_pb2.LeaseSpec
         checkpoint=of.resume_from,
         image=spec.image,
         tenancy=spec.tenancy,
-        secrets=spec.secrets,
+        secrets=job_pb2.JobSpec.FromString(of.secrets).secrets,
         type=spec.type,
         idle_stop_ms=spec.idle_stop_ms,
         ssh_keys=spec.ssh_keys,

@@ -33,10 +33,21 @@ def inventory(message: fleet_pb2.NodeInventory) -> InventoryReport:
                 emulated=x.emulated,
                 clean=x.state == fleet_pb2.DEVICE_STATE_CLEAN,
                 island=x.island,
+                ailment=x.ailment,
+                facts=_told_of(x),
             )
             for x in message.devices
         ),
     )
+
+
+def _told_of(device: fleet_pb2.Device) -> dict[str, Any]:
+    """What a device tells beside what places are chosen by."""
+    told = fleet_pb2.Device(part_of=device.part_of)
+    if device.HasField("certification"):
+        told.certification.CopyFrom(device.certification)
+    found: dict[str, Any] = json_format.MessageToDict(told)
+    return found
 
 
 def node(value: NodeDetail, lost_after_ms: int) -> fleet_pb2.Node:
@@ -56,7 +67,7 @@ def node(value: NodeDetail, lost_after_ms: int) -> fleet_pb2.Node:
     json_format.ParseDict(row.inventory or {}, message.inventory, ignore_unknown_fields=True)
     for device in value.devices:
         clean = fleet_pb2.DEVICE_STATE_CLEAN if device.clean else fleet_pb2.DEVICE_STATE_DIRTY
-        message.inventory.devices.add(
+        shown = message.inventory.devices.add(
             id=device.device_id,
             chip=device.chip,
             vendor=device.vendor,
@@ -65,7 +76,9 @@ def node(value: NodeDetail, lost_after_ms: int) -> fleet_pb2.Node:
             emulated=device.emulated,
             lease=device.lease_id,
             island=device.island,
+            ailment=device.ailment,
         )
+        json_format.ParseDict(device.facts, shown, ignore_unknown_fields=True)
     message.rack = row.rack or message.inventory.rack
     message.rail = row.rail or message.inventory.rail
     message.cordon_note = row.cordon_note or row.ailment

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from gridlease_scheduler.domain.chips import Catalogue
 from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.node import Node, has_room, with_held
+from gridlease_scheduler.domain.placing.feasible import amounts
 from gridlease_scheduler.domain.snapshot import Pending, Running
 
 _NODES = 32  # looked at for each member
@@ -186,11 +187,12 @@ def _empty(
 
 
 def _fits_member(node: Node, task: Pending, chip: str, count: int) -> bool:
+    cpu_milli, memory_bytes, disk_bytes = amounts(task.needs, node)
     return (
         len(node.free_devices(chip)) >= count
-        and node.free_cpu_milli >= task.needs.cpu_milli
-        and node.free_memory_bytes >= task.needs.memory_bytes
-        and node.free_disk_bytes >= task.needs.disk_bytes
+        and node.free_cpu_milli >= cpu_milli
+        and node.free_memory_bytes >= memory_bytes
+        and node.free_disk_bytes >= disk_bytes
     )
 
 
@@ -227,10 +229,11 @@ def _with(node: Node, lease: Running) -> Node:
 
 def _with_member(node: Node, task: Pending, chip: str, count: int) -> Node:
     free = node.free_devices(chip)[:count]
+    cpu_milli, memory_bytes, disk_bytes = amounts(task.needs, node)
     return replace(
         node,
-        used_cpu_milli=node.used_cpu_milli + task.needs.cpu_milli,
-        used_memory_bytes=node.used_memory_bytes + task.needs.memory_bytes,
-        used_disk_bytes=node.used_disk_bytes + task.needs.disk_bytes,
+        used_cpu_milli=node.used_cpu_milli + cpu_milli,
+        used_memory_bytes=node.used_memory_bytes + memory_bytes,
+        used_disk_bytes=node.used_disk_bytes + disk_bytes,
         held=node.held | {x.device_id for x in free},
     )

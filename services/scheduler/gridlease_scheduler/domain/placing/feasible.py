@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed, Catalogue, meets
-from gridlease_scheduler.domain.job import Allocation, Needs
+from gridlease_scheduler.domain.job import Allocation, Needs, Tenancy
 from gridlease_scheduler.domain.node import Node
 from gridlease_scheduler.domain.software.suitable import suits
 
@@ -35,6 +35,7 @@ class Obstacle(enum.Enum):
     MEMORY_BUSY = 14
     DISK_BUSY = 15
     NETWORK_BUSY = 16
+    HOST_BUSY = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,27 @@ def may_be_emulated(needs: Needs, real: Collection[str], catalogue: Catalogue) -
     if needs.accelerator is None or not needs.accelerator.chips:
         return False
     return not any(chip.name in real for chip in catalogue.matching(needs.accelerator))
+
+
+def amounts(needs: Needs, node: Node) -> tuple[int, int, int]:
+    """What one member holds of a node: thousandths of a core, memory and disk in bytes.
+
+    A task that shares no core with another tenant holds whole ones, with all their threads. One
+    that shares the host with nobody holds all of it, and so finds only empty hosts, and leaves
+    nothing for others: what it holds is what it pays for.
+    """
+    match needs.tenancy:
+        case Tenancy.SHARED:
+            return needs.cpu_milli, needs.memory_bytes, needs.disk_bytes
+        case Tenancy.EXCLUSIVE_DEVICE:
+            core = 1_000 * node.threads_per_core
+            return -(-needs.cpu_milli // core) * core, needs.memory_bytes, needs.disk_bytes
+        case Tenancy.EXCLUSIVE_HOST:
+            return (
+                max(needs.cpu_milli, node.cpu_milli),
+                max(needs.memory_bytes, node.memory_bytes),
+                max(needs.disk_bytes, node.disk_bytes),
+            )
 
 
 def chips_of(need: AcceleratorNeed | None, node: Node, catalogue: Catalogue) -> tuple[str, ...]:
@@ -125,14 +147,15 @@ def _fits(
         return Obstacle.SOFTWARE_UNFIT
     obstacle = _counted(needs, node)
     if need is None:
-        return obstacle or (Fit(node, _allocation(needs, (), node.cpu_chip, needs.cpu_milli)),)
+        cpu_milli = amounts(needs, node)[0]
+        return obstacle or (Fit(node, _allocation(needs, node, (), node.cpu_chip, cpu_milli)),)
     found: list[Fit] = []
     cleaning = False
     for chip in chips:
         free = node.free_devices(chip)
         if len(free) >= need.count:
             ids = tuple(x.device_id for x in free[: need.count])
-            found.append(Fit(node, _allocation(needs, ids, chip, 1_000 * len(ids))))
+            found.append(Fit(node, _allocation(needs, node, ids, chip, 1_000 * len(ids))))
         unheld = sum(x.chip == chip and x.device_id not in node.held for x in node.devices)
         cleaning |= unheld >= need.count
     if found:
@@ -151,13 +174,14 @@ def _standing(
     """What stands in the way whatever else runs on the node."""
     count = need.count if need is not None else 0
     most = max((sum(x.chip == chip for x in node.devices) for chip in chips), default=0)
+    cpu_milli, memory_bytes, disk_bytes = amounts(needs, node)
     checks = (
         (not chips, Obstacle.NO_SUCH_CHIP),
         (node.emulated and not emulated_ok, Obstacle.EMULATED_ONLY),
         (count > most, Obstacle.TOO_FEW_DEVICES),
-        (needs.cpu_milli > node.cpu_milli, Obstacle.NOT_ENOUGH_CPU),
-        (needs.memory_bytes > node.memory_bytes, Obstacle.NOT_ENOUGH_MEMORY),
-        (needs.disk_bytes > node.disk_bytes, Obstacle.NOT_ENOUGH_DISK),
+        (cpu_milli > node.cpu_milli, Obstacle.NOT_ENOUGH_CPU),
+        (memory_bytes > node.memory_bytes, Obstacle.NOT_ENOUGH_MEMORY),
+        (disk_bytes > node.disk_bytes, Obstacle.NOT_ENOUGH_DISK),
     )
     first = next((obstacle for fails, obstacle in checks if fails), None)
     return first or barred(needs, node)
@@ -166,18 +190,19 @@ def _standing(
 def _counted(needs: Needs, node: Node) -> Obstacle | None:
     """What the leases of the node leave too little of right now."""
     mbps = needs.network.guaranteed_mbps
+    cpu_milli, memory_bytes, disk_bytes = amounts(needs, node)
+    alone = needs.tenancy is Tenancy.EXCLUSIVE_HOST
     checks = (
-        (needs.cpu_milli > node.free_cpu_milli, Obstacle.CPU_BUSY),
-        (needs.memory_bytes > node.free_memory_bytes, Obstacle.MEMORY_BUSY),
-        (needs.disk_bytes > node.free_disk_bytes, Obstacle.DISK_BUSY),
+        (alone and cpu_milli > node.free_cpu_milli, Obstacle.HOST_BUSY),
+        (cpu_milli > node.free_cpu_milli, Obstacle.CPU_BUSY),
+        (memory_bytes > node.free_memory_bytes, Obstacle.MEMORY_BUSY),
+        (disk_bytes > node.free_disk_bytes, Obstacle.DISK_BUSY),
         (mbps > node.link_mbps - node.reserved_mbps, Obstacle.NETWORK_BUSY),
     )
     return next((obstacle for fails, obstacle in checks if fails), None)
 
 
 def _allocation(
-    needs: Needs, device_ids: tuple[str, ...], chip: str, quantity_milli: int
+    needs: Needs, node: Node, device_ids: tuple[str, ...], chip: str, quantity_milli: int
 ) -> Allocation:
-    return Allocation(
-        needs.cpu_milli, needs.memory_bytes, needs.disk_bytes, device_ids, chip, quantity_milli
-    )
+    return Allocation(*amounts(needs, node), device_ids, chip, quantity_milli)

@@ -351,7 +351,7 @@ class Index:
         key = (
             node.site, node.cpu_chip, capacity, tuple(sorted(counts.items())), node.runtimes,
             node.connected, node.cordoned, node.emulated, node.drivers, node.architecture,
-            node.rdma,
+            node.rdma, node.threads_per_core,
         )  # fmt: skip
         kind = self.kinds.get(key)
         if kind is None:

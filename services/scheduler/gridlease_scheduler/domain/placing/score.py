@@ -21,7 +21,7 @@ from gridlease_scheduler.domain.slow.advice import NO_LOOKUP, Lookup
 from gridlease_scheduler.domain.software.suitable import suits
 
 from . import preference
-from .feasible import barred, chips_of, may_be_emulated, wanted
+from .feasible import amounts, barred, chips_of, may_be_emulated, wanted
 from .index import CPU, Index, Kind
 from .shelf import Shelf, shelf
 
@@ -44,7 +44,7 @@ def ways(
     emulated_ok = may_be_emulated(
         needs, {chip for chip, count in index.real.items() if count > 0}, catalogue
     )
-    groups: dict[tuple[Rank, str, int], set[int]] = {}
+    groups: dict[tuple[Rank, str, int, tuple[int, int, int]], set[int]] = {}
     for place, need in enumerate(wanted(needs)):
         for kind in index.kinds.values():
             if kind.like.emulated and not emulated_ok:
@@ -57,16 +57,17 @@ def ways(
                     )
                     rank = _advised(rank, needs, chip, advice)
                     count = need.count if need is not None else 0
-                    groups.setdefault((rank, chip, count), set()).add(kind.serial)
+                    held = amounts(needs, kind.like)
+                    groups.setdefault((rank, chip, count, held), set()).add(kind.serial)
     return tuple(
         (
             chip,
             shelf(
-                index, chip if count else CPU, frozenset(kinds), count, needs.cpu_milli,
-                needs.memory_bytes, needs.disk_bytes, needs.network.guaranteed_mbps,
+                index, chip if count else CPU, frozenset(kinds), count, *held,
+                needs.network.guaranteed_mbps,
             ),
         )
-        for (_, chip, count), kinds in sorted(groups.items(), key=lambda x: x[0])
+        for (_, chip, count, held), kinds in sorted(groups.items(), key=lambda x: x[0])
     )  # fmt: skip
 
 

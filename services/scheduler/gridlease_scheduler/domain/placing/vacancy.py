@@ -187,7 +187,7 @@ def _kind(node: Node) -> tuple[object, ...]:
     return (
         node.site, node.cpu_chip, node.cpu_milli, node.memory_bytes, node.disk_bytes, devices,
         node.runtimes, node.connected, node.cordoned, node.emulated, node.drivers,
-        node.architecture, node.rdma, node.link_mbps,
+        node.architecture, node.rdma, node.link_mbps, node.threads_per_core,
     )  # fmt: skip
 
 
