@@ -8,8 +8,6 @@ import sys
 import time
 from typing import TextIO
 
-from gridlease_mesh import trace
-
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -29,7 +27,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        context = trace.current()
+        trace = sys.modules.get("gridlease_mesh.trace")  # unloaded: nothing was traced
+        context = trace.current() if trace is not None else None
         if context is not None:
             line["trace_id"], line["span_id"] = context.trace_id, context.span_id
         line.update({k: v for k, v in vars(record).items() if k not in _STANDARD})

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import concurrent.futures
-import contextlib
-import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gridlease_kernel.faults import Fault, Precondition
+from gridlease_kernel.faults import Fault
 from gridlease_mesh import logs
-from gridlease_mesh.lifetime import ready
 from gridlease_mesh.settings import read
 
-from gridlease_agent import fleet
-from gridlease_agent.adapters import enrolment
-from gridlease_agent.bootstrap import Node, alone, core_body, emulated_body, real_body
+from gridlease_agent.alone import alone
 from gridlease_agent.executor import account
 from gridlease_agent.settings import Flags, Settings
 
-_LOG = logging.getLogger(__name__)
 EXPECTED_FAILURE = 2
 
 
@@ -55,58 +46,6 @@ def flags_of(argv: Sequence[str]) -> Flags:
     )
 
 
-async def _credential(flags: Flags, settings: Settings) -> enrolment.Credential:
-    credential = enrolment.load(flags.state)
-    if credential is not None:
-        return credential
-    token = flags.token or settings.node_token
-    if not flags.join or not token:
-        raise Precondition(
-            "This host has not joined yet.",
-            reason="NOT_JOINED",
-            field="--token",
-            remedy="Ask the operator for a token (gridlease nodes add), then start with "
-            "--join HOST:PORT --token TOKEN.",
-        )
-    credential = await enrolment.join(flags.state, flags.join, token)
-    _LOG.info("the node has joined", extra={"node": credential.node_id})
-    return credential
-
-
-async def _members(flags: Flags, settings: Settings) -> list[Node]:
-    if flags.fleet:
-        return await fleet.nodes(flags, settings)
-    if flags.emulate:
-        body = emulated_body(flags.emulate, 0)
-    else:
-        look = core_body if settings.executor else real_body
-        body = await asyncio.to_thread(look, flags.state, settings)
-    credential = await _credential(flags, settings)
-    return [Node(flags.state, flags.environments, credential, body, settings, site=flags.site)]
-
-
-async def serve(flags: Flags, settings: Settings) -> None:
-    """Until SIGTERM or SIGINT."""
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(4, "blocking"))
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.ExitStack() as stack:
-
-        def when_ready() -> None:
-            if settings.ready_fd >= 0:
-                os.write(settings.ready_fd, b"ready\n")
-                os.close(settings.ready_fd)
-            stack.enter_context(ready(settings.ready_file))
-
-        try:
-            await fleet.run(await _members(flags, settings), when_ready)
-        except asyncio.CancelledError:
-            _LOG.info("the agent stops; tasks go on")
-
-
 def _fault_in(trouble: BaseException) -> Fault | None:
     """The expected failure that ended it, if every leaf of a group is one."""
     if isinstance(trouble, Fault):
@@ -115,6 +54,14 @@ def _fault_in(trouble: BaseException) -> Fault | None:
         found = [_fault_in(one) for one in trouble.exceptions]
         return found[0] if all(found) else None
     return None
+
+
+def _core(flags: Flags, settings: Settings) -> None:
+    # nats-py would load a client for web sockets, which no node speaks: a third of its memory.
+    sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type] # as the import system has it
+    from gridlease_agent import core  # noqa: PLC0415 - the executor never needs it
+
+    core.run(flags, settings)
 
 
 def _split(flags: Flags, settings: Settings, argv: Sequence[str]) -> int | None:
@@ -135,12 +82,12 @@ def main(argv: Sequence[str]) -> int:
         logs.set_up("agent", level=settings.log_level)
         if settings.executor is not None:
             with alone(flags.state, "core.lock"):
-                asyncio.run(serve(flags, settings))
+                _core(flags, settings)
             return 0
         with alone(flags.state):
             code = _split(flags, settings, argv)
             if code is None:
-                asyncio.run(serve(flags, settings))
+                _core(flags, settings)
             return code or 0
     except (Fault, BaseExceptionGroup) as trouble:
         fault = _fault_in(trouble)

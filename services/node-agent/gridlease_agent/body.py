@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from gridlease_kernel.faults import Precondition
 
 from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
 from gridlease_agent.executor.client import Executor
-from gridlease_agent.images.fetch import Images
+from gridlease_agent.images.seam import Images
 from gridlease_agent.inventory import Lending, drivers, lent_disk_bytes, lent_memory_bytes
 from gridlease_agent.noop import NoopSandboxes
 from gridlease_agent.ports import Files
@@ -23,8 +21,7 @@ from gridlease_agent.probes import emulated
 from gridlease_agent.probes.facts import NodeFacts
 from gridlease_agent.runtimes.states import Isolating, Isolation, SandboxRunner
 from gridlease_agent.selftest import SelfTest
-from gridlease_agent.sessions.desk import Entrance
-from gridlease_agent.sessions.host import NoSessions
+from gridlease_agent.sessions.host import Entrance, NoSessions
 from gridlease_agent.settings import Settings
 
 ONE_PROCESS = "agent: one process does it all, with every right that it has"
@@ -130,33 +127,3 @@ def _disk_bytes(state: Path, facts: NodeFacts, settings: Settings) -> int:
     lent = lent_disk_bytes(total, facts.disk.free_bytes, share)
     path.write_text(json.dumps({"total_bytes": total, "lent_bytes": lent}), "utf-8")
     return lent
-
-
-@contextlib.contextmanager
-def alone(state: Path, name: str = "agent.lock") -> Iterator[None]:
-    """Hold the state folder for this process.
-
-    Raises:
-        Precondition: STATE_FOLDER, STATE_IN_USE.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (state / name).open("a")
-    except OSError as trouble:
-        raise Precondition(
-            f"The state folder {state} cannot be used: {trouble.strerror}.",
-            reason="STATE_FOLDER",
-            field="--state",
-            remedy="Choose another with --state, or correct its owner and mode.",
-        ) from trouble
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as trouble:
-            raise Precondition(
-                f"Another agent works in {state}.",
-                reason="STATE_IN_USE",
-                field="--state",
-                remedy="Stop it first, or choose another folder.",
-            ) from trouble
-        yield

@@ -32,7 +32,7 @@ from gridlease_agent.adapters.spool_file import SpoolFile
 from gridlease_agent.adapters.telemetry_spool import TelemetrySpool
 from gridlease_agent.ailments import Ailments, marked
 from gridlease_agent.backfill import Backfill
-from gridlease_agent.body import Body, alone, core_body, emulated_body, real_body
+from gridlease_agent.body import Body, core_body, emulated_body, real_body
 from gridlease_agent.book import Book
 from gridlease_agent.devices.family import load as load_families
 from gridlease_agent.devices.nvml import Nvml
@@ -75,7 +75,7 @@ _CONNECT_S = 10.0
 _SETTLE_S = 5.0
 
 
-__all__ = ["Body", "Node", "alone", "core_body", "emulated_body", "real_body"]
+__all__ = ["Body", "Node", "core_body", "emulated_body", "real_body"]
 
 
 class Node:

@@ -7,7 +7,7 @@ import sys
 
 _LOOK = """
 import sys
-import gridlease_agent.__main__
+import gridlease_agent.core
 heavy = {"asyncpg", "numpy", "pydantic", "protovalidate", "sqlalchemy", "opentelemetry", "cel"}
 print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))
 """

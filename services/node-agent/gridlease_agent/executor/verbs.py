@@ -28,10 +28,10 @@ from gridlease_kernel.faults import Invalid
 
 from gridlease_agent.devices.scrubbed import DeviceKeeping
 from gridlease_agent.executor import codec, names
-from gridlease_agent.images.fetch import Images
+from gridlease_agent.images.seam import Images
 from gridlease_agent.ports import Files, Reports
 from gridlease_agent.runtimes.states import Isolating, SandboxRunner
-from gridlease_agent.sessions.desk import Entrance
+from gridlease_agent.sessions.host import Entrance
 
 QUICK_S, SLOW_S = 10.0, 600.0
 

@@ -11,33 +11,19 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from gridlease_agent.images import manifest, reference
 from gridlease_agent.images.manifest import Image, Layer
 from gridlease_agent.images.reference import Reference
 from gridlease_agent.images.registry import Login, Registry
-from gridlease_agent.images.roots import Root, blob_name
+from gridlease_agent.images.roots import blob_name
+from gridlease_agent.images.seam import Images
 
 _CONFIG_BYTES = 4 << 20
 _AT_ONCE = 4
 _MOST_PINS = 1024
 _TURNS = 16
 Logins = Callable[[str], Login]  # by registry
-
-
-class Images(Protocol):
-    """The images of a node, as whoever may not unpack them asks for them; see ``images.roots``.
-
-    ``unpack`` takes the blob from the folder that both know, under its digest.
-    """
-
-    def missing(self, image: Image) -> tuple[Layer, ...]: ...
-    def unpack(self, layer: Layer) -> None: ...
-    def record(self, image: Image) -> None: ...
-    def held(self) -> tuple[str, ...]: ...
-    def room(self) -> int: ...
-    def ready(self, digest: str, lease_id: str) -> Root: ...
 
 
 def no_login(_registry: str) -> Login:

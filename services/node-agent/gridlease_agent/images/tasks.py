@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from gridlease_agent.images.fetch import Fetcher, Images
+from gridlease_agent.images.fetch import Fetcher
 from gridlease_agent.images.roots import Root
+from gridlease_agent.images.seam import Images
 
 
 class TaskImages:

@@ -13,7 +13,6 @@ import struct
 import termios
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from gridlease_kernel.faults import Conflict, Fault, Late, Precondition, Unreachable
 
@@ -22,6 +21,7 @@ from gridlease_agent.ports import Host
 from gridlease_agent.sessions.channel import PIECE_BYTES, Channel
 from gridlease_agent.sessions.host import (
     SOCKETS,
+    Entrance,
     ExecOrder,
     ForwardOrder,
     not_running,
@@ -33,13 +33,6 @@ _QUIET_S = 0.25  # a terminal's last words come through a queue of the kernel's
 _TAIL_BYTES = 1 << 20
 
 Output = tuple[str, bytes]  # ("stdout" | "stderr", piece)
-
-
-class Entrance(Protocol):
-    """``SessionHost``, wherever it runs."""
-
-    def exec(self, lease_id: str, token: str, order: ExecOrder) -> None: ...
-    def forward(self, lease_id: str, token: str, order: ForwardOrder) -> None: ...
 
 
 class Desk:

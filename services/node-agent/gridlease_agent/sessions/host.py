@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gridlease_kernel.faults import Precondition
 
@@ -43,6 +43,13 @@ class ForwardOrder:
 
     port: int = 0
     path: str = ""
+
+
+class Entrance(Protocol):
+    """``SessionHost``, wherever it runs."""
+
+    def exec(self, lease_id: str, token: str, order: ExecOrder) -> None: ...
+    def forward(self, lease_id: str, token: str, order: ForwardOrder) -> None: ...
 
 
 class SessionHost:
