@@ -1,8 +1,9 @@
 """Job files: YAML or JSON with the keys that users of dstack and SkyPilot type.
 
 type, name, commands, resources {cpu, memory, disk, gpu}, nodes, priority, tier, purpose,
-max_duration, budget, max_price, env, workdir, files, outputs, runtime, lost_after, max_attempts,
-notice, and those of ``placement``. Every refusal names the key, as a path, and the remedy.
+max_duration, budget, max_price, env, workdir, files, outputs, runtime, image, secrets,
+lost_after, max_attempts, notice, and those of ``placement``. Every refusal names the key, as a
+path, and the remedy.
 docs/jobs.md is the table of them.
 """
 
@@ -22,7 +23,7 @@ from gridlease_kernel.units import (
     parse_range,
 )
 
-from gridlease_sdk import jobvalues, jobyaml, placement
+from gridlease_sdk import jobvalues, jobyaml, placement, secretvalues
 from gridlease_sdk.jobvalues import choice, integer, text, texts, wrong_type
 from gridlease_sdk.resources import RESOURCE_ALIASES, set_resources
 
@@ -145,6 +146,8 @@ def read(values: Mapping[str, Any], folder: Path = Path()) -> Draft:
             field="commands",
             remedy='Write a list: commands: ["python train.py"].',
         )
+    for name, value in secretvalues.read(named.get("secrets"), folder).items():
+        spec.secrets[name] = value
     return Draft(spec, _files(named, folder))
 
 
@@ -227,7 +230,7 @@ def _choice(key: str, values: Mapping[str, int]) -> Callable[[types.JobSpec, Any
     return put
 
 
-_PATHS: Final = ("workdir", "files")
+_PATHS: Final = ("workdir", "files", "secrets")
 _SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
     "type": _choice("type", _TYPES),
     "name": _text("name", "display_name"),
@@ -243,6 +246,7 @@ _SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
     "env": _env,
     "outputs": _outputs,
     "runtime": _text("runtime", "runtime"),
+    "image": _text("image", "image"),
     "lost_after": _span_ms("lost_after"),
     "max_attempts": _integer("max_attempts", 100),
     "notice": _span_ms("notice"),

@@ -66,6 +66,13 @@ class Book:
     def tasks(self) -> Iterable[Task]:
         return self._tasks.values()
 
+    def unseal(self, told: Iterable[Task]) -> None:
+        """Secrets of tasks that were read from disk, as the scheduler tells of them again."""
+        for task in told:
+            known = self._tasks.get(task.lease_id)
+            if known is not None and known.sealed:
+                self._tasks[task.lease_id] = task
+
     def ending(self, lease_id: str) -> Ending:
         return self._endings.get(lease_id, _NO_ENDING)
 

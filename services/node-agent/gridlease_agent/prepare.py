@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from gridlease_kernel.faults import Invalid, Precondition
+from gridlease_kernel.faults import Invalid, Precondition, Unreachable
 
 from gridlease_agent.domain.task import WORK_PATH, Egress, Task, Tenancy, environment
 from gridlease_agent.images.roots import Root
@@ -56,6 +56,13 @@ class Preparer:
                 reason="NO_COMMANDS",
                 field="spec.commands",
                 remedy="Give at least one.",
+            )
+        if task.sealed:
+            raise Unreachable(
+                "Its secrets are not on disk, and the scheduler has not told them again.",
+                reason="SECRETS_AWAITED",
+                field="spec.secrets",
+                remedy="Nothing: they come with the next answer.",
             )
         bundle = await self._bundles.fetch(task.bundle_digest) if task.bundle_digest else None
         work = await asyncio.to_thread(self._files.prepare, task.lease_id, task.device_ids)

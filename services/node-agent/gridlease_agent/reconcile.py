@@ -326,7 +326,7 @@ class Reconciler:
         began_ns = self._spans.now_ns()
         while self._is_known(lease_id):
             try:
-                spec = await self._preparer.prepare(task)
+                spec = await self._preparer.prepare(self._book.task(lease_id) or task)
             except (Unreachable, Late) as trouble:
                 _LOG.info("preparing waits: %s", trouble, extra={"lease": lease_id})
                 await asyncio.sleep(pause_s)

@@ -86,6 +86,7 @@ class Syncer:
         if desired.generation < spool.generation:
             _LOG.info("an older desired set was dropped", extra={"generation": desired.generation})
             return
+        self._book.unseal(task for task, _ in desired.tasks)
         names = {task.lease_id for task, _ in desired.tasks}
         names |= {order.lease_id for order in desired.stop}
         if desired.generation == spool.generation and names == spool.named:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gridlease_kernel.faults import Exists, Invalid
 from gridlease_kernel.ids import Ids
@@ -45,6 +45,7 @@ class Order:
     max_attempts: int
     lost_after_ms: int
     traceparent: str
+    secrets: bytes = field(default=b"", repr=False)
 
 
 class Submit:
@@ -110,6 +111,7 @@ class Submit:
             lost_after_ms=order.lost_after_ms,
             traceparent=order.traceparent,
             extent=asked.extent,
+            secrets=order.secrets,
         )
 
 

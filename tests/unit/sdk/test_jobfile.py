@@ -86,7 +86,7 @@ def test_json_and_lists_of_assignments():
 BAD = [
     (b"comands: [x]", "UNKNOWN_KEY", "comands", "'commands'"),
     (b"commands: [x]\nresources: {memry: 1GB}", "UNKNOWN_KEY", "resources.memry", "'memory'"),
-    (b"commands: [x]\nimage: busybox", "UNKNOWN_KEY", "image", "Known:"),
+    (b"commands: [x]\nimages: busybox", "UNKNOWN_KEY", "images", "Known:"),
     (b"name: x", "COMMANDS_MISSING", "commands", "list"),
     (b"commands: [", "BROKEN_YAML", "file:1", "Correct that line"),
     (b"commands:\n\t- x", "BROKEN_YAML", "file:2", "spaces"),

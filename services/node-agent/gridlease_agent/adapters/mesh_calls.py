@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, cast
 
 import grpc.aio
@@ -64,7 +64,7 @@ class SchedulerCalls:
             answer = await self._stub.SyncNode(request)
         except grpc.aio.AioRpcError as error:
             raise fault_from_error(error) from error
-        tasks = tuple((_task(spec), spec.SerializeToString()) for spec in answer.run)
+        tasks = tuple((_task(spec), _for_disk(spec)) for spec in answer.run)
         stops = tuple(
             StopOrder(one.lease, one.notice_ms, one.reason.code, one.reason.message)
             for one in answer.stop
@@ -97,7 +97,8 @@ class SchedulerCalls:
 
     def decode(self, lease: bytes) -> Task:
         """A task as its bytes on disk tell of it."""
-        return _task(sync_pb2.LeaseSpec.FromString(lease))
+        task = _task(sync_pb2.LeaseSpec.FromString(lease))
+        return replace(task, sealed=bool(task.secrets), secrets=())
 
 
 def device_state(dirty: bool) -> fleet_pb2.DeviceState.ValueType:
@@ -150,6 +151,17 @@ def _observation(one: Seen, signer: Signer | None) -> sync_pb2.LeaseObservation:
             )
         )
     return observation
+
+
+def _for_disk(spec: sync_pb2.LeaseSpec) -> bytes:
+    """The bytes that tell of a lease, with its secrets' names and not their values."""
+    if not spec.secrets:
+        return spec.SerializeToString()
+    kept = sync_pb2.LeaseSpec()
+    kept.CopyFrom(spec)
+    for name in spec.secrets:
+        kept.secrets[name] = ""
+    return kept.SerializeToString()
 
 
 def _task(spec: sync_pb2.LeaseSpec) -> Task:

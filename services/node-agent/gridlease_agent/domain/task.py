@@ -87,6 +87,7 @@ class Task:
     image: str = ""
     tenancy: Tenancy = Tenancy.SHARED
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    sealed: bool = False  # its secrets are not on disk: the scheduler has to tell them again
     interactive: bool = False  # a dev-environment
     idle_stop_ms: int = 0
     ssh_keys: tuple[str, ...] = ()

@@ -36,17 +36,17 @@ ORDER BY t.job, t.index
 _ACCEPT = """
 INSERT INTO job (name, project, tenant, request_id, spec, spec_hash, needs, priority,
     max_attempts, notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms,
-    expected_ms, reservation, min_runtime_ms, requeue, follows_load)
+    expected_ms, reservation, min_runtime_ms, requeue, follows_load, secrets)
 SELECT name, project, tenant, request_id, spec, spec_hash, needs::jsonb, priority, max_attempts,
     notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms, expected_ms,
-    reservation, min_runtime_ms, requeue, follows_load
+    reservation, min_runtime_ms, requeue, follows_load, NULLIF(secrets, '')
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::text[],
     $8::int[], $9::int[], $10::bigint[], $11::bigint[], $12::text[], $13::int[], $14::int[],
     $15::int[], $16::bigint[], $17::bigint[], $18::text[], $19::bigint[], $20::boolean[],
-    $21::boolean[])
+    $21::boolean[], $22::bytea[])
     AS n (name, project, tenant, request_id, spec, spec_hash, needs, priority, max_attempts,
         notice_ms, lost_after_ms, traceparent, tasks, tasks_min, tasks_max, longest_ms,
-        expected_ms, reservation, min_runtime_ms, requeue, follows_load)
+        expected_ms, reservation, min_runtime_ms, requeue, follows_load, secrets)
 ON CONFLICT DO NOTHING RETURNING name, number, created_at, (SELECT ends_at FROM reservation r
     WHERE r.name = job.reservation) AS promised_until
 """
@@ -195,7 +195,7 @@ def _columns(job: NewJob) -> tuple[object, ...]:
         jsonb.text(job.needs), job.priority, job.max_attempts, job.notice_ms, job.lost_after_ms,
         job.traceparent, extent.tasks, extent.tasks_min, extent.tasks_max, extent.longest_ms,
         extent.expected_ms, extent.reservation, extent.min_runtime_ms, extent.requeue,
-        extent.follows_load,
+        extent.follows_load, job.secrets,
     )  # fmt: skip
 
 
@@ -224,6 +224,7 @@ def _accepted(job: NewJob, row: asyncpg.Record) -> Job:
         tasks=tuple(Task(at, 0, "", 0, 0, Reason()) for at in range(job.extent.tasks)),
         extent=job.extent,
         promised_until=row["promised_until"],
+        secrets=job.secrets,
     )
 
 
@@ -255,6 +256,7 @@ def _job(row: asyncpg.Record, tasks: tuple[Task, ...]) -> Job:
         last_evicted_at=row["last_evicted_at"],
         resume_from=row["resume_from"],
         promised_until=row["promised_until"],
+        secrets=row["secrets"] or b"",
     )
 
 
