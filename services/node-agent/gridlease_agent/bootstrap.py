@@ -157,7 +157,9 @@ class Node:
         )
         self.book = book
         watch = Watch(book.work)
-        scrubber = Scrubber(book, body.sandboxes, files, SystemClock(), keeper=body.keeper)
+        scrubber = await asyncio.to_thread(
+            Scrubber, book, body.sandboxes, files, SystemClock(), keeper=body.keeper
+        )
         reporter = self._reporter(scheduler, book)
         self._ailments = Ailments(self._state, body.keeper, scrubber.ailments, reporter.again)
         server = bus.server(interceptors=(FaultsToStatus(),))
