@@ -14,7 +14,7 @@ from gridlease.billing.v1 import account_pb2_grpc, lease_pb2_grpc
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import RandomIds
-from gridlease_mesh import observe
+from gridlease_mesh import meter_report, observe
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.interceptors import FaultsToStatus
 from gridlease_mesh.lifetime import ended, patiently, ready
@@ -32,6 +32,7 @@ from gridlease_billing.prices import load_defaults
 from gridlease_billing.rpc.accounts import Accounts
 from gridlease_billing.rpc.leases import Leases, Settlements
 from gridlease_billing.settings import Settings
+from gridlease_billing.ticks import Settler
 
 _LOG = logging.getLogger(__name__)
 ROOM = "billing"
@@ -60,7 +61,9 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
             timeout_s=None,
         )
         stack.push_async_callback(bus.close)
-        server = _server(bus, books, settings, observer)
+        settler = Settler(books, settings.terms(), meter_report.holds, SystemClock())
+        stack.push_async_callback(settler.close)
+        server = _server(bus, books, settings, observer, settler)
         await server.start()
         stack.push_async_callback(server.stop, _STOP_S)
         ticking = asyncio.create_task(_tick(books, settings.terms(), settings.slow_tick_ms / 1e3))
@@ -72,7 +75,11 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
 
 
 def _server(
-    bus: Bus, books: PostgresBooks, settings: Settings, observer: observe.Observer
+    bus: Bus,
+    books: PostgresBooks,
+    settings: Settings,
+    observer: observe.Observer,
+    settler: Settler,
 ) -> MeshServer:
     terms = settings.terms()
     server = bus.server(
@@ -81,7 +88,7 @@ def _server(
         interceptors=[*observer.server(), FaultsToStatus(), ValidateRequests()],
     )
     lease_pb2_grpc.add_LeaseServiceServicer_to_server(Leases(books, terms, settings.spot()), server)
-    lease_pb2_grpc.add_SettlementServiceServicer_to_server(Settlements(books, terms), server)
+    lease_pb2_grpc.add_SettlementServiceServicer_to_server(Settlements(settler), server)
     account_pb2_grpc.add_AccountServiceServicer_to_server(
         Accounts(books, RandomIds(), PdfPrinter(), terms, settings.notice_ms), server
     )

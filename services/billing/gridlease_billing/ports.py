@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from gridlease_billing.domain.grant_row import Effect, GrantRow
+from gridlease_billing.domain.grant_row import Effect, GrantRow, Report
 from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.price import NewPrice, Price
+from gridlease_billing.domain.settlement import Alarm
 from gridlease_billing.domain.spot import ChipUse, LastMove
 from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Line, Stored
@@ -134,6 +135,18 @@ class LeaseStore(Protocol):
     async def update(self, changes: Sequence[Change]) -> None: ...
 
 
+class EvidenceStore(Protocol):
+    """What nodes said, and what of it was not believed."""
+
+    async def keep_signed(self, reports: Sequence[Report], now_ms: int) -> None:
+        """Each segment's last report as its node signed it."""
+        ...
+
+    async def raise_alarms(self, alarms: Sequence[Alarm], now_ms: int) -> list[Alarm]:
+        """Those that were not raised before; their excess goes into suspense."""
+        ...
+
+
 class LedgerStore(Protocol):
     """The double-entry books."""
 
@@ -242,6 +255,9 @@ class Work(Protocol):
 
     @property
     def invoices(self) -> InvoiceStore: ...
+
+    @property
+    def evidence(self) -> EvidenceStore: ...
 
     async def now(self) -> Now: ...
 

@@ -127,7 +127,7 @@ async def test_a_lease_from_credit_to_invoice(service, bus, node_bus):
     assert service.end(signal.SIGKILL) == -signal.SIGKILL
     service.start()  # from PostgreSQL alone
 
-    await asked(node.Settle, settle_request(4_000_000_000))
+    await asked(node.Settle, settle_request(1_000_000_000))
     closure = lease_pb2.LeaseClosure(lease="a", cause=lease_pb2.CLOSE_CAUSE_EXITED)
     closed = await leases.Close(lease_pb2.CloseRequest(closures=[closure]))
     assert closed.closed[0].wait_ms > 100_000
@@ -137,12 +137,12 @@ async def test_a_lease_from_credit_to_invoice(service, bus, node_bus):
     fault = status.fault_from_error(caught.value)
     assert (fault.reason, fault.field) == ("NOTHING_TO_BILL", "project")
     assert "1 of its leases are not final" in fault.remedy
-    last = (await node.Settle(settle_request(5_000_000_000, 4, final=True))).grants[0]
+    last = (await node.Settle(settle_request(2_000_000_000, 4, final=True))).grants[0]
     assert last.final_acknowledged
     closed = await leases.Close(lease_pb2.CloseRequest(closures=[closure]))
     assert closed.closed[0].wait_ms == 0
     invoice = (await accounts.CreateInvoice(bill)).invoice
-    assert invoice.total_nano == 2_990_000_000 * 5 // 3600
+    assert invoice.total_nano == 2_990_000_000 * 2 // 3600
     assert (await accounts.CreateInvoice(bill)).invoice == invoice
     usage = await accounts.ListUsage(account_pb2.ListUsageRequest(tenant=TENANT))
     assert list(usage.lines) == list(invoice.lines)

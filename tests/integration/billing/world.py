@@ -19,7 +19,7 @@ NODE = "n1"
 CHIP = "H100-80GB"
 USD = 1_000_000_000
 PRICE = 36 * USD  # an hour: 0.01 USD a second
-TERMS = Terms(grant_ms=60_000, hold_ttl_ms=30_000, late_after_ms=3_600_000)
+TERMS = Terms(grant_ms=60_000, hold_ttl_ms=30_000, late_after_ms=3_600_000, ahead_ms=3_600_000)
 SECOND_NS = 1_000_000_000
 
 

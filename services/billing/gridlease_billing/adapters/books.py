@@ -12,6 +12,7 @@ from gridlease_kernel.clock import Clock
 from gridlease_kernel.faults import Conflict
 from gridlease_store.pool import Connection, Pool, retrying
 
+from gridlease_billing.adapters.evidence_store import PostgresEvidence
 from gridlease_billing.adapters.invoice_store import PostgresInvoices
 from gridlease_billing.adapters.lease_store import PostgresLeases
 from gridlease_billing.adapters.ledger_store import PostgresLedger
@@ -55,6 +56,7 @@ class PostgresWork:
     ledger: PostgresLedger
     prices: PostgresPrices
     invoices: PostgresInvoices
+    evidence: PostgresEvidence
 
     async def now(self) -> Now:
         return await self.watch.read(self.connection)
@@ -91,4 +93,5 @@ class PostgresBooks:
             PostgresLedger(connection),
             PostgresPrices(connection),
             PostgresInvoices(connection),
+            PostgresEvidence(connection),
         )

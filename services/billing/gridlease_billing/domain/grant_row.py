@@ -62,6 +62,7 @@ class Terms:
     late_after_ms: int = 7 * 24 * 3_600_000
     margin_ms: int = 5_120  # kill time + step of the database clock + drift within a grant
     renew_below_permille: int = RENEW_BELOW_PERMILLE
+    ahead_ms: int = 2_000  # run time may be this much ahead of the time that passed here
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,8 @@ class Report:
     phase: Phase
     final: bool = False
     counters: Counters = field(default_factory=dict)
+    text: str = ""  # as it was signed
+    signature: bytes = b""  # empty = not signed
 
 
 @dataclass(frozen=True, slots=True)

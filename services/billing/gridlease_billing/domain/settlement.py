@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import (
     Answer,
+    Ask,
     Cause,
     Effect,
     GrantRow,
@@ -18,10 +19,13 @@ from gridlease_billing.domain.grant_row import (
 )
 from gridlease_billing.domain.means import Means
 from gridlease_billing.domain.price import Price, Tier, quote
-from gridlease_billing.domain.segment import chargeable, span_ns
+from gridlease_billing.domain.segment import RUN_METER, chargeable, span_ns
 from gridlease_billing.domain.usage import Stored, lines
 
 NOT_YOURS = "NOT_YOURS"
+NOT_SIGNED = "REPORT_NOT_SIGNED"
+FORGED = "REPORT_FORGED"
+AHEAD_OF_TIME = "RUN_AHEAD_OF_TIME"
 PARKED = "PARKED"
 MAX_COUNTERS = 256  # of one lease, over all its segments and meters
 MAX_CUMULATIVE = 2**58  # nine years in ns: beyond it a counter is no counter
@@ -36,12 +40,26 @@ class Settlement:
     """``steps``: each lease before and after, with what it posts; ``answers``: by lease.
 
     ``parked``: leases whose books contradict themselves, with what was found: nothing of theirs
-    is written and nothing granted, and all others go on.
+    is written and nothing granted, and all others go on. ``alarms``: what was not believed.
     """
 
     steps: tuple[tuple[GrantRow, GrantRow, Effect], ...]
     answers: Mapping[str, Answer]
     parked: Mapping[str, str]
+    alarms: tuple[Alarm, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that a node said and that was not believed. ``excess_ns``: to be put in suspense
+    when this is heard for the first time."""
+
+    kind: str
+    tenant: str
+    lease_id: str
+    node: str
+    facts: Mapping[str, str]
+    excess_ns: int = 0
 
 
 def settle(
@@ -57,13 +75,14 @@ def settle(
     steps: list[tuple[GrantRow, GrantRow, Effect]] = []
     answers: dict[str, Answer] = {}
     parked: dict[str, str] = {}
+    alarms: list[Alarm] = []
     for gang in _gangs(stored.values()):
         rows = [it.row for it in gang]
-        known = {
-            row.lease_id: _plausible(reports[row.lease_id], row)
-            for row in rows
-            if row.lease_id in reports
-        }
+        known = {}
+        for row in rows:
+            if row.lease_id in reports:
+                known[row.lease_id], told = _plausible(reports[row.lease_id], row, now_ms, terms)
+                alarms += told
         quotes = _bearable(rows, {it.row.lease_id: _quote(it, prices) for it in gang})
         funds = means.funds(rows[0].ask)
         try:
@@ -77,7 +96,7 @@ def settle(
         means = means.less(rows[0].ask, spent)
         steps += zip(rows, settled.rows, settled.effects, strict=True)
         answers |= {it.lease_id: _worded(it) for it in settled.answers}
-    return Settlement(tuple(steps), answers, parked)
+    return Settlement(tuple(steps), answers, parked, tuple(alarms))
 
 
 def _check(rows: Iterable[GrantRow]) -> None:
@@ -152,16 +171,40 @@ def _bearable(rows: Sequence[GrantRow], quotes: Mapping[str, Quote]) -> Mapping[
     return kept
 
 
-def _plausible(report: Report, row: GrantRow) -> Report:
-    """A node's report without what cannot be: segments that were never opened, absurd counts."""
-    numbers = {segment.number for segment in row.segments}
+def _plausible(
+    report: Report, row: GrantRow, now_ms: int, terms: Terms
+) -> tuple[Report, list[Alarm]]:
+    """A node's report without what cannot be: segments that were never opened, absurd counts, and
+    more run time than has passed since its segment was opened."""
+    starts_ms = {segment.number: segment.starts_ms for segment in row.segments}
     room = MAX_COUNTERS
     kept: dict[tuple[int, str], int] = {}
+    alarms: list[Alarm] = []
     for (segment, meter), cumulative in sorted(report.counters.items()):
         fresh = (segment, meter) not in row.counters
-        if segment in numbers and not (fresh and len(row.counters) + len(kept) >= room):
-            kept[segment, meter] = min(cumulative, MAX_CUMULATIVE)
-    return replace(report, counters=kept)
+        if segment not in starts_ms or (fresh and len(row.counters) + len(kept) >= room):
+            continue
+        most = MAX_CUMULATIVE
+        if meter == RUN_METER:
+            most = max(0, now_ms + terms.ahead_ms - starts_ms[segment]) * 1_000_000
+            most = max(min(most, MAX_CUMULATIVE), row.counters.get((segment, meter), 0))
+        kept[segment, meter] = min(cumulative, most)
+        if meter == RUN_METER and cumulative > most:
+            facts = {"segment": str(segment), "told_ns": str(cumulative), "most_ns": str(most)}
+            excess = min(cumulative, MAX_CUMULATIVE) - most
+            ask = row.ask
+            alarms.append(
+                Alarm(AHEAD_OF_TIME, ask.tenant, row.lease_id, ask.node, facts, max(0, excess))
+            )
+    return replace(report, counters=kept), alarms
+
+
+def unbelieved(report: Report, ask: Ask) -> tuple[Answer, Alarm]:
+    """What a report gets whose signature is missing or wrong: no grant, and nothing is folded."""
+    kind = FORGED if report.signature else NOT_SIGNED
+    facts = {"spool": report.spool_id, "phase": report.phase.name}
+    alarm = Alarm(kind, ask.tenant, report.lease_id, ask.node, facts)
+    return Answer(report.lease_id, 0, False, kind, 0, 0, False), alarm
 
 
 def _worded(answer: Answer) -> Answer:

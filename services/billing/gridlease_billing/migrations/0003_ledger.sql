@@ -160,12 +160,13 @@ CREATE TABLE alarm (
 
 -- A node's last word on a segment, as it signed it.
 CREATE TABLE signed_report (
-    lease text NOT NULL REFERENCES lease (id),
+    lease text NOT NULL,
     segment int NOT NULL,
     tenant text NOT NULL,
     node_key text NOT NULL,
     report text NOT NULL,  -- the canonical text of docs/metering.md
     signature bytea NOT NULL,
+    total numeric NOT NULL,  -- of its counters: the last report is the one that counts furthest
     recorded_ms int8 NOT NULL,
     PRIMARY KEY (lease, segment)
 ) WITH (fillfactor = 50);

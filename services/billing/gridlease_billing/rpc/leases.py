@@ -16,7 +16,7 @@ from gridlease_billing.domain.spot import SpotPolicy
 from gridlease_billing.market import move_spot
 from gridlease_billing.ports import Books
 from gridlease_billing.rpc import shapes
-from gridlease_billing.settle import settle
+from gridlease_billing.ticks import Settler
 
 _CAUSES = {
     lease_pb2.CLOSE_CAUSE_UNSPECIFIED: Cause.STOPPED,
@@ -82,9 +82,8 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
 class Settlements(lease_pb2_grpc.SettlementServiceServicer):
     """Settle: who calls is in the subject, which the broker guards."""
 
-    def __init__(self, books: Books, terms: Terms) -> None:
-        self._books = books
-        self._terms = terms
+    def __init__(self, settler: Settler) -> None:
+        self._settler = settler
 
     async def Settle(
         self, request: lease_pb2.SettleRequest, context: Any
@@ -97,5 +96,5 @@ class Settlements(lease_pb2_grpc.SettlementServiceServicer):
                 remedy="Call from a node's own connection.",
             )
         reports = [shapes.report(request.spool_id, it) for it in request.reports]
-        answers = await settle(self._books, node, reports, self._terms)
+        answers = await self._settler.settle(node, reports)
         return lease_pb2.SettleResponse(grants=[shapes.grant(it) for it in answers])

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gridlease.billing.v1 import lease_pb2
 from gridlease.type.v1 import job_pb2, money_pb2
 from gridlease_kernel.faults import Invalid
+from gridlease_mesh import meter_report
 
 from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
 from gridlease_billing.domain.grant_row import Answer, Ask, Phase, Report
@@ -126,7 +127,19 @@ def report(spool_id: str, message: lease_pb2.LeaseReport) -> Report:
         key = (counter.segment, plain(counter.meter))
         counters[key] = max(counter.cumulative, counters.get(key, 0))
     phase = min(message.phase or lease_pb2.SETTLE_PHASE_KNOWN, max(Phase))  # a newer agent's too
-    return Report(plain(message.lease), plain(spool_id), Phase(phase), message.final, counters)
+    text = ""
+    if message.signature:
+        told = [(segment, meter, count) for (segment, meter), count in counters.items()]
+        text = meter_report.text(message.lease, spool_id, message.phase, message.final, told)
+    return Report(
+        plain(message.lease),
+        plain(spool_id),
+        Phase(phase),
+        message.final,
+        counters,
+        text,
+        message.signature,
+    )
 
 
 def grant(answer: Answer) -> lease_pb2.LeaseGrant:
