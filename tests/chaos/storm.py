@@ -103,8 +103,12 @@ class Storm:
         """The agent's processes by role; an agent of one process is its own."""
         process = self.agent.process
         assert process is not None
-        found = dict(_children(process.pid))
-        return found or {"agent": process.pid}
+        try:
+            found = json.loads((self.agent.state / "agent.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        children = {role: found.get(role, 0) for role in ("executor", "core")}
+        return {"agent": process.pid} | {role: pid for role, pid in children.items() if pid}
 
     async def strike(self) -> str:
         """Kill one of the agent's processes, and bring it back where nobody else does."""
@@ -210,16 +214,3 @@ def _alive(pid: int) -> bool:
             Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] not in "ZX"
         )
     return False
-
-
-def _children(pid: int) -> Iterator[tuple[str, int]]:
-    """The agent's own processes below its first one, by role; keepers are none of them."""
-    with contextlib.suppress(OSError):
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
-        for word in text.split():
-            with contextlib.suppress(OSError):
-                command = Path(f"/proc/{word}/cmdline").read_bytes().split(b"\0")
-                for role in (b"executor", b"core"):
-                    if any(role in part for part in command) and b"shim" not in b"".join(command):
-                        yield role.decode(), int(word)
-                        break
