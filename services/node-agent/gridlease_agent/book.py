@@ -53,6 +53,7 @@ class Book:
         self.work = Bell()  # something to do on this node
         self.news = Bell()  # something to tell the scheduler
         self.strangers: frozenset[str] = frozenset()  # live sandboxes that no row speaks for
+        self.synced = self.settled = 0  # answers of the scheduler and of billing in this life
         self.ask_billing = True  # a lease became known or ended since billing was asked
 
     @property

@@ -61,6 +61,7 @@ class Settler:
             return
         self._silent = False
         received = self._host.now()
+        self._book.settled += 1
         await self._book.change(lambda spool: _answered(spool, sent, received, answers))
         for answer in answers:
             if answer.last and not answer.final_acknowledged:

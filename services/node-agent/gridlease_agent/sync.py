@@ -69,6 +69,7 @@ class Syncer:
             self._silent = True
             return False
         self._silent = False
+        self._book.synced += 1
         await self._follow(desired)
         told = [x.sighting.lease_id for x in seen if x.sighting.wiped]
         if any(x in self._book.spool.rows for x in told):
