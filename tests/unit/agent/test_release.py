@@ -1,133 +1,100 @@
-"""Which release may be taken, and how slots change hands."""
+"""A device is never free without a verified scrub on record, wherever the agent dies."""
 
-import base64
-import io
-import json
-import tarfile
+from __future__ import annotations
 
-import pytest
-from gridlease_agent.update.manifest import checked, signed_text
-from gridlease_agent.update.slots import Slots
-from gridlease_kernel.faults import Fault
-from nacl.signing import SigningKey
+from collections.abc import Callable
 
-KEY = SigningKey(b"k" * 32)
-PINNED = base64.b64encode(bytes(KEY.verify_key)).decode()
-NOW_S = 1_000_000
+from gridlease_agent.domain import lease, release
+from gridlease_agent.domain.release import Release, Stage
+from gridlease_agent.domain.spool import Phase, Row, Spool, Wiped
+from hypothesis import given
+from hypothesis import strategies as st
+
+_PROOF = Wiped("gpu-0", "pattern-readback", 1)
+_EVENTS = ("start", "end", "scrub", "pass", "fail", "record", "crash")
 
 
-def manifest(key=KEY, **changed):
-    said = {
-        "product": "gridlease-agent",
-        "version": "1.1",
-        "number": 2,
-        "expires_s": NOW_S + 1,
-        "archive": {"sha256": "0" * 64, "size_bytes": 1},
-        **changed,
-    }
-    raw = json.dumps(said).encode()
-    return raw, key.sign(signed_text(raw)).signature
+class _Node:
+    """A device as its agent has it: a stage in memory, ``dirty`` and the proof on disk."""
+
+    def __init__(self) -> None:
+        row = Row("ls-1", ("gpu-0",), "b", 0, 1, phase=Phase.EXITED)
+        self.disk = Spool("s", dirty=frozenset({"gpu-0"}), rows={"ls-1": row})
+        self.held = False
+        self.now = release.recovered(dirty=True, held=False)
+        self.proven = 0  # scrubs that the device itself confirmed since its last task
+
+    def take(self, event: str) -> None:
+        steps: dict[tuple[str, Stage], Callable[[], Release]] = {
+            ("start", Stage.FREE): self._start,
+            ("end", Stage.ASSIGNED): self._end,
+            ("scrub", Stage.QUARANTINED): lambda: release.scrubbing(self.now),
+            ("pass", Stage.SCRUBBING): self._pass,
+            ("fail", Stage.SCRUBBING): lambda: release.failed(self.now, "no"),
+            ("record", Stage.VERIFIED): self._record,
+        }
+        if event == "crash":
+            dirty = "gpu-0" in self.disk.dirty
+            self.now = release.recovered(dirty=dirty, held=self.held)
+            return
+        step = steps.get((event, self.now.stage))
+        if step is not None:
+            self.now = step()
+
+    def _start(self) -> Release:
+        after = release.assigned(self.now)
+        self.disk = Spool("s", dirty=frozenset({"gpu-0"}), rows=self.disk.rows)  # before exec
+        self.held, self.proven = True, 0
+        return after
+
+    def _end(self) -> Release:
+        self.held = False
+        return release.quarantined(self.now)
+
+    def _pass(self) -> Release:
+        self.proven += 1
+        return release.verified(self.now, _PROOF)
+
+    def _record(self) -> Release:
+        self.disk = lease.scrubbed(self.disk, ["gpu-0"], {"gpu-0": (_PROOF,)})
+        return release.freed(self.now)
 
 
-def refusal(raw, signature, keys=(PINNED,), highest=1):
-    with pytest.raises(Fault) as caught:
-        checked(raw, signature, keys, NOW_S, highest)
-    return caught.value.reason
+@given(st.lists(st.sampled_from(_EVENTS), max_size=60))
+def test_no_path_leads_to_free_without_a_scrub_on_record(events: list[str]) -> None:
+    node = _Node()
+    for event in events:
+        node.take(event)
+        if node.now.stage is Stage.FREE:
+            assert node.proven > 0, "free, and nothing confirmed that it was wiped"
+            assert "gpu-0" not in node.disk.dirty
+        else:
+            assert node.now.dirty == ("gpu-0" in node.disk.dirty), node.now
+        assert not (node.held and node.now.stage is not Stage.ASSIGNED)
 
 
-def test_a_signed_newer_release_is_taken():
-    raw, signature = manifest()
-    found = checked(raw, signature, ["nonsense", "", PINNED], NOW_S, 1)
-    assert (found.version, found.number) == ("1.1", 2)
+def test_the_proof_stays_with_the_lease_until_the_scheduler_has_it() -> None:
+    node = _Node()
+    for event in ("scrub", "fail", "scrub", "pass", "record"):
+        node.take(event)
+    row = node.disk.rows["ls-1"]
+    assert (row.phase, row.wiped) == (Phase.CLEAN, (_PROOF,))
+    (seen,) = lease.sync_report(node.disk)
+    assert seen.wiped == (_PROOF,)
+    acknowledged = node.disk.with_rows(
+        Row("ls-1", ("gpu-0",), "b", 0, 1, phase=Phase.CLEAN, wiped=(_PROOF,),
+            final_acknowledged=True)
+    )  # fmt: skip
+    assert not lease.deletable(acknowledged, acknowledged.rows["ls-1"])
+    told = lease.receipts_told(acknowledged, ["ls-1", "ls-unknown"])
+    assert lease.deletable(told, told.rows["ls-1"])
 
 
-def test_what_nobody_trusted_has_signed_is_refused():
-    raw, signature = manifest()
-    assert refusal(raw + b" ", signature) == "RELEASE_NOT_SIGNED"
-    assert refusal(raw, signature[:-1] + b"\0") == "RELEASE_NOT_SIGNED"
-    assert refusal(raw, b"") == "RELEASE_NOT_SIGNED"
-    assert refusal(raw, signature, keys=()) == "RELEASE_NOT_SIGNED"
-    assert refusal(*manifest(SigningKey(b"x" * 32))) == "RELEASE_NOT_SIGNED"
-    bare = KEY.sign(raw).signature  # the key's word on something else
-    assert refusal(raw, bare) == "RELEASE_NOT_SIGNED"
-
-
-def test_older_and_same_releases_are_refused():
-    assert refusal(*manifest(), highest=2) == "RELEASE_OLDER"
-    assert refusal(*manifest(number=1), highest=2) == "RELEASE_OLDER"
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"expires_s": NOW_S}, "RELEASE_EXPIRED"),
-        ({"product": "other"}, "RELEASE_MALFORMED"),
-        ({"number": 0}, "RELEASE_MALFORMED"),
-        ({"version": ""}, "RELEASE_MALFORMED"),
-        ({"archive": {}}, "RELEASE_MALFORMED"),
-        ({"archive": "x"}, "RELEASE_MALFORMED"),
-    ],
-)
-def test_a_signed_release_may_still_be_wrong(changed, reason):
-    assert refusal(*manifest(**changed)) == reason
-
-
-def packed(tmp_path, name, content, link=""):
-    archive = tmp_path / "agent.tar"
-    with tarfile.open(archive, "w") as file:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        if link:
-            info.type, info.linkname, info.size = tarfile.SYMTYPE, link, 0
-        file.addfile(info, io.BytesIO(content))
-    return archive
-
-
-def release_of(archive, number):
-    import hashlib
-
-    raw = archive.read_bytes()
-    said = {"sha256": hashlib.sha256(raw).hexdigest(), "size_bytes": len(raw)}
-    text, signature = manifest(number=number, version=f"1.{number}", archive=said)
-    return checked(text, signature, [PINNED], NOW_S, number - 1)
-
-
-def test_slots_take_turns_and_remember_the_highest(tmp_path):
-    slots = Slots(tmp_path / "home")
-    assert (slots.current(), slots.other()) == ("", "a")
-    first = packed(tmp_path, "lib/x", b"one")
-    assert slots.install(release_of(first, 1), first) == "a"
-    slots.switch("a")
-    second = packed(tmp_path, "lib/x", b"two")
-    assert slots.install(release_of(second, 2), second) == "b"
-    assert slots.current() == "a"
-    assert (slots.home / "a/lib/x").read_bytes() == b"one"
-    slots.switch("b")
-    assert (slots.home / "current/lib/x").read_bytes() == b"two"
-    record = Slots(tmp_path / "home").read()
-    assert (record.highest, record.wanted, record.versions) == (2, "b", {"a": "1.1", "b": "1.2"})
-    assert slots.command("b")[1] == {"PYTHONPATH": str(slots.home / "b/lib")}
-
-
-def test_another_archive_than_the_signed_one_is_refused(tmp_path):
-    slots = Slots(tmp_path / "home")
-    archive = packed(tmp_path, "lib/x", b"one")
-    release = release_of(archive, 1)
-    other = packed(tmp_path, "lib/x", b"two")
-    with pytest.raises(Fault) as caught:
-        slots.install(release, other)
-    assert caught.value.reason == "RELEASE_DAMAGED"
-    assert slots.read().highest == 0
-
-
-@pytest.mark.parametrize(("name", "link"), [("../x", ""), ("/x", ""), ("lib", "/etc")])
-def test_an_archive_stays_in_its_slot(tmp_path, name, link):
-    slots = Slots(tmp_path / "home")
-    archive = packed(tmp_path, name, b"", link)
-    try:
-        slots.install(release_of(archive, 1), archive)
-    except tarfile.FilterError:
-        assert slots.read().highest == 0
-    assert not (tmp_path / "x").exists()
-    assert not (slots.home / "x").exists()
-    assert not (slots.home / "a" / "lib").is_symlink()
+def test_a_device_that_fails_again_and_again_is_tried_ever_more_rarely() -> None:
+    one = Release(Stage.QUARANTINED)
+    pauses = []
+    for _ in range(12):
+        one = release.failed(release.scrubbing(one), "no")
+        pauses.append(release.pause_ms(one))
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (2_000, 600_000)

@@ -66,3 +66,14 @@ int nvmlDeviceGetTemperature(void *device, unsigned int sensor, unsigned int *ou
     *out = 54;
     return 0;
 }
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **out) {
+    (void)uuid;
+    *out = (void *)1ul;
+    return 0;
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned int *count, void *infos) {
+    const char *said = getenv("MOCK_NVML_PROCESSES");
+    (void)device; (void)infos;
+    *count = said ? (unsigned int)atoi(said) : 0;
+    return *count ? 7 : 0;
+}

@@ -1,0 +1,68 @@
+/* A stand-in for NVIDIA's driver library (emulated): the memory of the one visible device is the
+ * file MOCK_CUDA_MEMORY. MOCK_CUDA_FAULT=stuck: a page of it takes no writes; =hidden: half of it
+ * cannot be had. */
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static uint8_t *memory;
+static size_t size, taken;
+
+static int faulty(const char *how) {
+    const char *said = getenv("MOCK_CUDA_FAULT");
+    return said && !strcmp(said, how);
+}
+int cuInit(unsigned flags) {
+    (void)flags;
+    struct stat facts;
+    const char *path = getenv("MOCK_CUDA_MEMORY");
+    int fd = path ? open(path, O_RDWR) : -1;
+    if (fd < 0 || fstat(fd, &facts)) return 100;
+    size = (size_t)facts.st_size;
+    memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    return memory == MAP_FAILED ? 2 : 0;
+}
+int cuDeviceGetCount(int *out) { *out = getenv("CUDA_VISIBLE_DEVICES") ? 1 : 8; return 0; }
+int cuDeviceGet(int *out, int ordinal) { *out = ordinal; return 0; }
+int cuDeviceGetUuid_v2(uint8_t *out, int device) {
+    (void)device;
+    memset(out, 0xab, 16);
+    return 0;
+}
+int cuCtxCreate_v2(void **out, unsigned flags, int device) {
+    (void)flags; (void)device;
+    *out = &memory;
+    return 0;
+}
+int cuCtxDestroy_v2(void *context) { (void)context; return 0; }
+int cuCtxSynchronize(void) { return 0; }
+static size_t usable(void) { return faulty("hidden") ? size / 2 : size; }
+int cuMemGetInfo_v2(size_t *free_, size_t *total) {
+    *free_ = usable() - taken;
+    *total = faulty("hidden") ? (size_t)8 << 30 : size;
+    return 0;
+}
+int cuMemAlloc_v2(uint64_t *out, size_t wanted) {
+    if (taken + wanted > usable()) return 2;
+    *out = (uint64_t)(uintptr_t)memory + taken;
+    taken += wanted;
+    return 0;
+}
+int cuMemFree_v2(uint64_t address) { (void)address; return 0; }
+int cuMemsetD32_v2(uint64_t address, unsigned word, size_t count) {
+    uint32_t *at = (uint32_t *)(uintptr_t)address;
+    for (size_t k = 0; k < count; k++) {
+        size_t place = (size_t)((uint8_t *)(at + k) - memory);
+        if (!(faulty("stuck") && place < 4096)) at[k] = word;
+    }
+    return 0;
+}
+int cuMemcpyDtoH_v2(void *out, uint64_t address, size_t count) {
+    memcpy(out, (void *)(uintptr_t)address, count);
+    return 0;
+}
