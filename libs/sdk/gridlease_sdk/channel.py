@@ -57,6 +57,7 @@ class Connection:
         self._metadata = (("authorization", f"Bearer {api_key}"),)
         self.channel = _open(endpoint, ca_file)
         self.jobs: Any = gateway_pb2_grpc.JobServiceStub(self.channel)
+        self.sessions: Any = gateway_pb2_grpc.SessionServiceStub(self.channel)
         self.fleet: Any = gateway_pb2_grpc.FleetServiceStub(self.channel)
         self.capacity: Any = gateway_pb2_grpc.CapacityServiceStub(self.channel)
         self.billing: Any = gateway_pb2_grpc.BillingServiceStub(self.channel)
@@ -89,6 +90,10 @@ class Connection:
     def open(self, method: Callable[..., Any], request: Any) -> Any:
         """A stream of answers, without a deadline of its own: the caller ends it."""
         return method(request, metadata=self._metadata)
+
+    def open_session(self, method: Callable[..., Any]) -> Any:
+        """A stream both ways, without a deadline of its own: the caller ends it."""
+        return method(metadata=self._metadata)
 
     def fault(self, error: grpc.aio.AioRpcError) -> Fault:
         """What a failed call means."""

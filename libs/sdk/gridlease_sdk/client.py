@@ -20,9 +20,10 @@ from gridlease_sdk.capacitycalls import CapacityCalls
 from gridlease_sdk.channel import Connection
 from gridlease_sdk.jobcalls import ENDED, JobCalls
 from gridlease_sdk.jobfile import Draft
+from gridlease_sdk.sessioncalls import SessionCalls
 
 
-class Client(JobCalls, CapacityCalls):
+class Client(JobCalls, CapacityCalls, SessionCalls):
     """A connection to the platform with one API key."""
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import grpc.aio
@@ -52,10 +53,11 @@ class Inside:
         call = await self.start(*argv, **parts)
 
         async def feed() -> None:
-            for at in range(0, len(stdin or b""), 100_000):
-                await send(call, stdin=(stdin or b"")[at : at + 100_000])
-            if stdin is not None:
-                await send(call, end_of_input=True)
+            with contextlib.suppress(asyncio.InvalidStateError):  # it has ended by itself
+                for at in range(0, len(stdin or b""), 100_000):
+                    await send(call, stdin=(stdin or b"")[at : at + 100_000])
+                if stdin is not None:
+                    await send(call, end_of_input=True)
 
         ran, _ = await asyncio.gather(read(call), feed())
         return ran

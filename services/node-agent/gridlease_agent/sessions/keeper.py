@@ -122,7 +122,7 @@ class Exec:
         self._sandbox = Sandbox(order["folder"])
         self._folder = tempfile.mkdtemp(prefix="gridlease-session-", dir=RUN)
         self._pid = self._pidfd = -1
-        self._session = os.getpid()
+        self._session = -1  # of the program, by the host's number
 
     def run(self) -> None:
         try:
@@ -167,7 +167,7 @@ class Exec:
         console.close()
         if not fds:
             self._failed()
-        self._session = self._wait_for_pid()
+        self._wait_for_pid()
         self._hand_over(fds)
 
     def _launch(self, fds: tuple[int, int, int], more: tuple[str, ...]) -> None:
@@ -210,13 +210,16 @@ class Exec:
         finally:
             os._exit(127)
 
-    def _wait_for_pid(self) -> int:
-        """The program's number on the host, once it is in the sandbox."""
+    def _wait_for_pid(self) -> None:
+        """Return once the program is in the sandbox."""
         until = time.monotonic() + START_S
         over = False
         while True:
             with contextlib.suppress(OSError, ValueError), open(f"{self._folder}/pid") as file:
-                return int(file.read())
+                pid = int(file.read())
+                fields = _stat(pid)
+                self._session = int(fields[3]) if len(fields) > 3 else pid
+                return
             if over or time.monotonic() > until:
                 self._failed()
             over = bool(select.select([self._pidfd], [], [], 0.001)[0])
