@@ -51,6 +51,12 @@ _PURPOSES: Final = {
     "inference": types.PURPOSE_INFERENCE,
     "batch": types.PURPOSE_BATCH,
 }
+# Its token lies where gridlease jupyter reads it, in a folder that goes with the lease.
+_JUPYTER: Final = (
+    "umask 077; t=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \\n'); "
+    'printf %s "$t" > /work/.jupyter-token; JUPYTER_TOKEN=$t exec jupyter lab --no-browser '
+    "--ip=127.0.0.1 --port=8888 --ServerApp.port_retries=0 --ServerApp.root_dir=/work"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,10 +141,11 @@ def read(values: Mapping[str, Any], folder: Path = Path()) -> Draft:
     """
     spec = types.JobSpec()
     spec.resources.SetInParent()
-    named = jobvalues.known_keys(values, {*_SETTERS, *_PATHS}, _ALIASES, "")
+    named = jobvalues.known_keys(values, {*_SETTERS, *_APART}, _ALIASES, "")
     for key, value in named.items():
         if key in _SETTERS:
             _SETTERS[key](spec, value)
+    _stay(spec, jupyter=named.get("jupyter"))
     if not spec.commands:
         raise Invalid(
             "The job has no commands.",
@@ -149,6 +156,34 @@ def read(values: Mapping[str, Any], folder: Path = Path()) -> Draft:
     for name, value in secretvalues.read(named.get("secrets"), folder).items():
         spec.secrets[name] = value
     return Draft(spec, _files(named, folder))
+
+
+def _stay(spec: types.JobSpec, *, jupyter: Any) -> None:
+    """What only a dev-environment has, and what it runs where nothing is said.
+
+    Raises:
+        Invalid: DEV_ENVIRONMENT_ONLY, WRONG_TYPE.
+    """
+    if jupyter not in (None, True, False):
+        raise wrong_type("jupyter", "true or false", jupyter)
+    stays = spec.type == types.JOB_TYPE_DEV_ENVIRONMENT
+    only = {"jupyter": bool(jupyter), "idle_stop": bool(spec.idle_stop_ms)}
+    only["ssh_keys"] = bool(spec.ssh_keys)
+    for key in () if stays else [key for key, given in only.items() if given]:
+        raise Invalid(
+            f"{key} belongs to a dev-environment.",
+            reason="DEV_ENVIRONMENT_ONLY",
+            field=key,
+            remedy="Write type: dev-environment, or leave it out.",
+        )
+    if jupyter:
+        spec.commands.append(_JUPYTER)
+    elif stays and not spec.commands:
+        spec.commands.append("exec sleep infinity")
+
+
+def _ssh_keys(spec: types.JobSpec, value: Any) -> None:
+    spec.ssh_keys.extend(it.strip() for it in texts(value, "ssh_keys"))
 
 
 def _files(named: Mapping[str, Any], folder: Path) -> dict[str, Path]:
@@ -230,7 +265,7 @@ def _choice(key: str, values: Mapping[str, int]) -> Callable[[types.JobSpec, Any
     return put
 
 
-_PATHS: Final = ("workdir", "files", "secrets")
+_APART: Final = ("workdir", "files", "secrets", "jupyter")
 _SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
     "type": _choice("type", _TYPES),
     "name": _text("name", "display_name"),
@@ -253,6 +288,8 @@ _SETTERS: Final[Mapping[str, Callable[[types.JobSpec, Any], None]]] = {
     "deferrable": _span_ms("deferrable"),
     "min_runtime": _span_ms("min_runtime"),
     "expected_duration": _span_ms("expected_duration"),
+    "idle_stop": _span_ms("idle_stop"),
+    "ssh_keys": _ssh_keys,
     **placement.SETTERS,
 }
-KEYS: Final = (*_SETTERS, *_PATHS)
+KEYS: Final = (*_SETTERS, *_APART)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from gridlease_kernel.faults import Fault, Late, Unreachable
@@ -17,7 +17,7 @@ from gridlease_agent.book import Book
 from gridlease_agent.domain import lease, meters, step
 from gridlease_agent.domain.progress import Checkpoint, TaskReport
 from gridlease_agent.domain.spool import Clocks, Deadline, ExitRecord, Phase, Row, Shim, Spool
-from gridlease_agent.domain.task import Ending, Task, end_reason, overtime, scratch
+from gridlease_agent.domain.task import Ending, Overtime, Task, end_reason, overtime, scratch
 from gridlease_agent.ports import Files, Host
 from gridlease_agent.prepare import Preparer
 from gridlease_agent.runtimes.spec import SandboxSpec
@@ -43,6 +43,8 @@ _IDLE_S = 10.0
 _TICK_NS = 5_000_000_000
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.25, 5.0
 
+Idle = Callable[[Row, Task, int], Overtime | None]  # whether nobody uses it, at a boottime
+
 
 class Reconciler:
     """The node's own loop."""
@@ -59,6 +61,7 @@ class Reconciler:
         watch: Watch,
         spans: TaskSpans,
         grace_ms: int,
+        idle: Idle | None = None,
     ) -> None:
         self._book = book
         self._host = host
@@ -70,6 +73,7 @@ class Reconciler:
         self._watch = watch
         self._spans = spans
         self._grace_ms = grace_ms
+        self._idle = idle
         self.shims: dict[str, Shim] = {}
         self._ready: dict[str, SandboxSpec] = {}
         self._beside: dict[str, asyncio.Task[None]] = {}
@@ -238,10 +242,13 @@ class Reconciler:
             row, task = self._book.spool.rows.get(lease_id), self._book.task(lease_id)
             if row is None or task is None or row.boot_id != now.boot_id:
                 continue
-            over = overtime(row, task, now.boottime_ns)
+            over, reason = overtime(row, task, now.boottime_ns), "MAX_DURATION"
+            word = "It has run for its longest duration."
+            if over is None and self._idle is not None:
+                over, reason = self._idle(row, task, now.boottime_ns), "IDLE"
+                word = "Nobody has had a session in it for its idle_stop."
             if over is not None:
-                word = "It has run for its longest duration."
-                order = step.Stop(lease_id, over.by_ns, "MAX_DURATION", message=word)
+                order = step.Stop(lease_id, over.by_ns, reason, message=word)
                 try:
                     await self._stop(order, now)
                 except (Fault, OSError) as trouble:

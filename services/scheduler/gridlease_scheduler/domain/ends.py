@@ -23,6 +23,7 @@ GANG_ENDED = "GANG_ENDED"
 RESIZED = "RESIZED"
 SCALED_TO_ZERO = "SCALED_TO_ZERO"
 DEFRAGMENTED = "DEFRAGMENTED"
+IDLE = "IDLE"  # nobody used a dev-environment: it was stopped by its tenant's own rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def placed_again(cause: Cause | None, end: Exit | None) -> str:
 def kind(member: Member) -> Kind:
     """What one member's end is to its job; of a CLOSING lease: as far as is known."""
     lease, end = member.lease, member.lease.exit
-    if lease.cause is Cause.STOPPED:
+    if lease.cause is Cause.STOPPED or (end is not None and end.reason == IDLE):
         return Kind.CANCELLED
     if end is not None and end.reason == "EXITED" and end.code == 0:
         return Kind.DONE
@@ -164,8 +165,8 @@ def ended(state: JobState, members: Sequence[Member], patience: Patience) -> Out
     kinds = {member.index: kind(member) for member in members}
     by_index = sorted(members, key=lambda x: x.index)
     if state is JobState.STOPPING or Kind.CANCELLED in kinds.values():
-        reason = Reason("CANCELLED", "It was stopped by its tenant.", "", _evidence(by_index[0]))
-        return Outcome(JobState.CANCELLED, reason)
+        first = next((x for x in by_index if kinds[x.index] is Kind.CANCELLED), by_index[0])
+        return Outcome(JobState.CANCELLED, _cancelled(first, _evidence(first)))
     again = [x for x in by_index if kinds[x.index] is Kind.AGAIN]
     if again:
         return _again(min(again, key=_followed), patience, gang=len(members) > 1)
@@ -191,7 +192,7 @@ def _why(member: Member) -> Reason:
     evidence = _evidence(member)
     match kind(member):
         case Kind.CANCELLED:
-            return Reason("CANCELLED", "It was stopped by its tenant.", "", evidence)
+            return _cancelled(member, evidence)
         case Kind.AGAIN:
             why = again_code(member)
             return Reason(why, f"It ended because {_PLACED_AGAIN[why]}.", "", evidence)
@@ -200,6 +201,14 @@ def _why(member: Member) -> Reason:
             return Reason(GANG_ENDED, message, "", evidence)
         case Kind.DONE | Kind.FAILED:
             return _own(member, evidence)
+
+
+def _cancelled(member: Member, evidence: dict[str, str]) -> Reason:
+    end = member.lease.exit
+    if member.lease.cause is not Cause.STOPPED and end is not None and end.reason == IDLE:
+        hint = "Raise idle_stop to keep it for longer."
+        return Reason(IDLE, "Nobody had a session in it for its idle_stop.", hint, evidence)
+    return Reason("CANCELLED", "It was stopped by its tenant.", "", evidence)
 
 
 def _own(member: Member, evidence: dict[str, str]) -> Reason:
