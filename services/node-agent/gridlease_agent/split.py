@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -53,6 +54,8 @@ def run(flags: Flags, settings: Settings, argv: Sequence[str]) -> int | None:
     def become_core(ready: int) -> None:
         parent.exec_core(needed, who, argv, {**env, READY: str(ready)})
 
+    gc.collect()
+    gc.freeze()  # or the collector would touch, and so copy, every page that the two share
     both = parent.Parent(
         state, lambda: serve(state, flags.environments, settings, who), become_core
     )

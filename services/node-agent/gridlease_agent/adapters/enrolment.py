@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import grpc.aio
-from gridlease.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from gridlease_kernel.faults import Fault, Precondition, Unreachable
 from gridlease_mesh.credentials import claims_of, new_user_key, public_key_of, write_creds
 from gridlease_mesh.status import fault_from_error
 
 if TYPE_CHECKING:
+    from gridlease.gateway.v1 import gateway_pb2
     from gridlease.gateway.v1.gateway_pb2_grpc import FleetServiceAsyncStub
 
 _TIMEOUT_S = 6.0
@@ -131,6 +130,10 @@ class CredentialFile:
 
 
 async def _enrol(door: str, token: str, public_key: str) -> gateway_pb2.EnrolNodeResponse:
+    # Asked once in a node's life: the gateway's whole wire would stay in memory for that.
+    import grpc.aio  # noqa: PLC0415
+    from gridlease.gateway.v1 import gateway_pb2, gateway_pb2_grpc  # noqa: PLC0415
+
     request = gateway_pb2.EnrolNodeRequest(token=token, public_key=public_key)
     try:
         async with grpc.aio.insecure_channel(door) as channel:
