@@ -122,7 +122,7 @@ class Sandboxes:
         self.extend(lease_id, deadline)
         spec = self._ground.ready(spec)
         try:
-            spec = secrets.shown(spec, folder)
+            spec = secrets.shown(spec, folder, held=bool(spec.hold))
             shim.write_json(str(folder / "spec.json"), self._render(spec, folder))
         except BaseException:
             self._ground.left(lease_id)
@@ -158,7 +158,7 @@ class Sandboxes:
             "grace_ms": deadline.grace_ms,
         }
         shim.write_json(str(self._existing(lease_id) / "deadline.json"), record)
-        self._poke(lease_id)
+        self.poke(lease_id)
 
     def stop(
         self, lease_id: str, notice_ms: int, reason: str = "STOPPED", word: Word = ("", "")
@@ -175,7 +175,7 @@ class Sandboxes:
             at = min(at, earlier["boottime_ns"])  # a stop is never taken back or put off
             words = {key: earlier.get(key, word) for key, word in words.items()}
         shim.write_json(str(path), {"boot_id": shim.boot_id(), "boottime_ns": at} | words)
-        self._poke(lease_id)
+        self.poke(lease_id)
 
     def kill(self, lease_id: str) -> None:
         """End it now, without a warning that could be used."""
@@ -279,7 +279,8 @@ class Sandboxes:
             )
         return folder
 
-    def _poke(self, lease_id: str) -> None:
+    def poke(self, lease_id: str) -> None:
+        """Have the keeper read what was written for it, now."""
         try:
             fd = os.open(self.folder(lease_id) / "control", os.O_WRONLY | os.O_NONBLOCK)
         except OSError as trouble:

@@ -136,7 +136,7 @@ def test_an_extension_before_the_warning_changes_nothing(bench):
 def test_an_extension_is_seen_without_the_poke(bench, monkeypatch):
     lease_id = bench.start(OBEYS, span_ms=2500, grace_ms=1000)
     bench.says(lease_id, "up")
-    monkeypatch.setattr(bench.sandboxes, "_poke", lambda _lease_id: None)
+    monkeypatch.setattr(bench.sandboxes, "poke", lambda _lease_id: None)
     bench.sandboxes.extend(lease_id, Deadline.after(60_000, 1000))
     old_end = shim.boottime_ns() + 2_700_000_000
     wait_for(lambda: shim.boottime_ns() > old_end)

@@ -82,6 +82,7 @@ class SandboxSpec:
     io_device: str = ""  # "major:minor" of the disk under its folder; empty = not limited
     io_bytes_per_s: int = 0  # of reading, and as much of writing
     network: Network | None = None  # None = the loopback interface alone
+    hold: str = ""  # made ahead and let go later: "created" or "frozen"; see runtimes.held
     emulated_duration_ms: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
@@ -186,6 +187,7 @@ def plan_common(spec: SandboxSpec) -> dict[str, Any]:
     return {
         "version": 1,
         "lease_id": spec.lease_id,
+        "hold": spec.hold,
         "disk_bytes": spec.disk_bytes,
         "disk_inodes": spec.disk_inodes,
         "log_limit_bytes": spec.log_limit_bytes,
