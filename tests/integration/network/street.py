@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant
 from gridlease_agent.isolate.cores import CoreTable, layout
 from gridlease_agent.isolate.ground import Ground
+from gridlease_agent.network.platform import Platform
 from gridlease_agent.network.tasks import TaskNetworks, Way, ways
 from gridlease_agent.runtimes.choose import Runtime
 from gridlease_agent.runtimes.spec import Network, SandboxSpec, uid_base
@@ -97,7 +99,11 @@ def granted(egress: Egress, network_class: NetworkClass = NetworkClass.STANDARD)
 
 def _street(host: str, internet: str, state: Path, runtime: Runtime) -> Street:
     out: tuple[Way, ...] = ways("host:1000")
-    networks = TaskNetworks(state, out, [ELSEWHERE], outside=host)
+    networks = TaskNetworks(state, out, Platform(state), outside=host)
+    # The platform's address is where the node's own credential says that the mesh is.
+    state.mkdir(parents=True, exist_ok=True)
+    told = {"nats_url": f"nats://{ELSEWHERE}:4222", "door": "127.0.0.1:8080"}
+    (state / "credential.json").write_text(json.dumps(told))
     ground = Ground(state / "leases", CoreTable(layout()), networks)
     ground.adopt()
     sandboxes = Sandboxes(state, runtime, ground=ground)

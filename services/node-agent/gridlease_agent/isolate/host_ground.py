@@ -12,6 +12,7 @@ from gridlease_agent.isolate import cgroups, cores
 from gridlease_agent.isolate.cgroups import CgroupMode
 from gridlease_agent.isolate.cores import CoreTable
 from gridlease_agent.isolate.ground import BARE, Ground
+from gridlease_agent.network.platform import Platform
 from gridlease_agent.network.tasks import TaskNetworks, ways
 from gridlease_agent.runtimes.choose import Runtime
 from gridlease_agent.settings import Settings
@@ -39,7 +40,9 @@ def host_ground(state: Path, runtime: Runtime, settings: Settings) -> Found:
     networks: TaskNetworks | None = None
     protected = [each.strip() for each in settings.protected.split(",") if each.strip()]
     try:
-        networks = TaskNetworks(state, ways(settings.uplinks), protected)
+        networks = TaskNetworks(
+            state, ways(settings.uplinks), Platform(state, protected, settings.nats_url)
+        )
         words += networks.unenforced()
     except Precondition as trouble:
         words.append(f"network: tasks have a loopback alone: {trouble}")

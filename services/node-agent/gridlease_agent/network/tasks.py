@@ -26,6 +26,7 @@ from gridlease_agent.domain.task import Egress, NetworkClass
 from gridlease_agent.domain.traffic import MAX_SLOT, Class, Traffic
 from gridlease_agent.network.fabric import Fabric, namespaces, told_to
 from gridlease_agent.network.outside import HOST, Outside, addresses
+from gridlease_agent.network.platform import Platform
 from gridlease_agent.runtimes.spec import Network
 
 _LOG = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class TaskNetworks:
         self,
         state: Path,
         out: Sequence[Way] = (),
-        protected: Sequence[str] = (),
+        platform: Platform | None = None,
         outside: str = "",
     ) -> None:
         """Changes nothing yet.
@@ -84,7 +85,7 @@ class TaskNetworks:
         Args:
             state: the node's folder, after which names are made.
             out: the ways out; none = tasks reach their gangs on this node and nobody else.
-            protected: addresses of the platform, which no grant opens.
+            platform: whose addresses no grant opens.
             outside: the namespace that is the host's; "" = the host's own.
 
         Raises:
@@ -95,7 +96,7 @@ class TaskNetworks:
         self.fabric_name = f"{self._mark}-f"
         self._out = tuple(out)
         self._outside = Outside(self._mark, self.fabric_name, outside)
-        self._protected = tuple(protected)
+        self._platform = platform or Platform(state)
         self._filters = shutil.which("nft") is not None
         self._networks: dict[str, Network] = {}
         self._fabric = Fabric(self.fabric_name, [self._outside.uplink(way) for way in self._out])
@@ -289,7 +290,7 @@ class TaskNetworks:
         ]
         host = addresses(self._outside.name)
         inside = [self._outside.inside(way.name) for way in self._out]
-        lines = egress.filter_lines(doors, inside, (*host, *self._protected))
+        lines = egress.filter_lines(doors, inside, (*host, *self._platform.addresses()))
         told_to(["ip", "netns", "exec", self.fabric_name, "nft", "-f", "-"], lines)
 
     def _addresses(self, gang: str) -> list[str]:
