@@ -96,8 +96,9 @@ class Agent:
         self.devices = {}
 
     async def report(
-        self, *, cpu_milli=4_000, memory=8 * GIB, chips=(), emulated=False, runtimes=(), **facts
-    ):
+        self, *, cpu_milli=4_000, memory=8 * GIB, chips=(), emulated=False, runtimes=(),
+        ailments=None, **facts,
+    ):  # fmt: skip
         devices = [
             type_fleet_pb2.Device(
                 id=f"gpu-{index}",
@@ -106,6 +107,7 @@ class Agent:
                 memory_bytes=80 * GIB,
                 state=type_fleet_pb2.DEVICE_STATE_CLEAN,
                 emulated=emulated,
+                ailment=(ailments or {}).get(f"gpu-{index}", ""),
             )
             for index, chip in enumerate(chips)
         ]
