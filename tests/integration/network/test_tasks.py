@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gridlease_agent.domain.task import Egress
+from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant
 from gridlease_agent.domain.traffic import Traffic
-from gridlease_agent.network.tasks import ways
+from gridlease_agent.network.tasks import TaskNetworks, ways
 from gridlease_agent.runtimes.choose import Runtime
+from gridlease_agent.runtimes.spec import Network
 from gridlease_agent.sandbox import Sandboxes
-from gridlease_kernel.faults import Invalid, Precondition
+from gridlease_kernel.faults import Invalid, Precondition, Unreachable
+from gridlease_testkit.waiting import eventually_sync
 
 from tests.integration.network.street import PUBLIC, Street, granted, listed, street
 from tests.integration.network.test_fabric import _Echo
+from tests.integration.network.world import ip
 from tests.integration.sandbox.conftest import crun_runtime
 
 __all__ = ["crun_runtime"]
@@ -121,3 +124,48 @@ def test_uplinks_are_read() -> None:
         with pytest.raises(Invalid):
             ways(wrong)
     assert Traffic("", 0).address == "100.64.0.1"
+
+
+def test_the_leases_path_and_promise_are_the_kernels(place: Street, state_folder: Path) -> None:
+    for at, name in enumerate(("pa", "pb"), 1):
+        ip("-n", place.host, "link", "add", name, "type", "veth", "peer", "name", f"far{name}",
+           "netns", place.internet)  # fmt: skip
+        ip("-n", place.internet, "addr", "add", f"198.19.{at}.1/31", "dev", f"far{name}")
+        ip("-n", place.internet, "link", "set", f"far{name}", "up")
+    out = ways("pa:200:198.19.1.0/31:198.19.1.1, pb:200:198.19.2.0/31:198.19.2.1")
+    node = TaskNetworks(state_folder / "two", out, outside=place.host)
+    grant = NetworkGrant(50, NetworkClass.CRITICAL, path=("pb",), egress=Egress.PUBLIC)
+    try:
+        made = node.join("ls-1", Network(0, "t", grant))
+        assert made.link[1] == "t0"
+        asked = ("-n", node.fabric_name, "route", "get", PUBLIC, "from", "100.64.0.1", "iif", "t0")
+        assert "dev pb" in _said("ip", *asked)
+        for name in ("pa", "pb"):
+            shown = _said("tc", "-n", node.fabric_name, "class", "show", "dev", name)
+            assert "class htb 1:10 parent 1:1 leaf 10: prio 0 rate 52500Kbit ceil 200Mbit" in shown
+        ip("-n", place.internet, "link", "set", "farpb", "down")
+        eventually_sync(lambda: "dev pa" in _said("ip", *asked), 5)
+        node.leave("ls-1")
+        assert "1:10 " not in _said("tc", "-n", node.fabric_name, "class", "show", "dev", "pa")
+        assert "1000" not in _said("ip", "-n", node.fabric_name, "rule")
+    finally:
+        node.close()
+
+
+def _said(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout
+
+
+def test_a_network_that_fails_half_way_leaves_nothing(place: Street) -> None:
+    node = place.networks
+    node.join("ls-0", Network(0, "t", granted(Egress.PEERS), "job"))
+    with pytest.raises(Precondition) as caught:
+        node.join("ls-1", Network(0, "t", granted(Egress.PEERS), "job"))
+    assert caught.value.reason == "NETWORK_SLOT", "a slot is one lease's"
+    ip("-n", node.fabric_name, "link", "add", "t1", "type", "veth", "peer", "name", "x")
+    with pytest.raises(Unreachable):
+        node.join("ls-1", Network(1, "t", granted(Egress.PEERS), "job"))
+    assert node.leases() == {"ls-0"}
+    assert [each[:2] for each in _links(place)] == ["t0"]
+    node.join("ls-1", Network(1, "t", granted(Egress.PEERS), "job", 1))
+    assert node.peers("ls-1") == {"0": "100.64.0.1", "1": "100.64.0.3"}

@@ -59,7 +59,8 @@ class Outside:
             Unreachable: NETWORK_REFUSED.
         """
         inner = self.inside(way.name)
-        if inner in told_to(["ip", "-n", self._fabric, "-o", "link"]):
+        rows = json.loads(told_to(["ip", "-n", self._fabric, "-j", "link"]) or "[]")
+        if inner in {row.get("ifname") for row in rows}:
             return
         if way.name == HOST:
             self._lay()

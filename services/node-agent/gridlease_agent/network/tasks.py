@@ -158,6 +158,7 @@ class TaskNetworks:
             self._fabric.join(self._gang(network.gang))
             self._filter()
         except Unreachable:
+            self._fabric.adopt(traffic)  # whatever there is of it by now
             self.leave(lease_id)
             self._remove_namespace(namespace)
             raise
