@@ -135,7 +135,8 @@ def _union(members: tuple[Any, ...]) -> Codec:
     def decode(value: Any) -> Any:
         if value is None and nothing:
             return None
-        if type(value) is not list or len(value) != 2 or value[0] not in codecs:
+        named = type(value) is list and len(value) == 2 and type(value[0]) is str
+        if not named or value[0] not in codecs:
             raise _refuse(" or ".join(codecs), value)
         return codecs[value[0]][1].decode(value[1])
 

@@ -33,7 +33,9 @@ def give(folder: Path, uid: int) -> None:
 
 def _give_folder(here: int, uid: int) -> None:
     os.fchown(here, uid, uid)
-    for entry in os.scandir(here):
+    with os.scandir(here) as found:
+        entries = list(found)
+    for entry in entries:
         if entry.is_symlink():
             continue
         is_folder = entry.is_dir(follow_symlinks=False)
