@@ -38,8 +38,9 @@ from gridlease_agent.devices.family import load as load_families
 from gridlease_agent.devices.nvml import Nvml
 from gridlease_agent.domain.certificate import Certificate
 from gridlease_agent.domain.chips import chip_name
-from gridlease_agent.domain.session import Limits
-from gridlease_agent.domain.spool import Phase
+from gridlease_agent.domain.session import Limits, idle
+from gridlease_agent.domain.spool import Phase, Row
+from gridlease_agent.domain.task import Overtime, Task
 from gridlease_agent.health import Health
 from gridlease_agent.images.fetch import Fetcher
 from gridlease_agent.images.tasks import TaskImages
@@ -104,6 +105,7 @@ class Node:
         )
         self._ailments: Ailments | None = None
         self._certificates: dict[str, Certificate] = {}
+        self._desk: Desk | None = None
         self.ready = asyncio.Event()
         self.book: Book | None = None
 
@@ -165,7 +167,7 @@ class Node:
         server = bus.server(interceptors=(FaultsToStatus(),))
         task_files = TaskFiles(book, files)
         files_pb2_grpc.add_TaskFileServiceServicer_to_server(task_files, server)
-        desk = Desk(self._state, body.entrance, self._host, Limits())
+        desk = self._desk = Desk(self._state, body.entrance, self._host, Limits())
         sessions = TaskSessions(book, desk, task_files, self._credential.node_id)
         session_pb2_grpc.add_SessionServiceServicer_to_server(sessions, server)
         await server.start()
@@ -320,7 +322,15 @@ class Node:
             watch,
             TaskSpans(SpanSender(bus), SystemClock()),
             settings.grace_ms,
+            self._unused,
         )
+
+    def _unused(self, row: Row, task: Task, now_ns: int) -> Overtime | None:
+        """Whether nobody has had a session in a task for its idle_stop."""
+        desk = self._desk
+        if desk is None:
+            return None
+        return idle(row, task, desk.visits(row.lease_id), desk.since_ns, now_ns)
 
 
 def _looks(stack: contextlib.AsyncExitStack) -> Callable[[DeviceFacts], Look]:
