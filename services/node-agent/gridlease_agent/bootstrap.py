@@ -17,7 +17,7 @@ from gridlease_mesh import subjects
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.events import on_hint
 from gridlease_mesh.interceptors import FaultsToStatus
-from gridlease_mesh.signatures import signer_of
+from gridlease_mesh.signatures import Signer, signer_of
 from gridlease_mesh.spans import SpanSender
 from gridlease_mesh.telemetry_sample import DeviceIdentity, NodeIdentity
 
@@ -202,7 +202,8 @@ class Node:
         emulated = body.facts.emulated
         devices = [device.id for device in body.facts.devices]
         syncer = Syncer(book, self._host, scheduler, files, devices, tick_ms, _jitter())
-        reconciler = self._reconciler(bus, book, files, watch, scrubber)
+        signer = signer_of(self._state / "node.creds") if self._credential.creds else None
+        reconciler = self._reconciler(bus, book, files, watch, scrubber, signer)
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             if not emulated:
                 backfill = self._backfill(bus, stack)
@@ -301,7 +302,13 @@ class Node:
         )
 
     def _reconciler(
-        self, bus: Bus, book: Book, files: Files, watch: Watch, scrubber: Scrubber
+        self,
+        bus: Bus,
+        book: Book,
+        files: Files,
+        watch: Watch,
+        scrubber: Scrubber,
+        signer: Signer | None,
     ) -> Reconciler:
         settings, sandboxes = self._settings, self._body.sandboxes
         bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)
@@ -309,7 +316,7 @@ class Node:
         preparer = Preparer(
             self._credential.node_id, files, bundles, self._environments, shell, self._images
         )
-        billing = BillingCalls(bus, _SETTLE_S)
+        billing = BillingCalls(bus, _SETTLE_S, signer)
         settler = Settler(book, self._host, sandboxes, billing, settings.renew_retry_ms, _jitter())
         return Reconciler(
             book,
@@ -323,6 +330,7 @@ class Node:
             TaskSpans(SpanSender(bus), SystemClock()),
             settings.grace_ms,
             self._unused,
+            {x.id: x.part_of for x in self._body.facts.devices if x.part_of and not x.apart},
         )
 
     def _unused(self, row: Row, task: Task, now_ns: int) -> Overtime | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, assert_never
 
 from gridlease_kernel.faults import Fault, Late, Unreachable
 
 from gridlease_agent.book import Book
-from gridlease_agent.domain import lease, meters, step
+from gridlease_agent.domain import lease, meters, step, tenancy
 from gridlease_agent.domain.progress import Checkpoint, TaskReport
 from gridlease_agent.domain.spool import Clocks, Deadline, ExitRecord, Phase, Row, Shim, Spool
 from gridlease_agent.domain.task import Ending, Overtime, Task, end_reason, overtime, scratch
@@ -62,6 +62,7 @@ class Reconciler:
         spans: TaskSpans,
         grace_ms: int,
         idle: Idle | None = None,
+        parts: Mapping[str, str] | None = None,
     ) -> None:
         self._book = book
         self._host = host
@@ -74,6 +75,8 @@ class Reconciler:
         self._spans = spans
         self._grace_ms = grace_ms
         self._idle = idle
+        self._parts = parts or {}
+        self._kept_apart: set[str] = set()
         self.shims: dict[str, Shim] = {}
         self._ready: dict[str, SandboxSpec] = {}
         self._beside: dict[str, asyncio.Task[None]] = {}
@@ -254,9 +257,21 @@ class Reconciler:
                 except (Fault, OSError) as trouble:
                     _LOG.error("a stop failed: %s", trouble, extra={"lease": lease_id})
 
+    def _refuses(self, lease_id: str) -> bool:
+        """Whether the task must not be beside those that live here; looked at again each turn."""
+        task = self._book.task(lease_id)
+        others = [one for k in self.shims if (one := self._book.task(k)) is not None]
+        why = tenancy.conflict(task, others, self._parts) if task is not None else ""
+        if why and lease_id not in self._kept_apart:
+            _LOG.warning("a task waits: beside it is %s", why, extra={"lease": lease_id})
+        (self._kept_apart.add if why else self._kept_apart.discard)(lease_id)
+        return bool(why)
+
     async def _start(self, lease_id: str) -> None:
         spec = self._ready[lease_id]
         now = self._host.now()
+        if self._refuses(lease_id):
+            return
         busy = {device for shim in self.shims.values() for device in shim.devices}
         may = False
 

@@ -56,6 +56,7 @@ class DeviceFacts:
     emulated: bool = False
     kind: str = ""  # CDI's "vendor/class"
     part_of: str = ""  # a part of another device (a MIG instance): that one's id
+    apart: bool = True  # as a part it has memory and faults of its own (MIG; not MPS)
 
 
 @dataclass(frozen=True, slots=True)
