@@ -5,6 +5,10 @@ import sys
 
 # Name -> (module with ``main(arguments) -> int``, what it measures).
 BENCHES = {
+    "agent": (
+        "tests.bench.agent",
+        "memory and CPU of core and executor, memory a task: 8 devices (emulated), 20 tasks, 1 Hz",
+    ),
     "elastic": (
         "tests.bench.elastic",
         "completion of elastic training jobs beside FIFO and a Sia-like optimiser; adapter",
@@ -36,6 +40,10 @@ BENCHES = {
     "restart": (
         "tests.bench.restart",
         "from a new leader's first instant to its first decision, behind 100,000 jobs",
+    ),
+    "start": (
+        "tests.bench.start",
+        "order -> first byte, cold, created ahead and frozen; pull -> runnable",
     ),
     "telemetry": (
         "tests.bench.telemetry",
