@@ -34,9 +34,10 @@ from gridlease_agent.ailments import Ailments, marked
 from gridlease_agent.backfill import Backfill
 from gridlease_agent.body import Body, core_body, emulated_body, real_body
 from gridlease_agent.book import Book
+from gridlease_agent.certificates import Certificates
 from gridlease_agent.devices.family import load as load_families
 from gridlease_agent.devices.nvml import Nvml
-from gridlease_agent.domain.certificate import Certificate
+from gridlease_agent.domain import lease
 from gridlease_agent.domain.chips import chip_name
 from gridlease_agent.domain.session import Limits, idle
 from gridlease_agent.domain.spool import Phase, Row
@@ -104,7 +105,7 @@ class Node:
             TaskImages(Fetcher(state / "blobs", body.images), body.images) if body.images else None
         )
         self._ailments: Ailments | None = None
-        self._certificates: dict[str, Certificate] = {}
+        self._certificates: Certificates | None = None
         self._desk: Desk | None = None
         self.ready = asyncio.Event()
         self.book: Book | None = None
@@ -164,6 +165,14 @@ class Node:
         )
         reporter = self._reporter(scheduler, book)
         self._ailments = Ailments(self._state, body.keeper, scrubber.ailments, reporter.again)
+        self._certificates = Certificates(
+            self._state, body.facts.devices, body.keeper, SystemClock(), self._ailments.judged
+        )
+        scrubber.before = self._certificates.measure
+        stale = self._certificates.due() - {
+            x for row in book.spool.rows.values() for x in row.devices
+        }
+        await book.change(lambda spool: lease.quarantined(spool, stale))
         server = bus.server(interceptors=(FaultsToStatus(),))
         task_files = TaskFiles(book, files)
         files_pb2_grpc.add_TaskFileServiceServicer_to_server(task_files, server)
@@ -295,7 +304,7 @@ class Node:
                 ),
                 body.facts.devices,
                 self._ailments.now() if self._ailments is not None else {},
-                self._certificates,
+                self._certificates.now() if self._certificates is not None else {},
             ),
             self._settings.slow_tick_ms,
             self._site,

@@ -41,6 +41,7 @@ from .adapters.leadership import Leadership
 from .adapters.monotonic import LaterClock
 from .adapters.notices import Notices
 from .adapters.optimiser import ChildOptimiser
+from .adapters.passports import Passports
 from .adapters.prices import MeshPrices
 from .adapters.store import PostgresStore
 from .advise import Advise
@@ -102,7 +103,8 @@ class _Parts:
         self.store = PostgresStore(pool, disconnected_ms=settings.disconnected_after_ms)
         self.notices = Notices(settings.postgres_dsn, ROOM, role=ROLE)
         channel = bus.channel(interceptors=observer.client())
-        self.billing = MeshBilling(channel)
+        signing = settings.nats_account_seed is not None
+        self.billing = MeshBilling(channel, Passports(pool, signing=signing))
         self.market = MeshMarket(channel)
         self.prices = MeshPrices(channel, self.clock)
         self.terms = settings.terms()

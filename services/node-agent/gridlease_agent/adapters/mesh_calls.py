@@ -12,6 +12,7 @@ from gridlease.gateway.v1 import bundle_pb2, bundle_pb2_grpc
 from gridlease.scheduler.v1 import sync_pb2, sync_pb2_grpc
 from gridlease.type.v1 import fleet_pb2, job_pb2
 from gridlease_kernel.receipts import wipe_text
+from gridlease_mesh import meter_report
 from gridlease_mesh.bus import Bus
 from gridlease_mesh.signatures import Signer
 from gridlease_mesh.status import fault_from_error
@@ -227,9 +228,11 @@ def _network(grant: sync_pb2.NetworkGrant) -> NetworkGrant:
 
 
 class BillingCalls:
-    """SettlementService."""
+    """SettlementService. ``signer``: of meter reports; a node without a key of its own signs
+    none."""
 
-    def __init__(self, bus: Bus, timeout_s: float) -> None:
+    def __init__(self, bus: Bus, timeout_s: float, signer: Signer | None = None) -> None:
+        self._signer = signer
         channel = bus.channel(default_timeout_s=timeout_s)
         stub = lease_pb2_grpc.SettlementServiceStub(channel)
         self._stub = cast("SettlementServiceAsyncStub", stub)
@@ -241,7 +244,8 @@ class BillingCalls:
             Fault: no answer; it may or may not have happened: ask again.
         """
         request = lease_pb2.SettleRequest(
-            spool_id=spool_id, reports=[_report(report) for report in reports]
+            spool_id=spool_id,
+            reports=[_signed(_report(report), spool_id, self._signer) for report in reports],
         )
         try:
             answer = await self._stub.Settle(request)
@@ -270,6 +274,17 @@ def _report(report: Report) -> lease_pb2.LeaseReport:
             for (segment, meter), cumulative in sorted(report.counters.items())
         ],
     )
+
+
+def _signed(
+    report: lease_pb2.LeaseReport, spool_id: str, signer: Signer | None
+) -> lease_pb2.LeaseReport:
+    """The report with the node's signature under its canonical text."""
+    if signer is not None:
+        counters = [(each.segment, each.meter, each.cumulative) for each in report.counters]
+        text = meter_report.text(report.lease, spool_id, report.phase, report.final, counters)
+        report.signature = signer.sign(text.encode())
+    return report
 
 
 class BundleCalls:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import grpc.aio
@@ -11,6 +11,7 @@ from gridlease.type.v1 import job_pb2
 from gridlease_kernel.faults import Unreachable
 from gridlease_mesh.status import fault_from_error
 
+from gridlease_scheduler.adapters.passports import Passport, Passports
 from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.lease import Lease
 from gridlease_scheduler.domain.order.spot import Utilization
@@ -26,14 +27,18 @@ _TIERS = {tier: job_pb2.Tier.Value(f"TIER_{tier}") for tier in Tier}
 
 
 class MeshBilling:
-    """``ports.Billing``."""
+    """``ports.Billing``. ``passports``: who the nodes are, for the checks of their reports."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, passports: Passports) -> None:
         self._stub = cast("LeaseServiceAsyncStub", lease_pb2_grpc.LeaseServiceStub(channel))
+        self._passports = passports
 
     async def authorize(self, orders: Sequence[Order]) -> list[Authorized | Refused]:
+        nodes = {member.node_id for order in orders for member in order.placed.members}
+        passports = await self._passports.of(nodes)
         request = lease_pb2.AuthorizeRequest(
-            orders=[each for order in orders for each in _orders(order)], each_gang_alone=True
+            orders=[each for order in orders for each in _orders(order, passports)],
+            each_gang_alone=True,
         )
         try:
             answer = await self._stub.Authorize(request, timeout=_AUTHORIZE_S)
@@ -88,7 +93,7 @@ class MeshMarket:
         return len(answer.moved)
 
 
-def _orders(order: Order) -> list[lease_pb2.LeaseOrder]:
+def _orders(order: Order, passports: Mapping[str, Passport]) -> list[lease_pb2.LeaseOrder]:
     task = order.placed.task
     needs = task.needs
     gang = f"{task.job}#{task.attempt}" if len(order.lease_ids) > 1 else ""
@@ -108,9 +113,15 @@ def _orders(order: Order) -> list[lease_pb2.LeaseOrder]:
             max_price_nano_per_hour=needs.max_price_nano_per_hour,
             attempt=task.attempt,
             notice_ms=task.notice_ms,
+            site=_site(passports.get(member.node_id)),
+            node_key=passports[member.node_id].key if member.node_id in passports else "",
         )
         for lease_id, member in zip(order.lease_ids, order.placed.members, strict=True)
     ]
+
+
+def _site(passport: Passport | None) -> str:
+    return f"sites/{passport.site}" if passport is not None and passport.site else ""
 
 
 def _answer(given: Sequence[lease_pb2.LeaseAuthorization]) -> Authorized | Refused:
