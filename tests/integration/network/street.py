@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant
 from gridlease_agent.isolate.cores import CoreTable, layout
 from gridlease_agent.isolate.ground import Ground
@@ -113,6 +115,8 @@ def _street(host: str, internet: str, state: Path, runtime: Runtime) -> Street:
 @contextlib.contextmanager
 def street(state: Path, runtime: Runtime) -> Iterator[Street]:
     """Gone at the end, with everything in it."""
+    if shutil.which("nft") is None:
+        pytest.skip("the packet filter's program is not here: apt-get install -y nftables")
     host, internet = f"gs{os.getpid()}h", f"gs{os.getpid()}i"
     made: Street | None = None
     try:
