@@ -45,6 +45,10 @@ BENCHES = {
         "tests.bench.start",
         "order -> first byte, cold, created ahead and frozen; pull -> runnable",
     ),
+    "start": (
+        "tests.bench.start",
+        "order -> first byte, cold, created ahead and frozen; pull -> runnable",
+    ),
     "telemetry": (
         "tests.bench.telemetry",
         "2,000 agents reporting once a second: cost a message, losses, agents a core",

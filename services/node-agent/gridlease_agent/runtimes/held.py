@@ -85,8 +85,8 @@ class HeldSandboxes:
         here.rename(folder)
         secrets.put(folder, dataclasses.replace(spec, uid_base=_uid_base(folder, spec)))
         _write_launch(folder / "notice", spec, commands)
-        self._sandboxes.extend(spec.lease_id, deadline)
-        shim.write_json(str(folder / "release.json"), {"lease_id": spec.lease_id})
+        _replace(folder / "deadline.json", dataclasses.asdict(deadline))
+        _replace(folder / "release.json", {"lease_id": spec.lease_id})
         self._sandboxes.poke(spec.lease_id)
 
     def drop(self, warm_id: str) -> None:
@@ -121,6 +121,13 @@ def _script(spec: SandboxSpec, env: Mapping[str, str]) -> str:
         if name and not set(name) - set(_PLAIN) and not name[0].isdigit()
     ]
     return "\n".join([*lines, f"cd {shlex.quote(spec.cwd)}", f"exec {shlex.join(spec.argv)}", ""])
+
+
+def _replace(path: Path, value: Mapping[str, Any]) -> None:
+    """Whole or absent, and not waited for: after a power cut nothing of another boot counts."""
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(value), "utf-8")
+    draft.replace(path)
 
 
 def _put(path: Path, text: str) -> None:
