@@ -12,6 +12,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ class Storm:
     starts: dict[str, set[int]] = field(default_factory=dict)  # boottimes, as keepers wrote them
     kills: dict[str, int] = field(default_factory=dict)
     adopted: list[tuple[int, int]] = field(default_factory=list)  # how many, within ms
+    away_s: list[float] = field(default_factory=list)  # from a kill to an open book
     made: int = 0
     lost: list[str] = field(default_factory=list)
 
@@ -115,7 +117,7 @@ class Storm:
         await asyncio.sleep(self.random.uniform(0.0, 0.6))
         victims = self.victims()
         role = self.random.choice(sorted(victims))
-        before = len(self.running())
+        before, began = len(self.running()), time.monotonic()
         mark = self.agent.log.stat().st_size
         with contextlib.suppress(ProcessLookupError):
             os.kill(victims[role], signal.SIGKILL)
@@ -128,6 +130,7 @@ class Storm:
         if role in ("agent", "core"):
             await eventually(lambda: self._opened(mark), 30.0, "the book is open again")
             self.adopted.append((before, self._opened(mark)))
+            self.away_s.append(time.monotonic() - began)
         self.watch()
         self.fill()
         return role
@@ -201,10 +204,13 @@ class Storm:
         """What it came to."""
         counts = [count for count, _ in self.adopted] or [0]
         times = sorted(ms for _, ms in self.adopted) or [0]
+        away = sorted(self.away_s) or [0.0]
+        kills = dict(sorted(self.kills.items()))
         return (
-            f"chaos seed {self.seed}: {self.made} tasks, kills {dict(sorted(self.kills.items()))}, "
-            f"{len(self.lost)} lost with their keepers and placed again; adopted up to "
-            f"{max(counts)} at once, in {times[len(times) // 2]} ms (median), {times[-1]} ms (most)"
+            f"chaos seed {self.seed}: {self.made} tasks, kills {kills}, {len(self.lost)} lost with "
+            f"their keepers and placed again; adopted up to {max(counts)} at once in "
+            f"{times[len(times) // 2]} ms (median), {times[-1]} ms (most), "
+            f"{away[len(away) // 2]:.1f} s after the kill (median)"
         )
 
 

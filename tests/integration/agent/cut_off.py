@@ -215,7 +215,7 @@ class CutOff:
             preparer,
             self.settler,
             scrubber,
-            Watch(files, self.book.work),
+            Watch(self.book.work),
             TaskSpans(self.spans, self.clock),
             30_000,
         )
