@@ -38,7 +38,7 @@ from gridlease_agent.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 _STARTING_S = 0.02
-_BUSY_S = 0.5
+_BUSY_S, _CALM_S = 0.5, 2.5
 _IDLE_S = 10.0
 _TICK_NS = 5_000_000_000
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.25, 5.0
@@ -108,7 +108,14 @@ class Reconciler:
             if row.deadline is not None and row.phase <= Phase.STARTING and not row.last
         ]
         next_half_s = min(halves_ns, default=10**18) / 1e9
-        return min(_BUSY_S, next_half_s) if next_half_s > _STARTING_S else _BUSY_S
+        # A watched keeper's end rings; what has a longest duration is looked at in time for that.
+        calm = all(one in self._watch and not self._limited(one) for one in self.shims)
+        rest_s = _CALM_S if calm and self.shims else _BUSY_S
+        return min(rest_s, next_half_s) if next_half_s > _STARTING_S else _BUSY_S
+
+    def _limited(self, lease_id: str) -> bool:
+        task = self._book.task(lease_id)
+        return task is not None and bool(task.max_duration_ms or task.idle_stop_ms)
 
     async def turn(self) -> None:
         """Look once, and do what is due."""

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from gridlease_agent.isolate.rootfs import read as read_host
 from gridlease_agent.keeper.build import Keeper, keeper_for
 from gridlease_agent.runtimes import bwrap, crun, devices, image, secrets
 from gridlease_agent.runtimes.choose import Runtime
+from gridlease_agent.runtimes.sight import Sight
 from gridlease_agent.runtimes.spec import SandboxSpec
 from gridlease_agent.runtimes.states import (
     Absent,
@@ -78,6 +80,8 @@ class Sandboxes:
         self._ground = ground
         self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._shims: set[int] = set()
+        self._sight = Sight()
+        self._looking = threading.Lock()
         self._state, self._keeper = state_dir, keeper
 
     @property
@@ -234,13 +238,21 @@ class Sandboxes:
 
     def look(self) -> tuple[Looked, ...]:
         """All sandboxes of this node."""
-        return tuple(self._looked(lease_id) for lease_id in self.list())
+        with self._looking:
+            known = self._sight.still()
+            return tuple(known.get(each) or self._looked(each) for each in self.list())
 
     def _looked(self, lease_id: str) -> Looked:
-        state = self.inspect(lease_id)
+        own = shim.read_json(str(self.folder(lease_id) / "shim.json")) or {"pid": 0}
+        keeper = self._sight.open(own["pid"]) if own["pid"] else -1
+        state = self.inspect(lease_id)  # after it was opened: the pid is the keeper's
         alive = isinstance(state, Starting | Running)
-        own = shim.read_json(str(self.folder(lease_id) / "shim.json")) if alive else None
-        return Looked(lease_id, state, own["pid"] if own else 0)
+        looked = Looked(lease_id, state, own["pid"] if alive else 0)
+        if isinstance(state, Running) and keeper >= 0:
+            self._sight.keep(looked, keeper)
+        elif keeper >= 0:
+            os.close(keeper)
+        return looked
 
     def alive(self, lease_ids: Collection[str]) -> tuple[str, ...]:
         """Those whose task's first process lives at this very moment."""
