@@ -17,6 +17,10 @@ BENCHES = {
         "tests.bench.isolation",
         "what a neighbour cannot take: CPU, memory, disk, bandwidth; a critical flow under flood",
     ),
+    "ledger": (
+        "tests.bench.ledger",
+        "counters folded, charged and posted beside COPY of as many rows; holds; visibility",
+    ),
     "mesh": (
         "tests.bench.mesh",
         "calls and streams over the mesh, gRPC, plain NATS and HTTP+JSON, in one run",
@@ -40,10 +44,6 @@ BENCHES = {
     "restart": (
         "tests.bench.restart",
         "from a new leader's first instant to its first decision, behind 100,000 jobs",
-    ),
-    "start": (
-        "tests.bench.start",
-        "order -> first byte, cold, created ahead and frozen; pull -> runnable",
     ),
     "start": (
         "tests.bench.start",
