@@ -53,9 +53,11 @@ class Ailments:
         found = {**self._scrubs(), **self._faults}
         return {key: words[:_MOST_CHARS] for key, words in found.items()}
 
-    def certified(self, device_id: str) -> None:
-        """It was measured anew and did what it should: its faults are over."""
-        if self._faults.pop(device_id, None) is not None:
+    def judged(self, device_id: str, trouble: str) -> None:
+        """It was measured anew: what is wrong, or its faults are over."""
+        if trouble:
+            self._note(device_id, "CERTIFICATION", trouble)
+        elif self._faults.pop(device_id, None) is not None:
             self._keep()
 
     async def run(self) -> None:

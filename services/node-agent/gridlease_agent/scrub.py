@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from gridlease_kernel.clock import Clock
 from gridlease_kernel.faults import Fault
@@ -42,6 +42,9 @@ class Scrubber:
         emulated: bool = False,
         keeper: DeviceKeeping | None = None,
     ) -> None:
+        self.before: Callable[[str], Awaitable[None]] | None = (
+            None  # to one in quarantine
+        )
         self._book = book
         self._sandboxes = sandboxes
         self._files = files
@@ -101,6 +104,8 @@ class Scrubber:
     async def _scrub(self, device: str) -> None:
         """One device through its stages; the step named only those that no sandbox is on."""
         before = self._releases.get(device) or release.recovered(dirty=True, held=False)
+        if self.before is not None:
+            await self.before(device)
         under_way = release.scrubbing(before)
         self._releases[device] = under_way
         answer = await asyncio.to_thread(self._keeper.scrub, device)

@@ -66,3 +66,25 @@ int cuMemcpyDtoH_v2(void *out, uint64_t address, size_t count) {
     memcpy(out, (void *)(uintptr_t)address, count);
     return 0;
 }
+int cuMemcpyHtoD_v2(uint64_t address, const void *from, size_t count) {
+    memcpy((void *)(uintptr_t)address, from, count);
+    return 0;
+}
+int cuMemcpyDtoD_v2(uint64_t to, uint64_t from, size_t count) {
+    memmove((void *)(uintptr_t)to, (void *)(uintptr_t)from, count);
+    return 0;
+}
+/* And for cuBLAS. MOCK_CUDA_FAULT=wrong: one product in the sum is left out. */
+int cublasCreate_v2(void **out) { *out = &memory; return 0; }
+int cublasSgemm_v2(void *handle, int ta, int tb, int m, int n, int k, const float *alpha,
+                   const float *a, int lda, const float *b, int ldb, const float *beta, float *c,
+                   int ldc) {
+    (void)handle; (void)ta; (void)tb; (void)beta;
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < m; i++) {
+            float sum = 0;
+            for (int x = faulty("wrong"); x < k; x++) sum += a[x * lda + i] * b[j * ldb + x];
+            c[j * ldc + i] = *alpha * sum;
+        }
+    return 0;
+}

@@ -90,6 +90,15 @@ class Driver:
         self._call("cuMemcpyDtoH_v2", into, ctypes.c_uint64(address), ctypes.c_size_t(size))
         return into.raw
 
+    def write(self, address: int, content: bytes) -> None:
+        size = ctypes.c_size_t(len(content))
+        self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), content, size)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Within the device."""
+        places = ctypes.c_uint64(target), ctypes.c_uint64(source)
+        self._call("cuMemcpyDtoD_v2", *places, ctypes.c_size_t(size))
+
     def _try(self, name: str, *arguments: Any) -> int:
         return int(getattr(self._library, name)(*arguments))
 

@@ -9,7 +9,8 @@ import contextlib
 import os
 from collections.abc import Mapping
 
-from gridlease_agent.devices.scrubbed import DeviceFault, Scrubbed
+from gridlease_agent.devices.measuring import CudaMeter
+from gridlease_agent.devices.scrubbed import DeviceFault, Measured, Scrubbed
 from gridlease_agent.devices.wiping import CudaScrubber, Scrubber, scrubber_of
 from gridlease_agent.domain.health import kernel_fault
 from gridlease_agent.runtimes.devices import DeviceTable
@@ -22,7 +23,11 @@ class DeviceKeeper:
     """The devices of one host."""
 
     def __init__(
-        self, table: DeviceTable, cuda: CudaScrubber | None = None, kernel_log: str = _KERNEL_LOG
+        self,
+        table: DeviceTable,
+        cuda: CudaScrubber | None = None,
+        kernel_log: str = _KERNEL_LOG,
+        meter: CudaMeter | None = None,
     ) -> None:
         families = {(family.kind, family.family): family for family in table.families}
         cuda = cuda or CudaScrubber()
@@ -33,6 +38,8 @@ class DeviceKeeper:
             )
             for device in table.devices
         }
+        self._meter = meter or CudaMeter()
+        self._ways = {x.id: families[x.kind, x.family].scrub.get("by", "") for x in table.devices}
         self._buses = {_short_bus(x.bus): x.id for x in table.devices if x.bus}
         self._log = -1
         with contextlib.suppress(OSError):
@@ -56,6 +63,13 @@ class DeviceKeeper:
         if answer.method and device.emulated:
             return Scrubbed(f"emulated-{answer.method}")
         return answer
+
+    def certify(self, device_id: str) -> Measured:
+        """Measure one that nobody is on: those of CUDA, by CUDA."""
+        device = self._devices.get(device_id)
+        if device is None or self._ways.get(device_id) != "cuda":
+            return Measured(trouble="nothing is known that measures it")
+        return self._meter.measure(device)
 
     def faults(self) -> tuple[DeviceFault, ...]:
         """What the kernel has said since the last look that condemns one of them."""

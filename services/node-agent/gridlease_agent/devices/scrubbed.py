@@ -16,6 +16,17 @@ class Scrubbed:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What a device did: 10^9 operations and 10^6 bytes a second; ``trouble``: why it was not
+    measured."""
+
+    gflops: int = 0
+    memory_mbps: int = 0
+    correct: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFault:
     """What the kernel said that condemns a device."""
 
@@ -39,6 +50,10 @@ class DeviceKeeping(Protocol):
         """What the kernel has said since the last look."""
         ...
 
+    def certify(self, device_id: str) -> Measured:
+        """Measure one that nobody is on; blocks for some seconds."""
+        ...
+
 
 class NothingKept:
     """A node whose devices are not there (``emulated``: they hold nothing), or that wipes none."""
@@ -60,3 +75,7 @@ class NothingKept:
 
     def faults(self) -> tuple[DeviceFault, ...]:
         return ()
+
+    def certify(self, device_id: str) -> Measured:
+        del device_id
+        return Measured(trouble="there is nothing to measure")

@@ -283,6 +283,12 @@ def _noted(spool: Spool, proofs: Mapping[str, tuple[Wiped, ...]]) -> Spool:
     return spool.with_rows(*rows)
 
 
+def quarantined(spool: Spool, devices: Iterable[str]) -> Spool:
+    """Devices that nobody holds are to be looked at, and wiped, before anybody has them."""
+    fresh = frozenset(devices) - spool.dirty
+    return replace(spool, dirty=spool.dirty | fresh) if fresh else spool
+
+
 def receipts_told(spool: Spool, lease_ids: Iterable[str]) -> Spool:
     """The scheduler has heard what was wiped for these leases."""
     rows = [spool.rows[one] for one in lease_ids if one in spool.rows]

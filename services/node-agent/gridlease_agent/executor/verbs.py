@@ -64,7 +64,7 @@ ROOMS: dict[str, Room] = {
     "images": Room(
         Images, _each(QUICK_S, "missing held room") | _each(SLOW_S, "unpack record ready")
     ),
-    "devices": Room(DeviceKeeping, _each(QUICK_S, "lacks faults") | _each(SLOW_S, "scrub")),
+    "devices": Room(DeviceKeeping, _each(QUICK_S, "lacks faults") | _each(SLOW_S, "scrub certify")),
     "sessions": Room(Entrance, _each(QUICK_S, "exec forward")),
     "reports": Room(Reports, _each(QUICK_S, "read last make")),
 }
