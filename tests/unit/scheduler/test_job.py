@@ -19,6 +19,8 @@ def lease(cause, end=None, attempt=1):
         (RUNNING, Cause.EXITED, Exit(7, "EXITED"), JobState.FAILED, "EXITED"),
         (RUNNING, Cause.EXITED, Exit(137, "OOM_KILLED"), JobState.FAILED, "OOM_KILLED"),
         (RUNNING, Cause.EXITED, Exit(143, "MAX_DURATION"), JobState.FAILED, "MAX_DURATION"),
+        (RUNNING, Cause.EXITED, Exit(143, "IDLE"), JobState.CANCELLED, "IDLE"),
+        (STOPPING, Cause.STOPPED, Exit(143, "IDLE"), JobState.CANCELLED, "CANCELLED"),
         (RUNNING, Cause.EXITED, Exit(1, "BUDGET_EXHAUSTED"), JobState.FAILED, "BUDGET_EXHAUSTED"),
         (RUNNING, Cause.EXITED, Exit(-1, "START_LOST"), JobState.PENDING, "START_LOST"),
         (RUNNING, Cause.EXITED, Exit(-1, "NODE_REBOOT"), JobState.PENDING, "NODE_REBOOT"),

@@ -6,6 +6,7 @@ from gridlease_kernel.faults import Fault, Invalid, Missing, TooLarge
 from gridlease_sdk import jobfile, placement
 
 GB = 1 << 30
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me@laptop"
 
 FULL = b"""
 type: task
@@ -249,3 +250,19 @@ def test_aliases_that_multiply_do_not_explode():
     with pytest.raises(Invalid) as caught:
         jobfile.parse("\n".join([*lines, "commands: *a39"]).encode())
     assert len(str(caught.value)) < 2_000
+
+
+def test_a_dev_environment_needs_no_commands():
+    spec = jobfile.read({"type": "dev-environment", "idle_stop": "2h", "ssh_keys": [KEY]}).spec
+    assert list(spec.commands) == ["exec sleep infinity"]
+    assert (spec.idle_stop_ms, list(spec.ssh_keys)) == (7_200_000, [KEY])
+    (command,) = jobfile.read({"type": "dev-environment", "jupyter": True}).spec.commands
+    assert "exec jupyter lab" in command
+    assert "/work/.jupyter-token" in command
+
+
+@pytest.mark.parametrize("given", [{"jupyter": True}, {"idle_stop": "1h"}, {"ssh_keys": [KEY]}])
+def test_what_a_dev_environment_has_no_task_has(given):
+    with pytest.raises(Invalid) as caught:
+        jobfile.read({"commands": ["true"], **given})
+    assert (caught.value.reason, caught.value.field) == ("DEV_ENVIRONMENT_ONLY", next(iter(given)))
