@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from gridlease_agent.keeper.build import Keeper
 from gridlease_agent.runtimes import choose
 from gridlease_agent.runtimes.spec import SandboxSpec
 from gridlease_agent.sandbox import Deadline, Exit, Exited, Running, Sandboxes, try_runtime
@@ -25,10 +26,12 @@ def wait_for(question: Callable[[], T | None], seconds: float = 20.0) -> T:
 class Bench:
     """One node's sandboxes, and the few moves that tests make."""
 
-    def __init__(self, state_dir: Path, runtime: choose.Runtime) -> None:
+    def __init__(
+        self, state_dir: Path, runtime: choose.Runtime, keeper: Keeper | None = None
+    ) -> None:
         self.state_dir = state_dir
         self.runtime = runtime
-        self.sandboxes = Sandboxes(state_dir, runtime)
+        self.sandboxes = Sandboxes(state_dir, runtime, keeper=keeper)
         self._count = 0
 
     def start(self, script: str, *, span_ms: int = 60_000, grace_ms: int = 0, **parts) -> str:
