@@ -14,7 +14,7 @@ import pytest
 from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.executor import account, codec, cover, frames, names, trouble, verbs
 from gridlease_agent.executor.client import Executor
-from gridlease_agent.executor.guard import Guarded
+from gridlease_agent.executor.guard import Guarded, GuardedFiles
 from gridlease_agent.executor.server import SOCKET, Server, listen
 from gridlease_agent.images.manifest import Image
 from gridlease_agent.noop import NoopSandboxes
@@ -34,7 +34,8 @@ def spec(**values: Any) -> SandboxSpec:
 def executor(tmp_path: Path) -> Iterator[Executor]:
     files = LeaseFiles(tmp_path, kept_bytes=10_000, kept_hours=1)
     sandboxes = Guarded(NoopSandboxes(), tmp_path / "environments", files.taken_slots)
-    rooms = {"sandboxes": sandboxes, "files": files, "reports": files.reports}
+    guarded = GuardedFiles(files, sandboxes)
+    rooms = {"sandboxes": sandboxes, "files": guarded, "reports": files.reports}
     listener = listen(tmp_path, os.getgid())
     thread = threading.Thread(target=Server(rooms, os.getuid()).serve, args=(listener,))
     thread.start()
@@ -119,6 +120,17 @@ def test_verbs_are_answered(executor: Executor, tmp_path: Path) -> None:
     log = files.open_log("ls-1")
     assert os.read(log, 9) == b"words"
     os.close(log)
+
+
+def test_files_of_what_runs_are_left_alone(executor: Executor) -> None:
+    files = executor.room("files")
+    os.close(files.prepare("ls-1", []))
+    executor.room("sandboxes").start("ls-1", spec(emulated_duration_ms=60_000), FAR)
+    with pytest.raises(Precondition, match="still runs"):
+        files.discard("ls-1")
+    with pytest.raises(Precondition, match="still runs"):
+        files.keep("ls-1", ["*"])
+    assert files.folders() == ["ls-1"]
 
 
 @pytest.mark.parametrize(

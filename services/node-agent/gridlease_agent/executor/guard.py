@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from gridlease_kernel.faults import Forbidden
+from gridlease_kernel.faults import Forbidden, Precondition
 
 from gridlease_agent.executor import names
+from gridlease_agent.ports import Artefact
 from gridlease_agent.runtimes.spec import UID_BASE, UID_RANGE, SandboxSpec
-from gridlease_agent.runtimes.states import Deadline
+from gridlease_agent.runtimes.states import Deadline, Running, Starting
 
 _ENVIRONMENT = re.compile(r"[0-9a-f]{16}")
 _SLOTS = 60_000
@@ -69,6 +70,48 @@ class Guarded:
             raise _beyond("environment", "is no prepared environment of this node")
         if folder.is_symlink():
             raise _beyond("environment", "is a link")
+
+
+class GuardedFiles:
+    """The leases' files as the core may ask for them: none of a sandbox that still runs.
+
+    A task that lives could exchange what root is just moving or deleting.
+    """
+
+    def __init__(self, files: Any, sandboxes: Any) -> None:
+        self._files = files
+        self._sandboxes = sandboxes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def keep(self, lease_id: str, outputs: Iterable[str]) -> list[Artefact]:
+        """See ``LeaseFiles``.
+
+        Raises:
+            Precondition: SANDBOX_RUNNING.
+        """
+        self._over(lease_id)
+        kept: list[Artefact] = self._files.keep(lease_id, outputs)
+        return kept
+
+    def discard(self, lease_id: str) -> None:
+        """See ``LeaseFiles``.
+
+        Raises:
+            Precondition: SANDBOX_RUNNING.
+        """
+        self._over(lease_id)
+        self._files.discard(lease_id)
+
+    def _over(self, lease_id: str) -> None:
+        live = isinstance(self._sandboxes.inspect(lease_id), Starting | Running)
+        if live or self._sandboxes.alive([lease_id]):
+            raise Precondition(
+                f"Lease {lease_id} still runs here.",
+                reason="SANDBOX_RUNNING",
+                remedy="Stop it and wait for its end.",
+            )
 
 
 def _beyond(field: str, why: str) -> Forbidden:

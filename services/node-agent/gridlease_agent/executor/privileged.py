@@ -9,7 +9,7 @@ from pathlib import Path
 from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.devices.keeper import DeviceKeeper
 from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
-from gridlease_agent.executor.guard import Guarded
+from gridlease_agent.executor.guard import Guarded, GuardedFiles
 from gridlease_agent.images.roots import ImageRoots
 from gridlease_agent.isolate.host_ground import host_ground
 from gridlease_agent.probes import table
@@ -79,7 +79,7 @@ def rooms(own: Privileged, environments: Path) -> Mapping[str, object]:
     return {
         "host": own,
         "sandboxes": Guarded(own.sandboxes, environments, own.files.taken_slots),
-        "files": own.files,
+        "files": GuardedFiles(own.files, own.sandboxes),
         "devices": own.keeper,
         "images": own.images,
         "sessions": own.entrance,
