@@ -59,6 +59,7 @@ FROM lease AS l JOIN account AS a ON a.tenant = l.tenant AND a.kind = 'tenant_pr
 WHERE l.opened_ms = {now} ORDER BY l.id;
 UPDATE balance SET held = (SELECT coalesce(sum(held_nano), 0) FROM lease AS l
     JOIN account AS a ON a.tenant = l.tenant WHERE a.id = balance.account);
+VACUUM ANALYZE account;
 VACUUM ANALYZE lease;
 VACUUM ANALYZE meter;
 VACUUM ANALYZE balance;

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gridlease_billing.domain import grant
+from gridlease_billing.domain.credits import Owed, owed
 from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.ports import Books, Change, Work
 
@@ -34,6 +35,7 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
         wallets = await tx.ledger.lock_wallets({it.row.ask.tenant for it in stored.values()})
         now = await tx.now()
         waits: dict[str, int] = {}
+        debts: dict[str, Owed] = {}
         changes: list[Change] = []
         for lease, it in first.items():
             row = stored[lease].row if lease in stored else None
@@ -45,11 +47,23 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
                 _LOG.error("a lease is parked", extra={"lease": lease, "found": error})
                 continue
             waits[lease] = closed.wait_ms
+            # A row that time has ended already was not ended by us.
+            running = row is not None and now.ms < row.ends_at_ms
+            if running and (debt := owed(row, it.notice_ms, it.cause)) is not None:
+                debts[lease] = debt
             changes.append(Change(row, closed.row, closed.effect))
         await tx.leases.insert([it for it in changes if it.before is None], now.ms)
         known = [it for it in changes if it.before is not None]
         await tx.leases.update(known)
         await tx.ledger.post(known, wallets, now.ms)
+        for lease, debt in sorted(debts.items()):
+            wallet = wallets[stored[lease].row.ask.tenant].account
+            sides = {
+                await tx.ledger.platform("sla_expense"): -debt.amount_nano,
+                wallet: debt.amount_nano,
+            }
+            key = f"{debt.kind}/{lease}"
+            await tx.ledger.journal(debt.kind, key, lease, sides, now.ms)
         return waits
 
     return await books.run(work)
