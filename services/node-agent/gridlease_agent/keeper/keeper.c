@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -202,6 +205,9 @@ static int begin(struct keeper *k)
     if (guard(k) != 0 || create(k) != 0)
         return -1;
     json_free(&k->spec);
+#ifdef __GLIBC__
+    (void)malloc_trim(0); /* the specification was the most this process ever holds */
+#endif
     tell_guard(k);
     if (k->plan.first == WARMING)
         return release(k);
