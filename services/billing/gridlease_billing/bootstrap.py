@@ -7,6 +7,7 @@ import contextlib
 import importlib.resources
 import logging
 import os
+import time
 import tomllib
 from collections.abc import AsyncIterator
 
@@ -28,6 +29,7 @@ from gridlease_billing.adapters.pdf import PdfPrinter
 from gridlease_billing.domain import price
 from gridlease_billing.domain.grant_row import Terms
 from gridlease_billing.expire import BATCH, expire
+from gridlease_billing.months import make_months
 from gridlease_billing.prices import load_defaults
 from gridlease_billing.rpc.accounts import Accounts
 from gridlease_billing.rpc.leases import Leases, Settlements
@@ -39,6 +41,7 @@ ROOM = "billing"
 ROLE = "gl_billing"
 _SETTLEMENT = "gridlease.billing.v1.SettlementService"
 _STOP_S = 3.0
+_MONTHS_EVERY_S = 6 * 3_600.0
 
 
 @contextlib.asynccontextmanager
@@ -115,8 +118,13 @@ async def _database(settings: Settings) -> Pool:
 
 async def _tick(books: PostgresBooks, terms: Terms, pause_s: float) -> None:
     """Ends what time has ended, in bounded batches; survives the database's absence."""
+    months_until_s = 0.0
     while True:
         try:
+            if (uptime_s := time.monotonic()) >= months_until_s:
+                if made := await make_months(books):
+                    _LOG.info("months made ahead", extra={"partitions": made})
+                months_until_s = uptime_s + _MONTHS_EVERY_S
             while (moved := await expire(books, terms)) > 0:
                 _LOG.info("leases moved on by time", extra={"count": moved})
                 if moved < BATCH:

@@ -191,6 +191,10 @@ class LedgerStore(Protocol):
         """
         ...
 
+    async def create_months(self, from_ms: int, months: int) -> int:
+        """Makes the partitions of a month and those after it; how many are new."""
+        ...
+
     async def platform(self, kind: str) -> int:
         """The platform's own account of a kind."""
         ...

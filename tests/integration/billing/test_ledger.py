@@ -5,6 +5,7 @@ import pytest
 from gridlease_billing.bootstrap import ROLE
 from gridlease_billing.credit import balance, pay_in
 from gridlease_billing.domain.grant_row import Phase
+from gridlease_billing.months import AHEAD, make_months
 from gridlease_billing.ports import Credit
 from gridlease_store.pool import transaction
 
@@ -109,6 +110,15 @@ async def test_months_are_made_ahead_and_taken_off_once_they_are_summed_up(pool,
     assert sums == await owner.fetch("SELECT id, account_sum(id) FROM account ORDER BY id")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await pool.execute("INSERT INTO journal_1970_01 SELECT * FROM journal")
+
+
+async def test_the_service_makes_its_months_itself(books, owner):
+    assert await make_months(books) == 0  # the migration made them
+    for table in ("journal", "entry", "line"):
+        parts = await owner.fetchval(
+            "SELECT count(*) FROM pg_inherits WHERE inhparent = $1::regclass", f"billing.{table}"
+        )
+        assert parts == AHEAD + 1  # and the default
 
 
 async def test_nobody_writes_the_books_but_through_the_ledger(world, service_pool):

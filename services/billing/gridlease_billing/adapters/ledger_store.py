@@ -89,6 +89,10 @@ class PostgresLedger:
         sides[wallet.account] = credit.amount_nano
         await self.journal("credit", key, credit.note, sides, now_ms)
 
+    async def create_months(self, from_ms: int, months: int) -> int:
+        """Makes the partitions of a month and those after it; how many are new."""
+        return int(await self._db.fetchval("SELECT create_months($1, $2)", from_ms, months))
+
     async def platform(self, kind: str) -> int:
         """The platform's own account of a kind."""
         key = (kind, CURRENCY)
