@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -53,9 +54,11 @@ class Agent:
 
     @property
     def proc(self) -> Path:
-        """What the kernel tells of its process."""
+        """What the kernel tells of its core, or of its only process."""
         assert self.process is not None
-        return Path(f"/proc/{self.process.pid}")
+        record = self.state / "agent.json"
+        pid = json.loads(record.read_text())["core"] if record.exists() else self.process.pid
+        return Path(f"/proc/{pid}")
 
     def kill(self) -> None:
         """As ``kill -9`` does."""
