@@ -12,6 +12,7 @@ from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
 from gridlease_agent.executor.guard import Guarded, GuardedFiles
 from gridlease_agent.images.roots import ImageRoots
 from gridlease_agent.isolate.host_ground import host_ground
+from gridlease_agent.keeper.build import keeper_for
 from gridlease_agent.probes import table
 from gridlease_agent.probes.facts import NodeFacts
 from gridlease_agent.runtimes.choose import choose_runtime
@@ -62,15 +63,17 @@ def privileged(state: Path, settings: Settings, core: tuple[int, int] | None = N
         if runtime.root
         else None
     )
-    told = Isolation(
-        runtime.name, (*runtime.unenforced, *found.unenforced), images=images is not None
-    )
+    minder = keeper_for(here)
+    unenforced = (*runtime.unenforced, *found.unenforced, *minder.unenforced())
+    told = Isolation(runtime.name, unenforced, images=images is not None)
     facts = table.discover(state)
     devices = table_of(facts.devices, settings.device_hooks)
     keeper: DeviceKeeping = NothingKept(tuple(x.id for x in facts.devices), emulated=False)
     if runtime.name == "crun":
         keeper = DeviceKeeper(devices)
-    sandboxes = Sandboxes(state, runtime, table=devices, ground=found.ground, roots=images)
+    sandboxes = Sandboxes(
+        state, runtime, table=devices, ground=found.ground, roots=images, keeper=minder
+    )
     return Privileged(sandboxes, files, told, SessionHost(state), images, facts, keeper)
 
 

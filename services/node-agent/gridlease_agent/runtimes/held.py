@@ -29,7 +29,8 @@ from gridlease_agent.sandbox import Deadline, Sandboxes
 
 CREATED, FROZEN = "created", "frozen"
 PREFIX = "warm-"
-_CREATED_ARGV = ("/bin/sh", "-c", f"/bin/sh {NOTICE_PATH}/launch; exit $?")
+# exec: SIGTERM goes to the direct children of process 1, so the task itself must be one.
+_CREATED_ARGV = ("/bin/sh", "-c", f"exec /bin/sh {NOTICE_PATH}/launch")
 _PLAIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
 
 
