@@ -301,6 +301,7 @@ class Node:
                     self._environments.names(),
                     book.spool.dirty,
                     book.strangers,
+                    self._images.known if self._images else (),
                 ),
                 body.facts.devices,
                 self._ailments.now() if self._ailments is not None else {},

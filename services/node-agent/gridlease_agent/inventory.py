@@ -27,17 +27,22 @@ class Lending:
     fitness: Fitness = field(default_factory=Fitness)
 
 
+_MOST_IMAGES = 4096  # Source: fleet.proto, NodeInventory.images
+
+
 def inventory(
     facts: NodeFacts,
     lending: Lending,
     runtimes: list[str],
     dirty: frozenset[str],
     quarantined: frozenset[str] = frozenset(),
+    images: tuple[str, ...] = (),
 ) -> fleet_pb2.NodeInventory:
     """The wire's record; chips bear the catalogue's names."""
     return fleet_pb2.NodeInventory(
         cpu_chip=cpu_chip(facts.host.arch),
         cpu_model=facts.cpu.model,
+        images=sorted(images[:_MOST_IMAGES]),
         cpu_milli=facts.cpu.usable_milli,
         memory_bytes=lending.memory_bytes,
         disk_bytes=lending.disk_bytes,

@@ -17,6 +17,7 @@ class TaskImages:
         self._fetcher = fetcher
         self._images = images
         self._stop = threading.Event()
+        self.known: tuple[str, ...] = ()  # as last seen, for who may not wait
 
     async def ready(self, name: str, lease_id: str, job: str) -> Root:
         """The image of that name under a lease that is prepared.
@@ -25,7 +26,9 @@ class TaskImages:
             Unreachable, Late: try again. Other faults: the task can never start.
         """
         digest = await asyncio.to_thread(self._fetcher.pull, name, job)
-        return await asyncio.to_thread(self._images.ready, digest, lease_id)
+        root = await asyncio.to_thread(self._images.ready, digest, lease_id)
+        await self.held()
+        return root
 
     async def fetch(self, name: str) -> str:
         """Have it here; nobody stands on it yet. Its digest.
@@ -37,7 +40,8 @@ class TaskImages:
 
     async def held(self) -> tuple[str, ...]:
         """Digests of the images here, the most recently used first."""
-        return await asyncio.to_thread(self._images.held)
+        self.known = await asyncio.to_thread(self._images.held)
+        return self.known
 
     async def room(self) -> int:
         """Bytes that images may still take without any having to leave."""
@@ -46,4 +50,3 @@ class TaskImages:
     def close(self) -> None:
         """No further layer is begun for nobody."""
         self._stop.set()
-
