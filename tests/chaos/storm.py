@@ -22,7 +22,7 @@ from gridlease_testkit.waiting import eventually
 from tests.integration.agent.agents import Agent
 from tests.integration.agent.centre import Centre
 
-LOST = ("START_LOST", "NODE_REBOOT")  # what ends a task without an exit code of its own
+LOST = ("START_LOST", "NODE_REBOOT")  # what ends a lease without an exit code of its own
 
 
 @dataclass
@@ -200,6 +200,13 @@ class Storm:
                 if one.lease == lease and one.HasField("exit"):
                     yield one.exit.exit_code, one.exit.reason, one.exit.ran_ns
 
+    def lost_running(self) -> list[str]:
+        """Of the lost leases, those whose tasks had begun: their keepers were killed.
+
+        The others were lost by an executor that died while it started them.
+        """
+        return [lease for lease in self.lost if self.starts.get(lease)]
+
     def line(self) -> str:
         """What it came to."""
         counts = [count for count, _ in self.adopted] or [0]
@@ -207,9 +214,9 @@ class Storm:
         away = sorted(self.away_s) or [0.0]
         kills = dict(sorted(self.kills.items()))
         return (
-            f"chaos seed {self.seed}: {self.made} tasks, kills {kills}, {len(self.lost)} lost with "
-            f"their keepers and placed again; adopted up to {max(counts)} at once in "
-            f"{times[len(times) // 2]} ms (median), {times[-1]} ms (most), "
+            f"chaos seed {self.seed}: {self.made} tasks, kills {kills}, {len(self.lost)} lost "
+            f"(of these {len(self.lost_running())} with their keepers) and placed again; "
+            f"adopted up to {max(counts)} at once in {times[len(times) // 2]} ms (median), {times[-1]} ms (most), "
             f"{away[len(away) // 2]:.1f} s after the kill (median)"
         )
 

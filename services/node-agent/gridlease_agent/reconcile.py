@@ -300,8 +300,10 @@ class Reconciler:
         except (Fault, OSError) as trouble:
             _LOG.warning("a task could not start: %s", trouble, extra={"lease": lease_id})
             if await self._is_absent(lease_id):
-                ended_ns = self._host.now().boottime_ns
-                record = ExitRecord(now.boot_id, 127, "START_FAILED", None, ended_ns)
+                record = None  # the node lost it: it is placed again by a new lease
+                if not isinstance(trouble, Unreachable | Late):
+                    ended_ns = self._host.now().boottime_ns
+                    record = ExitRecord(now.boot_id, 127, "START_FAILED", None, ended_ns)
                 await self._ended(lease_id, record, Ending(str(trouble)))
         finally:
             del self._ready[lease_id]

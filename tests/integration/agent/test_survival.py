@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from gridlease_agent.adapters.host import ThisHost
-from gridlease_agent.bootstrap import Node, real_body
+from gridlease_agent.body import real_body
+from gridlease_agent.bootstrap import Node
 from gridlease_agent.settings import Settings
 from gridlease_mesh.embedded import EmbeddedNats
 from gridlease_testkit.waiting import eventually
@@ -29,7 +30,7 @@ def started(agent: Agent, lease: str) -> dict[str, Any]:
 
 
 async def test_a_killed_agent_adopts_and_reports_once(centre: Centre, agent: Agent) -> None:
-    centre.want("ls-1", ["echo ran; sleep 2; echo over > out"], outputs=["out"])
+    centre.want("ls-1", ["echo ran; sleep 5; echo over > out"], outputs=["out"])
     await eventually(lambda: centre.running("ls-1"), 20)
     before = started(agent, "ls-1")
     agent.kill()
