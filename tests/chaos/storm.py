@@ -216,7 +216,8 @@ class Storm:
         return (
             f"chaos seed {self.seed}: {self.made} tasks, kills {kills}, {len(self.lost)} lost "
             f"(of these {len(self.lost_running())} with their keepers) and placed again; "
-            f"adopted up to {max(counts)} at once in {times[len(times) // 2]} ms (median), {times[-1]} ms (most), "
+            f"adopted up to {max(counts)} at once in {times[len(times) // 2]} ms (median), "
+            f"{times[-1]} ms (most), "
             f"{away[len(away) // 2]:.1f} s after the kill (median)"
         )
 
