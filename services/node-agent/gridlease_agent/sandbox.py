@@ -129,6 +129,7 @@ class Sandboxes:
             spec = secrets.shown(spec, folder, held=bool(spec.hold))
             shim.write_json(str(folder / "spec.json"), self._render(spec, folder))
         except BaseException:
+            secrets.forget(folder)
             self._ground.left(lease_id)
             raise
         self._ground.settled(lease_id)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 from gridlease_agent.keeper.build import Keeper
-from gridlease_agent.runtimes import choose
+from gridlease_agent.runtimes import choose, secrets
 from gridlease_agent.runtimes.spec import SandboxSpec
 from gridlease_agent.sandbox import Deadline, Exit, Exited, Running, Sandboxes, try_runtime
 from gridlease_testkit.waiting import eventually_sync
@@ -74,6 +74,7 @@ class Bench:
             self.sandboxes.kill(lease_id)
         for lease_id in self.sandboxes.list():
             self.exited(lease_id)
+            secrets.forget(self.folder(lease_id))
         self.sandboxes.list()
 
 
