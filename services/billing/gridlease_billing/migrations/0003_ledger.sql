@@ -284,7 +284,8 @@ $$;
 CREATE FUNCTION tick(ids int8[], runs int8[], egresses int8[], storages int8[], energies int8[],
     provisions int8[], OUT moved int8, OUT refused int8[])
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+    SET enable_hashjoin = off  -- rows are locked in the order of ids
+    SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     now_ms int8 := floor(extract(epoch FROM clock_timestamp()) * 1000);
     latest_ns int8 := (now_ms + 2000) * 1000000;
