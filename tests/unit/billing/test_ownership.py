@@ -54,7 +54,7 @@ def test_a_little_used_node_saves_much_by_renting_and_a_busy_one_nothing():
 def test_at_the_flip_both_cost_the_same(price, devices, years, residual, watts, rent):
     node = OwnedNode(price, devices, years, residual, watts, NANO // 5, 1_500, NANO, 50)
     found = compare(node, rent)
-    if found.ever:
+    if 0 < found.flips_at_permille <= 1_000:
         assert found.owned_at(found.flips_at_permille) <= rent
     if 1 < found.flips_at_permille <= 1_001:
         assert found.owned_at(found.flips_at_permille - 1) > rent
