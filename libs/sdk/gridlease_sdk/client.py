@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from gridlease.billing.v1 import account_pb2
 from gridlease.gateway.v1 import gateway_pb2 as pb
 from gridlease.type.v1 import fleet_pb2, job_pb2, money_pb2
 
 from gridlease_sdk import where
 from gridlease_sdk.capacitycalls import CapacityCalls
 from gridlease_sdk.channel import Connection
+from gridlease_sdk.invoicecalls import InvoiceCalls
 from gridlease_sdk.jobcalls import ENDED, JobCalls
 from gridlease_sdk.jobfile import Draft
 from gridlease_sdk.sessioncalls import SessionCalls
 
 
-class Client(JobCalls, CapacityCalls, SessionCalls):
+class Client(JobCalls, CapacityCalls, InvoiceCalls, SessionCalls):
     """A connection to the platform with one API key."""
 
     @classmethod
@@ -157,34 +157,6 @@ class Client(JobCalls, CapacityCalls, SessionCalls):
             if not page.next_page_token:
                 break
         return found
-
-    async def create_invoice(self, *, job: str = "", request_id: str = "") -> money_pb2.Invoice:
-        """Bill what is final and not billed yet."""
-        request = pb.CreateInvoiceRequest(job=job, request_id=request_id or self._ids.new("rq"))
-        answer = await self._on.ask(
-            self._on.billing.CreateInvoice, request, pb.CreateInvoiceResponse
-        )
-        return answer.invoice
-
-    async def get_invoice(self, name: str) -> money_pb2.Invoice:
-        """One invoice."""
-        request = pb.GetInvoiceRequest(name=name)
-        answer = await self._on.ask(self._on.billing.GetInvoice, request, pb.GetInvoiceResponse)
-        return answer.invoice
-
-    async def list_invoices(self) -> list[money_pb2.Invoice]:
-        """The tenant's invoices, newest first, without their lines."""
-        answer = await self._on.ask(
-            self._on.billing.ListInvoices, pb.ListInvoicesRequest(), pb.ListInvoicesResponse
-        )
-        return list(answer.invoices)
-
-    async def render_invoice(
-        self, name: str, file_format: account_pb2.InvoiceFormat.ValueType
-    ) -> pb.RenderInvoiceResponse:
-        """An invoice as a file."""
-        request = pb.RenderInvoiceRequest(name=name, format=file_format)
-        return await self._on.ask(self._on.billing.RenderInvoice, request, pb.RenderInvoiceResponse)
 
     async def list_prices(self, *, history: bool = False) -> list[money_pb2.Price]:
         """Prices in force, or all ever."""

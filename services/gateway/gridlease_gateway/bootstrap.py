@@ -48,6 +48,7 @@ from gridlease_gateway.rpc.bundles import BundleContent, Bundles
 from gridlease_gateway.rpc.capacity import Capacity
 from gridlease_gateway.rpc.files import Files
 from gridlease_gateway.rpc.fleet import Fleet
+from gridlease_gateway.rpc.invoices import Invoices
 from gridlease_gateway.rpc.jobs import Jobs
 from gridlease_gateway.rpc.sessions import Sessions
 from gridlease_gateway.settings import Settings
@@ -171,7 +172,10 @@ def _assemble(
         "SessionService": (Sessions(inside),),
         "FleetService": (Fleet(inside, prices),),
         "CapacityService": (Capacity(inside, access, ids),),
-        "BillingService": (Billing(inside, prices, access, ids),),
+        "BillingService": (
+            Billing(inside, prices, access, ids),
+            Invoices(inside, access, ids),
+        ),
         "AccessService": (Access(access, guard, ids, clock),),
     }
     return table(_handlers(rooms)), door, auditor

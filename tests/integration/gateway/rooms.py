@@ -312,6 +312,38 @@ class Billing(account_pb2_grpc.AccountServiceServicer):
             content=b"%PDF-", media_type="application/pdf", file_name="GL-2026-000001.pdf"
         )
 
+    async def FinalizeInvoice(self, request, context):
+        return account_pb2.FinalizeInvoiceResponse(invoice=self._own(request))
+
+    async def CreateCreditNote(self, request, context):
+        note = self._own(request)
+        note.kind, note.cites = "CREDIT_NOTE", request.name
+        return account_pb2.CreateCreditNoteResponse(invoice=note)
+
+    async def ListMeterReports(self, request, context):
+        self._own(request)
+        return account_pb2.ListMeterReportsResponse()
+
+    async def GetTaxProfile(self, request, context):
+        profile = money_pb2.TaxProfile(tenant=request.tenant, country="DE")
+        return account_pb2.GetTaxProfileResponse(profile=profile)
+
+    async def SetTaxProfile(self, request, context):
+        return account_pb2.SetTaxProfileResponse(profile=request.profile)
+
+    async def ListLegalEntities(self, request, context):
+        found = money_pb2.LegalEntity(entity="default", prefix="GL")
+        return account_pb2.ListLegalEntitiesResponse(entities=[found])
+
+    async def SetLegalEntity(self, request, context):
+        return account_pb2.SetLegalEntityResponse(entity=request.entity)
+
+    async def ListTaxRates(self, request, context):
+        return account_pb2.ListTaxRatesResponse()
+
+    async def CreateTaxRate(self, request, context):
+        return account_pb2.CreateTaxRateResponse(rate=request.rate)
+
     async def GetJournalSummary(self, request, context):
         return account_pb2.GetJournalSummaryResponse(sum_nano=0, journal_count=1, entry_count=2)
 

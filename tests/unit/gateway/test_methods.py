@@ -42,7 +42,7 @@ def test_only_joining_needs_no_key():
 
 
 def test_what_creates_or_changes_is_audited():
-    verbs = ("Create", "Cancel", "Wake", "Cordon", "Enrol", "Revoke", "Upload", "Set", "Drain")
+    verbs = ("Create", "Finalize", "Cancel", "Wake", "Cordon", "Enrol", "Revoke", "Upload", "Set", "Drain")
     verbs += ("Exec", "Forward")
     for name, rule in RULES.items():
         assert rule.mutating == name.partition(".")[2].startswith(verbs), name

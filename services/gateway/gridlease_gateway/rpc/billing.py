@@ -61,6 +61,7 @@ class Billing:
             project=call.caller.own_project(),
             job=request.job,
             request_id=request.request_id or self._ids.new("rq"),
+            draft=request.draft,
         )
         if request.job:
             await get_job(self._inside, call, request.job, "job")
@@ -90,7 +91,10 @@ class Billing:
 
     async def render_invoice(self, call: Call, request: pb.RenderInvoiceRequest) -> Message:
         inner = account_pb2.RenderInvoiceRequest(
-            tenant=call.caller.own_tenant(), name=request.name, format=request.format
+            tenant=call.caller.own_tenant(),
+            name=request.name,
+            format=request.format,
+            language=request.language,
         )
         try:
             answer = await self._inside.ask(

@@ -85,6 +85,51 @@ class AccountServiceStub(object):
                 request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.RenderInvoiceRequest.SerializeToString,
                 response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.RenderInvoiceResponse.FromString,
                 _registered_method=True)
+        self.FinalizeInvoice = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/FinalizeInvoice',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.FinalizeInvoiceRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.FinalizeInvoiceResponse.FromString,
+                _registered_method=True)
+        self.CreateCreditNote = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/CreateCreditNote',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateCreditNoteRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateCreditNoteResponse.FromString,
+                _registered_method=True)
+        self.ListMeterReports = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/ListMeterReports',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListMeterReportsRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListMeterReportsResponse.FromString,
+                _registered_method=True)
+        self.GetTaxProfile = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/GetTaxProfile',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.GetTaxProfileRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.GetTaxProfileResponse.FromString,
+                _registered_method=True)
+        self.SetTaxProfile = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/SetTaxProfile',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetTaxProfileRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetTaxProfileResponse.FromString,
+                _registered_method=True)
+        self.ListLegalEntities = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/ListLegalEntities',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListLegalEntitiesRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListLegalEntitiesResponse.FromString,
+                _registered_method=True)
+        self.SetLegalEntity = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/SetLegalEntity',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetLegalEntityRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetLegalEntityResponse.FromString,
+                _registered_method=True)
+        self.ListTaxRates = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/ListTaxRates',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListTaxRatesRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListTaxRatesResponse.FromString,
+                _registered_method=True)
+        self.CreateTaxRate = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/CreateTaxRate',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateTaxRateRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateTaxRateResponse.FromString,
+                _registered_method=True)
         self.GetJournalSummary = channel.unary_unary(
                 '/gridlease.billing.v1.AccountService/GetJournalSummary',
                 request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.GetJournalSummaryRequest.SerializeToString,
@@ -166,6 +211,69 @@ class AccountServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FinalizeInvoice(self, request, context):
+        """Gives a draft its number: from then on it is never edited. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCreditNote(self, request, context):
+        """Gives back lines of an invoice, or parts of them. Idempotent by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMeterReports(self, request, context):
+        """The signed reports that an invoice rests on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTaxProfile(self, request, context):
+        """A tenant's tax profile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTaxProfile(self, request, context):
+        """Writes a tenant's tax profile, for invoices to come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLegalEntities(self, request, context):
+        """Who issues invoices.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLegalEntity(self, request, context):
+        """Writes a legal entity, for invoices to come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTaxRates(self, request, context):
+        """The tax table.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTaxRate(self, request, context):
+        """Adds to the tax table. Insert only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJournalSummary(self, request, context):
         """The books' state, for their check.
         """
@@ -225,6 +333,51 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.RenderInvoice,
                     request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.RenderInvoiceRequest.FromString,
                     response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.RenderInvoiceResponse.SerializeToString,
+            ),
+            'FinalizeInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinalizeInvoice,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.FinalizeInvoiceRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.FinalizeInvoiceResponse.SerializeToString,
+            ),
+            'CreateCreditNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCreditNote,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateCreditNoteRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateCreditNoteResponse.SerializeToString,
+            ),
+            'ListMeterReports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMeterReports,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListMeterReportsRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListMeterReportsResponse.SerializeToString,
+            ),
+            'GetTaxProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaxProfile,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.GetTaxProfileRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.GetTaxProfileResponse.SerializeToString,
+            ),
+            'SetTaxProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTaxProfile,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetTaxProfileRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetTaxProfileResponse.SerializeToString,
+            ),
+            'ListLegalEntities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLegalEntities,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListLegalEntitiesRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListLegalEntitiesResponse.SerializeToString,
+            ),
+            'SetLegalEntity': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLegalEntity,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetLegalEntityRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.SetLegalEntityResponse.SerializeToString,
+            ),
+            'ListTaxRates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTaxRates,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListTaxRatesRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListTaxRatesResponse.SerializeToString,
+            ),
+            'CreateTaxRate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTaxRate,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateTaxRateRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateTaxRateResponse.SerializeToString,
             ),
             'GetJournalSummary': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJournalSummary,
@@ -503,6 +656,249 @@ class AccountService(object):
             '/gridlease.billing.v1.AccountService/RenderInvoice',
             gridlease_dot_billing_dot_v1_dot_account__pb2.RenderInvoiceRequest.SerializeToString,
             gridlease_dot_billing_dot_v1_dot_account__pb2.RenderInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinalizeInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/FinalizeInvoice',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.FinalizeInvoiceRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.FinalizeInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCreditNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/CreateCreditNote',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.CreateCreditNoteRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.CreateCreditNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMeterReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/ListMeterReports',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListMeterReportsRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListMeterReportsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaxProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/GetTaxProfile',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.GetTaxProfileRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.GetTaxProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTaxProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/SetTaxProfile',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.SetTaxProfileRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.SetTaxProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLegalEntities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/ListLegalEntities',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListLegalEntitiesRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListLegalEntitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLegalEntity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/SetLegalEntity',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.SetLegalEntityRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.SetLegalEntityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTaxRates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/ListTaxRates',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListTaxRatesRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListTaxRatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTaxRate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/CreateTaxRate',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.CreateTaxRateRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.CreateTaxRateResponse.FromString,
             options,
             channel_credentials,
             insecure,

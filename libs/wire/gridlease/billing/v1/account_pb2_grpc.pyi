@@ -81,6 +81,60 @@ class AccountServiceStub:
     ]
     """An invoice as a file."""
 
+    FinalizeInvoice: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.FinalizeInvoiceRequest,
+        gridlease.billing.v1.account_pb2.FinalizeInvoiceResponse,
+    ]
+    """Gives a draft its number: from then on it is never edited. Idempotent."""
+
+    CreateCreditNote: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.CreateCreditNoteRequest,
+        gridlease.billing.v1.account_pb2.CreateCreditNoteResponse,
+    ]
+    """Gives back lines of an invoice, or parts of them. Idempotent by request_id."""
+
+    ListMeterReports: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListMeterReportsRequest,
+        gridlease.billing.v1.account_pb2.ListMeterReportsResponse,
+    ]
+    """The signed reports that an invoice rests on."""
+
+    GetTaxProfile: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.GetTaxProfileRequest,
+        gridlease.billing.v1.account_pb2.GetTaxProfileResponse,
+    ]
+    """A tenant's tax profile."""
+
+    SetTaxProfile: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.SetTaxProfileRequest,
+        gridlease.billing.v1.account_pb2.SetTaxProfileResponse,
+    ]
+    """Writes a tenant's tax profile, for invoices to come."""
+
+    ListLegalEntities: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListLegalEntitiesRequest,
+        gridlease.billing.v1.account_pb2.ListLegalEntitiesResponse,
+    ]
+    """Who issues invoices."""
+
+    SetLegalEntity: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.SetLegalEntityRequest,
+        gridlease.billing.v1.account_pb2.SetLegalEntityResponse,
+    ]
+    """Writes a legal entity, for invoices to come."""
+
+    ListTaxRates: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListTaxRatesRequest,
+        gridlease.billing.v1.account_pb2.ListTaxRatesResponse,
+    ]
+    """The tax table."""
+
+    CreateTaxRate: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.CreateTaxRateRequest,
+        gridlease.billing.v1.account_pb2.CreateTaxRateResponse,
+    ]
+    """Adds to the tax table. Insert only."""
+
     GetJournalSummary: grpc.UnaryUnaryMultiCallable[
         gridlease.billing.v1.account_pb2.GetJournalSummaryRequest,
         gridlease.billing.v1.account_pb2.GetJournalSummaryResponse,
@@ -149,6 +203,60 @@ class AccountServiceAsyncStub:
         gridlease.billing.v1.account_pb2.RenderInvoiceResponse,
     ]
     """An invoice as a file."""
+
+    FinalizeInvoice: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.FinalizeInvoiceRequest,
+        gridlease.billing.v1.account_pb2.FinalizeInvoiceResponse,
+    ]
+    """Gives a draft its number: from then on it is never edited. Idempotent."""
+
+    CreateCreditNote: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.CreateCreditNoteRequest,
+        gridlease.billing.v1.account_pb2.CreateCreditNoteResponse,
+    ]
+    """Gives back lines of an invoice, or parts of them. Idempotent by request_id."""
+
+    ListMeterReports: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListMeterReportsRequest,
+        gridlease.billing.v1.account_pb2.ListMeterReportsResponse,
+    ]
+    """The signed reports that an invoice rests on."""
+
+    GetTaxProfile: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.GetTaxProfileRequest,
+        gridlease.billing.v1.account_pb2.GetTaxProfileResponse,
+    ]
+    """A tenant's tax profile."""
+
+    SetTaxProfile: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.SetTaxProfileRequest,
+        gridlease.billing.v1.account_pb2.SetTaxProfileResponse,
+    ]
+    """Writes a tenant's tax profile, for invoices to come."""
+
+    ListLegalEntities: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListLegalEntitiesRequest,
+        gridlease.billing.v1.account_pb2.ListLegalEntitiesResponse,
+    ]
+    """Who issues invoices."""
+
+    SetLegalEntity: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.SetLegalEntityRequest,
+        gridlease.billing.v1.account_pb2.SetLegalEntityResponse,
+    ]
+    """Writes a legal entity, for invoices to come."""
+
+    ListTaxRates: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListTaxRatesRequest,
+        gridlease.billing.v1.account_pb2.ListTaxRatesResponse,
+    ]
+    """The tax table."""
+
+    CreateTaxRate: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.CreateTaxRateRequest,
+        gridlease.billing.v1.account_pb2.CreateTaxRateResponse,
+    ]
+    """Adds to the tax table. Insert only."""
 
     GetJournalSummary: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.billing.v1.account_pb2.GetJournalSummaryRequest,
@@ -238,6 +346,78 @@ class AccountServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.billing.v1.account_pb2.RenderInvoiceResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.RenderInvoiceResponse]]:
         """An invoice as a file."""
+
+    @abc.abstractmethod
+    def FinalizeInvoice(
+        self,
+        request: gridlease.billing.v1.account_pb2.FinalizeInvoiceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.FinalizeInvoiceResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.FinalizeInvoiceResponse]]:
+        """Gives a draft its number: from then on it is never edited. Idempotent."""
+
+    @abc.abstractmethod
+    def CreateCreditNote(
+        self,
+        request: gridlease.billing.v1.account_pb2.CreateCreditNoteRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.CreateCreditNoteResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.CreateCreditNoteResponse]]:
+        """Gives back lines of an invoice, or parts of them. Idempotent by request_id."""
+
+    @abc.abstractmethod
+    def ListMeterReports(
+        self,
+        request: gridlease.billing.v1.account_pb2.ListMeterReportsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.ListMeterReportsResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.ListMeterReportsResponse]]:
+        """The signed reports that an invoice rests on."""
+
+    @abc.abstractmethod
+    def GetTaxProfile(
+        self,
+        request: gridlease.billing.v1.account_pb2.GetTaxProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.GetTaxProfileResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.GetTaxProfileResponse]]:
+        """A tenant's tax profile."""
+
+    @abc.abstractmethod
+    def SetTaxProfile(
+        self,
+        request: gridlease.billing.v1.account_pb2.SetTaxProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.SetTaxProfileResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.SetTaxProfileResponse]]:
+        """Writes a tenant's tax profile, for invoices to come."""
+
+    @abc.abstractmethod
+    def ListLegalEntities(
+        self,
+        request: gridlease.billing.v1.account_pb2.ListLegalEntitiesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.ListLegalEntitiesResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.ListLegalEntitiesResponse]]:
+        """Who issues invoices."""
+
+    @abc.abstractmethod
+    def SetLegalEntity(
+        self,
+        request: gridlease.billing.v1.account_pb2.SetLegalEntityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.SetLegalEntityResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.SetLegalEntityResponse]]:
+        """Writes a legal entity, for invoices to come."""
+
+    @abc.abstractmethod
+    def ListTaxRates(
+        self,
+        request: gridlease.billing.v1.account_pb2.ListTaxRatesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.ListTaxRatesResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.ListTaxRatesResponse]]:
+        """The tax table."""
+
+    @abc.abstractmethod
+    def CreateTaxRate(
+        self,
+        request: gridlease.billing.v1.account_pb2.CreateTaxRateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.CreateTaxRateResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.CreateTaxRateResponse]]:
+        """Adds to the tax table. Insert only."""
 
     @abc.abstractmethod
     def GetJournalSummary(

@@ -1350,17 +1350,21 @@ class CreateInvoiceRequest(google.protobuf.message.Message):
 
     JOB_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    DRAFT_FIELD_NUMBER: builtins.int
     job: builtins.str
     """"projects/{project}/jobs/{job}"; empty = all of the project that is final and not billed."""
     request_id: builtins.str
     """Makes a retry return the first answer; empty = made up."""
+    draft: builtins.bool
+    """Only a draft: it takes what it bills, and its number waits for FinalizeInvoice."""
     def __init__(
         self,
         *,
         job: builtins.str = ...,
         request_id: builtins.str = ...,
+        draft: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["draft", b"draft", "job", b"job", "request_id", b"request_id"]) -> None: ...
 
 global___CreateInvoiceRequest = CreateInvoiceRequest
 
@@ -1373,7 +1377,7 @@ class CreateInvoiceResponse(google.protobuf.message.Message):
     INVOICE_FIELD_NUMBER: builtins.int
     @property
     def invoice(self) -> gridlease.type.v1.money_pb2.Invoice:
-        """Final and numbered."""
+        """Final and numbered, or a draft."""
 
     def __init__(
         self,
@@ -1464,17 +1468,21 @@ class RenderInvoiceRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     FORMAT_FIELD_NUMBER: builtins.int
+    LANGUAGE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"invoices/{invoice}"."""
     format: gridlease.billing.v1.account_pb2.InvoiceFormat.ValueType
     """As what."""
+    language: builtins.str
+    """Of text and PDF: en or zh; empty = the tenant's when it was issued."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         format: gridlease.billing.v1.account_pb2.InvoiceFormat.ValueType = ...,
+        language: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["format", b"format", "name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["format", b"format", "language", b"language", "name", b"name"]) -> None: ...
 
 global___RenderInvoiceRequest = RenderInvoiceRequest
 
@@ -1650,6 +1658,365 @@ class CreateCreditResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["balance", b"balance"]) -> None: ...
 
 global___CreateCreditResponse = CreateCreditResponse
+
+@typing.final
+class FinalizeInvoiceRequest(google.protobuf.message.Message):
+    """Which draft."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"invoices/{invoice}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___FinalizeInvoiceRequest = FinalizeInvoiceRequest
+
+@typing.final
+class FinalizeInvoiceResponse(google.protobuf.message.Message):
+    """The invoice."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: builtins.int
+    @property
+    def invoice(self) -> gridlease.type.v1.money_pb2.Invoice:
+        """Final and numbered."""
+
+    def __init__(
+        self,
+        *,
+        invoice: gridlease.type.v1.money_pb2.Invoice | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["invoice", b"invoice"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["invoice", b"invoice"]) -> None: ...
+
+global___FinalizeInvoiceResponse = FinalizeInvoiceResponse
+
+@typing.final
+class CreateCreditNoteRequest(google.protobuf.message.Message):
+    """What to give back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}"."""
+    name: builtins.str
+    """"invoices/{invoice}"."""
+    position: builtins.int
+    """Which line, from 1; 0 = all lines, each what is left of it."""
+    amount_nano: builtins.int
+    """How much of it, tax included, in nano-units; 0 = what is left of it."""
+    reason: builtins.str
+    """For the document."""
+    request_id: builtins.str
+    """Makes a retry return the first answer; empty = made up."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        name: builtins.str = ...,
+        position: builtins.int = ...,
+        amount_nano: builtins.int = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "name", b"name", "position", b"position", "reason", b"reason", "request_id", b"request_id", "tenant", b"tenant"]) -> None: ...
+
+global___CreateCreditNoteRequest = CreateCreditNoteRequest
+
+@typing.final
+class CreateCreditNoteResponse(google.protobuf.message.Message):
+    """The credit note."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: builtins.int
+    @property
+    def invoice(self) -> gridlease.type.v1.money_pb2.Invoice:
+        """Final and numbered."""
+
+    def __init__(
+        self,
+        *,
+        invoice: gridlease.type.v1.money_pb2.Invoice | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["invoice", b"invoice"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["invoice", b"invoice"]) -> None: ...
+
+global___CreateCreditNoteResponse = CreateCreditNoteResponse
+
+@typing.final
+class ListMeterReportsRequest(google.protobuf.message.Message):
+    """Which invoice."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"invoices/{invoice}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___ListMeterReportsRequest = ListMeterReportsRequest
+
+@typing.final
+class ListMeterReportsResponse(google.protobuf.message.Message):
+    """Reports."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: builtins.int
+    @property
+    def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.MeterReport]:
+        """By lease and segment."""
+
+    def __init__(
+        self,
+        *,
+        reports: collections.abc.Iterable[gridlease.type.v1.money_pb2.MeterReport] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reports", b"reports"]) -> None: ...
+
+global___ListMeterReportsResponse = ListMeterReportsResponse
+
+@typing.final
+class GetTaxProfileRequest(google.protobuf.message.Message):
+    """Whose profile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetTaxProfileRequest = GetTaxProfileRequest
+
+@typing.final
+class GetTaxProfileResponse(google.protobuf.message.Message):
+    """The profile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: builtins.int
+    @property
+    def profile(self) -> gridlease.type.v1.money_pb2.TaxProfile:
+        """The newest; empty but for the tenant where none was written."""
+
+    def __init__(
+        self,
+        *,
+        profile: gridlease.type.v1.money_pb2.TaxProfile | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["profile", b"profile"]) -> None: ...
+
+global___GetTaxProfileResponse = GetTaxProfileResponse
+
+@typing.final
+class SetTaxProfileRequest(google.protobuf.message.Message):
+    """The profile to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: builtins.int
+    @property
+    def profile(self) -> gridlease.type.v1.money_pb2.TaxProfile:
+        """All of it."""
+
+    def __init__(
+        self,
+        *,
+        profile: gridlease.type.v1.money_pb2.TaxProfile | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["profile", b"profile"]) -> None: ...
+
+global___SetTaxProfileRequest = SetTaxProfileRequest
+
+@typing.final
+class SetTaxProfileResponse(google.protobuf.message.Message):
+    """The profile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: builtins.int
+    @property
+    def profile(self) -> gridlease.type.v1.money_pb2.TaxProfile:
+        """As written."""
+
+    def __init__(
+        self,
+        *,
+        profile: gridlease.type.v1.money_pb2.TaxProfile | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["profile", b"profile"]) -> None: ...
+
+global___SetTaxProfileResponse = SetTaxProfileResponse
+
+@typing.final
+class ListLegalEntitiesRequest(google.protobuf.message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListLegalEntitiesRequest = ListLegalEntitiesRequest
+
+@typing.final
+class ListLegalEntitiesResponse(google.protobuf.message.Message):
+    """Legal entities."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITIES_FIELD_NUMBER: builtins.int
+    @property
+    def entities(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.LegalEntity]:
+        """By id."""
+
+    def __init__(
+        self,
+        *,
+        entities: collections.abc.Iterable[gridlease.type.v1.money_pb2.LegalEntity] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entities", b"entities"]) -> None: ...
+
+global___ListLegalEntitiesResponse = ListLegalEntitiesResponse
+
+@typing.final
+class SetLegalEntityRequest(google.protobuf.message.Message):
+    """The legal entity to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    @property
+    def entity(self) -> gridlease.type.v1.money_pb2.LegalEntity:
+        """All of it."""
+
+    def __init__(
+        self,
+        *,
+        entity: gridlease.type.v1.money_pb2.LegalEntity | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["entity", b"entity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entity", b"entity"]) -> None: ...
+
+global___SetLegalEntityRequest = SetLegalEntityRequest
+
+@typing.final
+class SetLegalEntityResponse(google.protobuf.message.Message):
+    """The legal entity."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    @property
+    def entity(self) -> gridlease.type.v1.money_pb2.LegalEntity:
+        """As written."""
+
+    def __init__(
+        self,
+        *,
+        entity: gridlease.type.v1.money_pb2.LegalEntity | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["entity", b"entity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entity", b"entity"]) -> None: ...
+
+global___SetLegalEntityResponse = SetLegalEntityResponse
+
+@typing.final
+class ListTaxRatesRequest(google.protobuf.message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListTaxRatesRequest = ListTaxRatesRequest
+
+@typing.final
+class ListTaxRatesResponse(google.protobuf.message.Message):
+    """The tax table."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RATES_FIELD_NUMBER: builtins.int
+    @property
+    def rates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.TaxRate]:
+        """By country and time."""
+
+    def __init__(
+        self,
+        *,
+        rates: collections.abc.Iterable[gridlease.type.v1.money_pb2.TaxRate] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rates", b"rates"]) -> None: ...
+
+global___ListTaxRatesResponse = ListTaxRatesResponse
+
+@typing.final
+class CreateTaxRateRequest(google.protobuf.message.Message):
+    """What to add."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RATE_FIELD_NUMBER: builtins.int
+    @property
+    def rate(self) -> gridlease.type.v1.money_pb2.TaxRate:
+        """The entry."""
+
+    def __init__(
+        self,
+        *,
+        rate: gridlease.type.v1.money_pb2.TaxRate | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["rate", b"rate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["rate", b"rate"]) -> None: ...
+
+global___CreateTaxRateRequest = CreateTaxRateRequest
+
+@typing.final
+class CreateTaxRateResponse(google.protobuf.message.Message):
+    """The entry."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RATE_FIELD_NUMBER: builtins.int
+    @property
+    def rate(self) -> gridlease.type.v1.money_pb2.TaxRate:
+        """As written."""
+
+    def __init__(
+        self,
+        *,
+        rate: gridlease.type.v1.money_pb2.TaxRate | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["rate", b"rate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["rate", b"rate"]) -> None: ...
+
+global___CreateTaxRateResponse = CreateTaxRateResponse
 
 @typing.final
 class GetJournalSummaryRequest(google.protobuf.message.Message):

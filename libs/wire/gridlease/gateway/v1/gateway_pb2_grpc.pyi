@@ -869,6 +869,60 @@ class BillingServiceStub:
     ]
     """Pays credit in for a tenant. Operators."""
 
+    FinalizeInvoice: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.FinalizeInvoiceRequest,
+        gridlease.gateway.v1.gateway_pb2.FinalizeInvoiceResponse,
+    ]
+    """Gives a draft its number: from then on it is never edited. Idempotent."""
+
+    CreateCreditNote: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateCreditNoteRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateCreditNoteResponse,
+    ]
+    """Gives back lines of an invoice, or parts of them. Operators."""
+
+    ListMeterReports: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListMeterReportsRequest,
+        gridlease.gateway.v1.gateway_pb2.ListMeterReportsResponse,
+    ]
+    """The signed reports that an invoice of the caller's tenant rests on."""
+
+    GetTaxProfile: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetTaxProfileRequest,
+        gridlease.gateway.v1.gateway_pb2.GetTaxProfileResponse,
+    ]
+    """The tax profile of the caller's tenant."""
+
+    SetTaxProfile: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetTaxProfileRequest,
+        gridlease.gateway.v1.gateway_pb2.SetTaxProfileResponse,
+    ]
+    """Writes a tenant's tax profile, for invoices to come. Operators."""
+
+    ListLegalEntities: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListLegalEntitiesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListLegalEntitiesResponse,
+    ]
+    """Who issues invoices. Operators."""
+
+    SetLegalEntity: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetLegalEntityRequest,
+        gridlease.gateway.v1.gateway_pb2.SetLegalEntityResponse,
+    ]
+    """Writes a legal entity, for invoices to come. Operators."""
+
+    ListTaxRates: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListTaxRatesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListTaxRatesResponse,
+    ]
+    """The tax table."""
+
+    CreateTaxRate: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateTaxRateRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateTaxRateResponse,
+    ]
+    """Adds to the tax table. Operators."""
+
     GetJournalSummary: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.GetJournalSummaryRequest,
         gridlease.gateway.v1.gateway_pb2.GetJournalSummaryResponse,
@@ -937,6 +991,60 @@ class BillingServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.CreateCreditResponse,
     ]
     """Pays credit in for a tenant. Operators."""
+
+    FinalizeInvoice: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.FinalizeInvoiceRequest,
+        gridlease.gateway.v1.gateway_pb2.FinalizeInvoiceResponse,
+    ]
+    """Gives a draft its number: from then on it is never edited. Idempotent."""
+
+    CreateCreditNote: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateCreditNoteRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateCreditNoteResponse,
+    ]
+    """Gives back lines of an invoice, or parts of them. Operators."""
+
+    ListMeterReports: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListMeterReportsRequest,
+        gridlease.gateway.v1.gateway_pb2.ListMeterReportsResponse,
+    ]
+    """The signed reports that an invoice of the caller's tenant rests on."""
+
+    GetTaxProfile: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetTaxProfileRequest,
+        gridlease.gateway.v1.gateway_pb2.GetTaxProfileResponse,
+    ]
+    """The tax profile of the caller's tenant."""
+
+    SetTaxProfile: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetTaxProfileRequest,
+        gridlease.gateway.v1.gateway_pb2.SetTaxProfileResponse,
+    ]
+    """Writes a tenant's tax profile, for invoices to come. Operators."""
+
+    ListLegalEntities: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListLegalEntitiesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListLegalEntitiesResponse,
+    ]
+    """Who issues invoices. Operators."""
+
+    SetLegalEntity: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetLegalEntityRequest,
+        gridlease.gateway.v1.gateway_pb2.SetLegalEntityResponse,
+    ]
+    """Writes a legal entity, for invoices to come. Operators."""
+
+    ListTaxRates: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListTaxRatesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListTaxRatesResponse,
+    ]
+    """The tax table."""
+
+    CreateTaxRate: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateTaxRateRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateTaxRateResponse,
+    ]
+    """Adds to the tax table. Operators."""
 
     GetJournalSummary: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.GetJournalSummaryRequest,
@@ -1026,6 +1134,78 @@ class BillingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CreateCreditResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CreateCreditResponse]]:
         """Pays credit in for a tenant. Operators."""
+
+    @abc.abstractmethod
+    def FinalizeInvoice(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.FinalizeInvoiceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.FinalizeInvoiceResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.FinalizeInvoiceResponse]]:
+        """Gives a draft its number: from then on it is never edited. Idempotent."""
+
+    @abc.abstractmethod
+    def CreateCreditNote(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.CreateCreditNoteRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CreateCreditNoteResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CreateCreditNoteResponse]]:
+        """Gives back lines of an invoice, or parts of them. Operators."""
+
+    @abc.abstractmethod
+    def ListMeterReports(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListMeterReportsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListMeterReportsResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListMeterReportsResponse]]:
+        """The signed reports that an invoice of the caller's tenant rests on."""
+
+    @abc.abstractmethod
+    def GetTaxProfile(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.GetTaxProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.GetTaxProfileResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.GetTaxProfileResponse]]:
+        """The tax profile of the caller's tenant."""
+
+    @abc.abstractmethod
+    def SetTaxProfile(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetTaxProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetTaxProfileResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetTaxProfileResponse]]:
+        """Writes a tenant's tax profile, for invoices to come. Operators."""
+
+    @abc.abstractmethod
+    def ListLegalEntities(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListLegalEntitiesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListLegalEntitiesResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListLegalEntitiesResponse]]:
+        """Who issues invoices. Operators."""
+
+    @abc.abstractmethod
+    def SetLegalEntity(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetLegalEntityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetLegalEntityResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetLegalEntityResponse]]:
+        """Writes a legal entity, for invoices to come. Operators."""
+
+    @abc.abstractmethod
+    def ListTaxRates(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListTaxRatesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListTaxRatesResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListTaxRatesResponse]]:
+        """The tax table."""
+
+    @abc.abstractmethod
+    def CreateTaxRate(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.CreateTaxRateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CreateTaxRateResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CreateTaxRateResponse]]:
+        """Adds to the tax table. Operators."""
 
     @abc.abstractmethod
     def GetJournalSummary(

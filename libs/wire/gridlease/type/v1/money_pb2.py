@@ -22,25 +22,70 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gridlease.type.v1 import job_pb2 as gridlease_dot_type_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgridlease/type/v1/money.proto\x12\x11gridlease.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgridlease/type/v1/job.proto\"\x8d\x03\n\tUsageLine\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0f\n\x07segment\x18\x03 \x01(\x05\x12\r\n\x05meter\x18\x04 \x01(\t\x12\x0c\n\x04\x63hip\x18\x05 \x01(\t\x12%\n\x04tier\x18\x06 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x16\n\x0equantity_milli\x18\x07 \x01(\x03\x12\x1a\n\x12rate_nano_per_hour\x18\x08 \x01(\x03\x12\x12\n\ncounter_ns\x18\t \x01(\x03\x12\x12\n\ngranted_ns\x18\n \x01(\x03\x12\x12\n\ncharged_ns\x18\x0b \x01(\x03\x12\x13\n\x0b\x61mount_nano\x18\x0c \x01(\x03\x12\x10\n\x08\x63urrency\x18\r \x01(\t\x12\x15\n\rprice_version\x18\x0e \x01(\x03\x12\x13\n\x0blease_state\x18\x0f \x01(\t\x12-\n\topen_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04node\x18\x11 \x01(\t\x12\x0f\n\x07invoice\x18\x12 \x01(\t\"\xf9\x01\n\x07Invoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05lines\x18\x06 \x03(\x0b\x32\x1c.gridlease.type.v1.UsageLine\x12\x12\n\ntotal_nano\x18\x07 \x01(\x03\x12\x14\n\x0cpayable_nano\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x16\n\x0e\x63ontent_sha256\x18\n \x01(\t\"\xd6\x01\n\x05Quote\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12%\n\x04tier\x18\x02 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x16\n\x0equantity_milli\x18\x03 \x01(\x03\x12\x1a\n\x12rate_nano_per_hour\x18\x04 \x01(\x03\x12\x13\n\x0b\x61mount_nano\x18\x05 \x01(\x03\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x03\x12\x11\n\thold_nano\x18\x07 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x12\x15\n\rprice_version\x18\t \x01(\x03\"\xe1\x01\n\x05Price\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0c\n\x04\x63hip\x18\x02 \x01(\t\x12%\n\x04tier\x18\x03 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x1b\n\x13price_nano_per_hour\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x07\x42\x61lance\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x13\n\x0bposted_nano\x18\x03 \x01(\x03\x12\x11\n\theld_nano\x18\x04 \x01(\x03\x12\x16\n\x0e\x61vailable_nano\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgridlease/type/v1/money.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgridlease/type/v1/job.proto\"\xcb\x04\n\tUsageLine\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0f\n\x07segment\x18\x03 \x01(\x05\x12\r\n\x05meter\x18\x04 \x01(\t\x12\x0c\n\x04\x63hip\x18\x05 \x01(\t\x12%\n\x04tier\x18\x06 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x16\n\x0equantity_milli\x18\x07 \x01(\x03\x12\x1a\n\x12rate_nano_per_hour\x18\x08 \x01(\x03\x12\x12\n\ncounter_ns\x18\t \x01(\x03\x12\x12\n\ngranted_ns\x18\n \x01(\x03\x12\x12\n\ncharged_ns\x18\x0b \x01(\x03\x12\x13\n\x0b\x61mount_nano\x18\x0c \x01(\x03\x12\x10\n\x08\x63urrency\x18\r \x01(\t\x12\x15\n\rprice_version\x18\x0e \x01(\x03\x12\x13\n\x0blease_state\x18\x0f \x01(\t\x12-\n\topen_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04node\x18\x11 \x01(\t\x12\x0f\n\x07invoice\x18\x12 \x01(\t\x12\x0c\n\x04kind\x18\x1e \x01(\t\x12.\n\nstart_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18  \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04site\x18! \x01(\t\x12\x13\n\x0b\x62illed_nano\x18\" \x01(\x03\x12\x10\n\x08tax_nano\x18# \x01(\x03\x12\r\n\x05\x63ites\x18$ \x01(\t\x12\x0c\n\x04note\x18% \x01(\t\"_\n\x05Party\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x04 \x01(\t\x12\x0e\n\x06tax_id\x18\x05 \x01(\t\"\xa4\x02\n\nTaxProfile\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xa0\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07\x61\x64\x64ress\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12%\n\x07\x63ountry\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{2})?$\x12\x17\n\x06tax_id\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18(\x12!\n\x08language\x18\x06 \x01(\tB\x0f\xbaH\x0cr\nR\x00R\x02\x65nR\x02zh\x12+\n\x06\x65ntity\x18\x07 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^([a-z0-9-]{1,40})?$\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x02\n\x0bLegalEntity\x12(\n\x06\x65ntity\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07\x61\x64\x64ress\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12%\n\x07\x63ountry\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{2})?$\x12\x17\n\x06tax_id\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18(\x12+\n\x06prefix\x18\x06 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[A-Z][A-Z0-9]{0,7}$\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb6\x01\n\x07TaxRate\x12\"\n\x07\x63ountry\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{2}$\x12\x18\n\x05label\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x14\x12\x1d\n\tpermyriad\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x06source\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xac\x02\"\xa1\x01\n\x0bMeterReport\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\x05\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x10\n\x08node_key\x18\x04 \x01(\t\x12\x0e\n\x06report\x18\x05 \x01(\t\x12\x11\n\tsignature\x18\x06 \x01(\x0c\x12/\n\x0brecord_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe9\x03\n\x07Invoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05lines\x18\x06 \x03(\x0b\x32\x1c.gridlease.type.v1.UsageLine\x12\x12\n\ntotal_nano\x18\x07 \x01(\x03\x12\x14\n\x0cpayable_nano\x18\x08 \x01(\x03\x12\x10\n\x08\x63urrency\x18\t \x01(\t\x12\x16\n\x0e\x63ontent_sha256\x18\n \x01(\t\x12\x0c\n\x04kind\x18\x0b \x01(\t\x12\r\n\x05state\x18\x0c \x01(\t\x12\x10\n\x08net_nano\x18\r \x01(\x03\x12\x10\n\x08tax_nano\x18\x0e \x01(\x03\x12\x15\n\rtax_treatment\x18\x0f \x01(\t\x12\x15\n\rtax_permyriad\x18\x10 \x01(\x05\x12\x10\n\x08tax_note\x18\x11 \x01(\t\x12(\n\x06issuer\x18\x12 \x01(\x0b\x32\x18.gridlease.type.v1.Party\x12\'\n\x05\x62uyer\x18\x13 \x01(\x0b\x32\x18.gridlease.type.v1.Party\x12\r\n\x05\x63ites\x18\x14 \x01(\t\x12\x0b\n\x03job\x18\x15 \x01(\t\"\xd6\x01\n\x05Quote\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12%\n\x04tier\x18\x02 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x16\n\x0equantity_milli\x18\x03 \x01(\x03\x12\x1a\n\x12rate_nano_per_hour\x18\x04 \x01(\x03\x12\x13\n\x0b\x61mount_nano\x18\x05 \x01(\x03\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x03\x12\x11\n\thold_nano\x18\x07 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x12\x15\n\rprice_version\x18\t \x01(\x03\"\xe1\x01\n\x05Price\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0c\n\x04\x63hip\x18\x02 \x01(\t\x12%\n\x04tier\x18\x03 \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x1b\n\x13price_nano_per_hour\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x07\x42\x61lance\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x13\n\x0bposted_nano\x18\x03 \x01(\x03\x12\x11\n\theld_nano\x18\x04 \x01(\x03\x12\x16\n\x0e\x61vailable_nano\x18\x05 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlease.type.v1.money_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGELINE']._serialized_start=115
-  _globals['_USAGELINE']._serialized_end=512
-  _globals['_INVOICE']._serialized_start=515
-  _globals['_INVOICE']._serialized_end=764
-  _globals['_QUOTE']._serialized_start=767
-  _globals['_QUOTE']._serialized_end=981
-  _globals['_PRICE']._serialized_start=984
-  _globals['_PRICE']._serialized_end=1209
-  _globals['_BALANCE']._serialized_start=1211
-  _globals['_BALANCE']._serialized_end=1318
+  _globals['_TAXPROFILE'].fields_by_name['tenant']._loaded_options = None
+  _globals['_TAXPROFILE'].fields_by_name['tenant']._serialized_options = b'\272H\007r\005\020\001\030\240\001'
+  _globals['_TAXPROFILE'].fields_by_name['display_name']._loaded_options = None
+  _globals['_TAXPROFILE'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_TAXPROFILE'].fields_by_name['address']._loaded_options = None
+  _globals['_TAXPROFILE'].fields_by_name['address']._serialized_options = b'\272H\005r\003\030\350\007'
+  _globals['_TAXPROFILE'].fields_by_name['country']._loaded_options = None
+  _globals['_TAXPROFILE'].fields_by_name['country']._serialized_options = b'\272H\021r\0172\r^([A-Z]{2})?$'
+  _globals['_TAXPROFILE'].fields_by_name['tax_id']._loaded_options = None
+  _globals['_TAXPROFILE'].fields_by_name['tax_id']._serialized_options = b'\272H\004r\002\030('
+  _globals['_TAXPROFILE'].fields_by_name['language']._loaded_options = None
+  _globals['_TAXPROFILE'].fields_by_name['language']._serialized_options = b'\272H\014r\nR\000R\002enR\002zh'
+  _globals['_TAXPROFILE'].fields_by_name['entity']._loaded_options = None
+  _globals['_TAXPROFILE'].fields_by_name['entity']._serialized_options = b'\272H\030r\0262\024^([a-z0-9-]{1,40})?$'
+  _globals['_LEGALENTITY'].fields_by_name['entity']._loaded_options = None
+  _globals['_LEGALENTITY'].fields_by_name['entity']._serialized_options = b'\272H\025r\0232\021^[a-z0-9-]{1,40}$'
+  _globals['_LEGALENTITY'].fields_by_name['display_name']._loaded_options = None
+  _globals['_LEGALENTITY'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_LEGALENTITY'].fields_by_name['address']._loaded_options = None
+  _globals['_LEGALENTITY'].fields_by_name['address']._serialized_options = b'\272H\005r\003\030\350\007'
+  _globals['_LEGALENTITY'].fields_by_name['country']._loaded_options = None
+  _globals['_LEGALENTITY'].fields_by_name['country']._serialized_options = b'\272H\021r\0172\r^([A-Z]{2})?$'
+  _globals['_LEGALENTITY'].fields_by_name['tax_id']._loaded_options = None
+  _globals['_LEGALENTITY'].fields_by_name['tax_id']._serialized_options = b'\272H\004r\002\030('
+  _globals['_LEGALENTITY'].fields_by_name['prefix']._loaded_options = None
+  _globals['_LEGALENTITY'].fields_by_name['prefix']._serialized_options = b'\272H\030r\0262\024^[A-Z][A-Z0-9]{0,7}$'
+  _globals['_TAXRATE'].fields_by_name['country']._loaded_options = None
+  _globals['_TAXRATE'].fields_by_name['country']._serialized_options = b'\272H\016r\0142\n^[A-Z]{2}$'
+  _globals['_TAXRATE'].fields_by_name['label']._loaded_options = None
+  _globals['_TAXRATE'].fields_by_name['label']._serialized_options = b'\272H\006r\004\020\001\030\024'
+  _globals['_TAXRATE'].fields_by_name['permyriad']._loaded_options = None
+  _globals['_TAXRATE'].fields_by_name['permyriad']._serialized_options = b'\272H\007\032\005\030\220N(\000'
+  _globals['_TAXRATE'].fields_by_name['source']._loaded_options = None
+  _globals['_TAXRATE'].fields_by_name['source']._serialized_options = b'\272H\007r\005\020\001\030\254\002'
+  _globals['_USAGELINE']._serialized_start=144
+  _globals['_USAGELINE']._serialized_end=731
+  _globals['_PARTY']._serialized_start=733
+  _globals['_PARTY']._serialized_end=828
+  _globals['_TAXPROFILE']._serialized_start=831
+  _globals['_TAXPROFILE']._serialized_end=1123
+  _globals['_LEGALENTITY']._serialized_start=1126
+  _globals['_LEGALENTITY']._serialized_end=1398
+  _globals['_TAXRATE']._serialized_start=1401
+  _globals['_TAXRATE']._serialized_end=1583
+  _globals['_METERREPORT']._serialized_start=1586
+  _globals['_METERREPORT']._serialized_end=1747
+  _globals['_INVOICE']._serialized_start=1750
+  _globals['_INVOICE']._serialized_end=2239
+  _globals['_QUOTE']._serialized_start=2242
+  _globals['_QUOTE']._serialized_end=2456
+  _globals['_PRICE']._serialized_start=2459
+  _globals['_PRICE']._serialized_end=2684
+  _globals['_BALANCE']._serialized_start=2686
+  _globals['_BALANCE']._serialized_end=2793
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,14 @@ class UsageLine(google.protobuf.message.Message):
     OPEN_TIME_FIELD_NUMBER: builtins.int
     NODE_FIELD_NUMBER: builtins.int
     INVOICE_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    START_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    BILLED_NANO_FIELD_NUMBER: builtins.int
+    TAX_NANO_FIELD_NUMBER: builtins.int
+    CITES_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     job: builtins.str
@@ -72,9 +80,29 @@ class UsageLine(google.protobuf.message.Message):
     """"nodes/{node}"."""
     invoice: builtins.str
     """The invoice that carries it; empty = none yet."""
+    kind: builtins.str
+    """On an invoice: USAGE, PURCHASE, CREDIT or CORRECTION."""
+    site: builtins.str
+    """"sites/{site}"; empty = not known."""
+    billed_nano: builtins.int
+    """On an invoice: the amount as rounded for it, in nano-units."""
+    tax_nano: builtins.int
+    """On an invoice: its part of the tax, in nano-units."""
+    cites: builtins.str
+    """The line that it corrects or gives back: "invoices/{invoice}#{position}"."""
+    note: builtins.str
+    """Why, where it is no usage, such as reclaim_credit."""
     @property
     def open_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the lease was authorised."""
+
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From when it is, on the database's clock."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when."""
 
     def __init__(
         self,
@@ -97,15 +125,233 @@ class UsageLine(google.protobuf.message.Message):
         open_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         node: builtins.str = ...,
         invoice: builtins.str = ...,
+        kind: builtins.str = ...,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        site: builtins.str = ...,
+        billed_nano: builtins.int = ...,
+        tax_nano: builtins.int = ...,
+        cites: builtins.str = ...,
+        note: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["open_time", b"open_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "charged_ns", b"charged_ns", "chip", b"chip", "counter_ns", b"counter_ns", "currency", b"currency", "granted_ns", b"granted_ns", "invoice", b"invoice", "job", b"job", "lease", b"lease", "lease_state", b"lease_state", "meter", b"meter", "node", b"node", "open_time", b"open_time", "price_version", b"price_version", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "segment", b"segment", "tier", b"tier"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "open_time", b"open_time", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "billed_nano", b"billed_nano", "charged_ns", b"charged_ns", "chip", b"chip", "cites", b"cites", "counter_ns", b"counter_ns", "currency", b"currency", "end_time", b"end_time", "granted_ns", b"granted_ns", "invoice", b"invoice", "job", b"job", "kind", b"kind", "lease", b"lease", "lease_state", b"lease_state", "meter", b"meter", "node", b"node", "note", b"note", "open_time", b"open_time", "price_version", b"price_version", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "segment", b"segment", "site", b"site", "start_time", b"start_time", "tax_nano", b"tax_nano", "tier", b"tier"]) -> None: ...
 
 global___UsageLine = UsageLine
 
 @typing.final
+class Party(google.protobuf.message.Message):
+    """Who issues or receives an invoice, as it stood when it was issued."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    COUNTRY_FIELD_NUMBER: builtins.int
+    TAX_ID_FIELD_NUMBER: builtins.int
+    entity: builtins.str
+    """Legal entity of the issuer; empty of a tenant."""
+    display_name: builtins.str
+    """Name for the document."""
+    address: builtins.str
+    """Postal address, lines by line feeds."""
+    country: builtins.str
+    """ISO 3166 code of two letters; empty = not known."""
+    tax_id: builtins.str
+    """Tax number; empty = none."""
+    def __init__(
+        self,
+        *,
+        entity: builtins.str = ...,
+        display_name: builtins.str = ...,
+        address: builtins.str = ...,
+        country: builtins.str = ...,
+        tax_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "country", b"country", "display_name", b"display_name", "entity", b"entity", "tax_id", b"tax_id"]) -> None: ...
+
+global___Party = Party
+
+@typing.final
+class TaxProfile(google.protobuf.message.Message):
+    """What a tenant is to its tax office; the newest holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    COUNTRY_FIELD_NUMBER: builtins.int
+    TAX_ID_FIELD_NUMBER: builtins.int
+    LANGUAGE_FIELD_NUMBER: builtins.int
+    ENTITY_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}"."""
+    display_name: builtins.str
+    """Name for invoices."""
+    address: builtins.str
+    """Postal address, lines by line feeds."""
+    country: builtins.str
+    """ISO 3166 code of two letters; empty = as the issuer."""
+    tax_id: builtins.str
+    """Tax number, checked before it is written here; empty = none."""
+    language: builtins.str
+    """Language of its documents: en or zh; empty = en."""
+    entity: builtins.str
+    """The legal entity that bills it; empty = default."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        display_name: builtins.str = ...,
+        address: builtins.str = ...,
+        country: builtins.str = ...,
+        tax_id: builtins.str = ...,
+        language: builtins.str = ...,
+        entity: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "entity", b"entity", "language", b"language", "tax_id", b"tax_id", "tenant", b"tenant"]) -> None: ...
+
+global___TaxProfile = TaxProfile
+
+@typing.final
+class LegalEntity(google.protobuf.message.Message):
+    """Who issues invoices; the newest holds for new ones."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    COUNTRY_FIELD_NUMBER: builtins.int
+    TAX_ID_FIELD_NUMBER: builtins.int
+    PREFIX_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    entity: builtins.str
+    """Short id, such as default."""
+    display_name: builtins.str
+    """Name for invoices."""
+    address: builtins.str
+    """Postal address, lines by line feeds."""
+    country: builtins.str
+    """ISO 3166 code of two letters; empty = not known."""
+    tax_id: builtins.str
+    """Tax number; empty = not registered, charges no tax."""
+    prefix: builtins.str
+    """What its numbers begin with, such as GL; its own alone."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        entity: builtins.str = ...,
+        display_name: builtins.str = ...,
+        address: builtins.str = ...,
+        country: builtins.str = ...,
+        tax_id: builtins.str = ...,
+        prefix: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "country", b"country", "create_time", b"create_time", "display_name", b"display_name", "entity", b"entity", "prefix", b"prefix", "tax_id", b"tax_id"]) -> None: ...
+
+global___LegalEntity = LegalEntity
+
+@typing.final
+class TaxRate(google.protobuf.message.Message):
+    """One entry of the tax table."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COUNTRY_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    PERMYRIAD_FIELD_NUMBER: builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    country: builtins.str
+    """ISO 3166 code of two letters."""
+    label: builtins.str
+    """What it is called there, such as VAT."""
+    permyriad: builtins.int
+    """In ten thousandths."""
+    source: builtins.str
+    """Where that stands."""
+    @property
+    def effective_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force from."""
+
+    def __init__(
+        self,
+        *,
+        country: builtins.str = ...,
+        label: builtins.str = ...,
+        permyriad: builtins.int = ...,
+        effective_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        source: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["effective_time", b"effective_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["country", b"country", "effective_time", b"effective_time", "label", b"label", "permyriad", b"permyriad", "source", b"source"]) -> None: ...
+
+global___TaxRate = TaxRate
+
+@typing.final
+class MeterReport(google.protobuf.message.Message):
+    """A node's last word on a segment of a lease, as it signed it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: builtins.int
+    SEGMENT_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    NODE_KEY_FIELD_NUMBER: builtins.int
+    REPORT_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    RECORD_TIME_FIELD_NUMBER: builtins.int
+    lease: builtins.str
+    """Lease id."""
+    segment: builtins.int
+    """Segment of the lease, from 1."""
+    node: builtins.str
+    """"nodes/{node}"."""
+    node_key: builtins.str
+    """The node's public key; empty = it has none."""
+    report: builtins.str
+    """The text of docs/metering.md."""
+    signature: builtins.bytes
+    """Ed25519 over it."""
+    @property
+    def record_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was kept."""
+
+    def __init__(
+        self,
+        *,
+        lease: builtins.str = ...,
+        segment: builtins.int = ...,
+        node: builtins.str = ...,
+        node_key: builtins.str = ...,
+        report: builtins.str = ...,
+        signature: builtins.bytes = ...,
+        record_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["record_time", b"record_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "node", b"node", "node_key", b"node_key", "record_time", b"record_time", "report", b"report", "segment", b"segment", "signature", b"signature"]) -> None: ...
+
+global___MeterReport = MeterReport
+
+@typing.final
 class Invoice(google.protobuf.message.Message):
-    """A bill: final, numbered, never edited."""
+    """A bill or a credit note: a draft, or final, numbered, never edited."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -119,6 +365,17 @@ class Invoice(google.protobuf.message.Message):
     PAYABLE_NANO_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
     CONTENT_SHA256_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    NET_NANO_FIELD_NUMBER: builtins.int
+    TAX_NANO_FIELD_NUMBER: builtins.int
+    TAX_TREATMENT_FIELD_NUMBER: builtins.int
+    TAX_PERMYRIAD_FIELD_NUMBER: builtins.int
+    TAX_NOTE_FIELD_NUMBER: builtins.int
+    ISSUER_FIELD_NUMBER: builtins.int
+    BUYER_FIELD_NUMBER: builtins.int
+    CITES_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"invoices/{invoice}"."""
     number: builtins.str
@@ -134,7 +391,25 @@ class Invoice(google.protobuf.message.Message):
     currency: builtins.str
     """ISO 4217."""
     content_sha256: builtins.str
-    """SHA-256 over its canonical content, hex."""
+    """SHA-256 over its canonical content, hex; empty of a draft."""
+    kind: builtins.str
+    """INVOICE or CREDIT_NOTE."""
+    state: builtins.str
+    """DRAFT or FINAL."""
+    net_nano: builtins.int
+    """The total, rounded once, before tax, in nano-units."""
+    tax_nano: builtins.int
+    """The tax on net_nano, in nano-units; payable_nano has both."""
+    tax_treatment: builtins.str
+    """STANDARD, REVERSE_CHARGE, OUTSIDE or NONE."""
+    tax_permyriad: builtins.int
+    """Rate in ten thousandths."""
+    tax_note: builtins.str
+    """The words that its treatment asks for."""
+    cites: builtins.str
+    """A credit note's invoice: "invoices/{invoice}"."""
+    job: builtins.str
+    """The job that it is of; empty = all of the project's."""
     @property
     def issue_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it became final."""
@@ -142,6 +417,14 @@ class Invoice(google.protobuf.message.Message):
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UsageLine]:
         """Its lines, in a stable order."""
+
+    @property
+    def issuer(self) -> global___Party:
+        """Who issued it."""
+
+    @property
+    def buyer(self) -> global___Party:
+        """Whom it is for."""
 
     def __init__(
         self,
@@ -156,9 +439,20 @@ class Invoice(google.protobuf.message.Message):
         payable_nano: builtins.int = ...,
         currency: builtins.str = ...,
         content_sha256: builtins.str = ...,
+        kind: builtins.str = ...,
+        state: builtins.str = ...,
+        net_nano: builtins.int = ...,
+        tax_nano: builtins.int = ...,
+        tax_treatment: builtins.str = ...,
+        tax_permyriad: builtins.int = ...,
+        tax_note: builtins.str = ...,
+        issuer: global___Party | None = ...,
+        buyer: global___Party | None = ...,
+        cites: builtins.str = ...,
+        job: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["issue_time", b"issue_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["content_sha256", b"content_sha256", "currency", b"currency", "issue_time", b"issue_time", "lines", b"lines", "name", b"name", "number", b"number", "payable_nano", b"payable_nano", "project", b"project", "tenant", b"tenant", "total_nano", b"total_nano"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["buyer", b"buyer", "issue_time", b"issue_time", "issuer", b"issuer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["buyer", b"buyer", "cites", b"cites", "content_sha256", b"content_sha256", "currency", b"currency", "issue_time", b"issue_time", "issuer", b"issuer", "job", b"job", "kind", b"kind", "lines", b"lines", "name", b"name", "net_nano", b"net_nano", "number", b"number", "payable_nano", b"payable_nano", "project", b"project", "state", b"state", "tax_nano", b"tax_nano", "tax_note", b"tax_note", "tax_permyriad", b"tax_permyriad", "tax_treatment", b"tax_treatment", "tenant", b"tenant", "total_nano", b"total_nano"]) -> None: ...
 
 global___Invoice = Invoice
 
