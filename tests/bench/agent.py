@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from gridlease_mesh.embedded import EmbeddedNats
-from gridlease_testkit.waiting import eventually
+from gridlease_testkit.waiting import elapsed, eventually
 
 from tests.bench.children import cpu_s
 from tests.integration.agent import centre as centres
@@ -76,11 +76,11 @@ async def _measure(root, tasks, seconds):
 
 
 async def _figures(agent, seconds):
-    await asyncio.sleep(_SETTLE_S)
+    await elapsed(_SETTLE_S)
     parts = _parts(agent)
     before = {name: cpu_s(pid) for name, pid in parts.items()}
     began = time.monotonic()
-    await asyncio.sleep(seconds)
+    await elapsed(seconds)
     spent_s = time.monotonic() - began
     cpu = {name: (cpu_s(pid) - before[name]) / spent_s * 100 for name, pid in parts.items()}
     pss = {name: pss_bytes(pid) / 1e6 for name, pid in parts.items()}

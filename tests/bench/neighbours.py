@@ -14,7 +14,7 @@ from gridlease_agent.network.tasks import TaskNetworks
 from gridlease_agent.runtimes.choose import choose_runtime
 from gridlease_agent.runtimes.spec import Network, SandboxSpec, uid_base
 from gridlease_agent.sandbox import Deadline, Exited, Sandboxes
-from gridlease_testkit.waiting import eventually_sync
+from gridlease_testkit.waiting import elapsed_sync, eventually_sync
 
 PYTHON = "/usr/bin/python3"
 MIB = 1 << 20
@@ -98,7 +98,7 @@ class Node:
         state = Path(folder)
         runtime = choose_runtime()
         self.networks = TaskNetworks(state)
-        self.ground = Ground(state / "leases", CoreTable(layout()), self.networks)
+        self.ground = Ground(state / "leases", CoreTable(layout(), state / "leases"), self.networks)
         self.ground.adopt()
         self.sandboxes = Sandboxes(state, runtime, ground=self.ground)
         self._count = 0
@@ -117,6 +117,9 @@ class Node:
         )
         self.sandboxes.start(lease_id, spec, Deadline.after(600_000, 0))
         return lease_id
+
+    def counted(self, lease_id):
+        return cgroups.counters(cgroups.recorded(self.sandboxes.folder(lease_id)))
 
     def log(self, lease_id):
         path = self.sandboxes.folder(lease_id) / "log"
@@ -152,27 +155,22 @@ def node():
             made.networks.close()
 
 
-def _after(seconds):
-    """Nothing is waited for but time itself: a window of a measurement."""
-    time.sleep(seconds)
-
-
 def quota_error(place, seconds):
     """How far CPU time used is from CPU time promised, in percent; of 25 and of 50 %."""
     errors = {}
     for milli in (250, 500):
         lease_id = place.start(_BURN, cpu_milli=milli)
-        eventually_sync(lambda one=lease_id: _cpu(one) > 200_000_000, 30)
-        begun, before = time.monotonic(), _cpu(lease_id)
-        _after(round(seconds / 2 / _PERIOD_S) * _PERIOD_S)
-        used, wall = _cpu(lease_id) - before, time.monotonic() - begun
+        eventually_sync(lambda one=lease_id: _cpu(place, one) > 200_000_000, 30)
+        begun, before = time.monotonic(), _cpu(place, lease_id)
+        elapsed_sync(round(seconds / 2 / _PERIOD_S) * _PERIOD_S)
+        used, wall = _cpu(place, lease_id) - before, time.monotonic() - begun
         errors[milli] = abs(used / 1e9 / (wall * milli / 1_000) - 1) * 100
         place.end(lease_id)
     return errors
 
 
-def _cpu(lease_id):
-    found = cgroups.counters(lease_id)
+def _cpu(place, lease_id):
+    found = place.counted(lease_id)
     return found.cpu_ns if found else 0
 
 
@@ -190,7 +188,7 @@ def victim_ratio(place, seconds, rounds=4):
         place.says(attacker, "up")
         windows["attacked"].append(_window(each_s))
         place.end(attacker)
-        _after(0.5)  # its pages are written back, its memory is freed
+        elapsed_sync(0.5)  # its pages are written back, its memory is freed
     log = place.log(victim)
     place.end(victim)
     points = [tuple(map(int, line.split())) for line in log.splitlines() if line.count(" ") == 2]
@@ -199,7 +197,7 @@ def victim_ratio(place, seconds, rounds=4):
 
 def _window(seconds):
     begun = time.monotonic_ns()
-    _after(seconds)
+    elapsed_sync(seconds)
     return begun, time.monotonic_ns()
 
 
@@ -234,7 +232,7 @@ def bombs(place):
 def _pids(place):
     lease_id = place.start(_BOMBS["pids"], pids=64)
     place.says(lease_id, "refused")
-    most = cgroups.counters(lease_id).pids
+    most = place.counted(lease_id).pids
     refused = f" {errno.EAGAIN}" in place.log(lease_id)
     record = place.end(lease_id)
     return {

@@ -31,6 +31,7 @@ from gridlease_agent.runtimes.held import HeldSandboxes
 from gridlease_agent.runtimes.spec import Mount, SandboxSpec, shell_argv
 from gridlease_agent.sandbox import Deadline, Exited, Sandboxes
 from gridlease_testkit.registry import loopback_registry
+from gridlease_testkit.waiting import elapsed_sync, eventually_sync
 
 from .figures import last_line, machine, note, percentile, rounded, table
 
@@ -80,10 +81,7 @@ class Rig:
         self.book = after
 
     def over(self, lease):
-        until = time.monotonic() + 20
-        while not isinstance(self.sandboxes.inspect(lease), Exited):
-            assert time.monotonic() < until, lease
-            time.sleep(0.002)
+        eventually_sync(lambda: isinstance(self.sandboxes.inspect(lease), Exited), 20, lease)
         record = self.sandboxes.inspect(lease).record
         assert record.exit_code == 0, (record, (self.sandboxes.folder(lease) / "log").read_text())
         self.sandboxes.remove(lease)
@@ -137,11 +135,8 @@ def _warmed(rig, modules, **parts):
     fd, mounts = rig.place(warm)
     spec = SandboxSpec(warm, ("true",), mounts=mounts, **parts)
     rig.held.make(spec, Deadline.after(60_000, 0), modules)
-    until = time.monotonic() + 30
-    while not rig.held.warm(warm):
-        assert time.monotonic() < until, (rig.sandboxes.folder(warm) / "log").read_text()
-        time.sleep(0.005)
-    time.sleep(0.02)  # what made it has come to rest
+    eventually_sync(lambda: rig.held.warm(warm), 30, warm)
+    elapsed_sync(0.02)  # what made it has come to rest
     return warm, fd
 
 

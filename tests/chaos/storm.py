@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gridlease_testkit.waiting import eventually
+from gridlease_testkit.waiting import elapsed, eventually
 
 from tests.integration.agent.agents import Agent
 from tests.integration.agent.centre import Centre
@@ -114,7 +114,7 @@ class Storm:
 
     async def strike(self) -> str:
         """Kill one of the agent's processes, and bring it back where nobody else does."""
-        await asyncio.sleep(self.random.uniform(0.0, 0.6))
+        await elapsed(self.random.uniform(0.0, 0.6))
         victims = self.victims()
         role = self.random.choice(sorted(victims))
         before, began = len(self.running()), time.monotonic()
@@ -137,7 +137,7 @@ class Storm:
 
     async def _stillborn(self) -> None:
         starting = asyncio.ensure_future(self.agent.start())
-        await asyncio.sleep(self.random.uniform(0.1, 1.0))
+        await elapsed(self.random.uniform(0.1, 1.0))
         if self.agent.process is not None and not starting.done():
             self.agent.process.kill()
         with contextlib.suppress(AssertionError):

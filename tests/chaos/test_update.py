@@ -26,7 +26,7 @@ from tests.chaos.storm import Storm
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 KEY = SigningKey(b"k" * 32)
 Patch = tuple[str, str, str]  # a file of the agent, what stands there, and what shall
-DEAF: Patch = ("sync.py", "        while True:\n", "        while await asyncio.sleep(3600, 1):\n")
+DEAF: Patch = ("sync.py", "        while True:\n", "        while await asyncio.Event().wait():\n")
 _MAIN = "def main(argv: Sequence[str]) -> int:\n"
 STILLBORN: Patch = ("__main__.py", _MAIN, f"raise SystemExit(3)\n{_MAIN}")
 

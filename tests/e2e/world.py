@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from gridlease.type.v1 import job_pb2
+from gridlease_agent.isolate.cgroups import cgroup_of
 from gridlease_kernel.faults import Fault
 from gridlease_sdk import Client, jobfile
 from gridlease_testkit.ports import free_port
@@ -116,8 +117,9 @@ class World:
     def cgroups(self) -> list[Path]:
         """Groups of this platform's leases that still stand."""
         leases = self.state / "node" / "leases"
+        names = {cgroup_of(folder).rpartition("/")[2] for folder in leases.iterdir()}
         found = Path("/sys/fs/cgroup").glob("**/gridlease/*")
-        return [path for path in found if (leases / path.name).exists()]
+        return [path for path in found if path.name in names]
 
     # -- clients ---------------------------------------------------------------------------
 

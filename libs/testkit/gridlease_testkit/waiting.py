@@ -44,3 +44,16 @@ def eventually_sync(predicate: Callable[[], T], timeout_s: float = 10.0, what: s
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, _LAST_PAUSE_S)
     return value
+
+
+async def elapsed(span_s: float) -> None:
+    """Where time itself is the subject: a measurement's window, a storm's own pace.
+
+    Never to let something happen: that is waited for with ``eventually``.
+    """
+    await asyncio.sleep(span_s)
+
+
+def elapsed_sync(span_s: float) -> None:
+    """As ``elapsed``, without a loop."""
+    time.sleep(span_s)

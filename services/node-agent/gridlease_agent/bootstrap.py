@@ -35,12 +35,12 @@ from gridlease_agent.backfill import Backfill
 from gridlease_agent.body import Body, core_body, emulated_body, real_body
 from gridlease_agent.book import Book
 from gridlease_agent.certificates import Certificates
-from gridlease_agent.devices.family import load as load_families
 from gridlease_agent.devices.nvml import Nvml
+from gridlease_agent.devices.place import NVML, Place, place_of
 from gridlease_agent.domain import lease
 from gridlease_agent.domain.chips import chip_name
 from gridlease_agent.domain.session import Limits, idle
-from gridlease_agent.domain.spool import Phase, Row
+from gridlease_agent.domain.spool import Row
 from gridlease_agent.domain.task import Overtime, Task
 from gridlease_agent.health import Health
 from gridlease_agent.images.fetch import Fetcher
@@ -49,7 +49,7 @@ from gridlease_agent.inventory import (
     inventory,
 )
 from gridlease_agent.isolate.rootfs import read as read_host
-from gridlease_agent.observe import Observer
+from gridlease_agent.observe import Leases, Observer
 from gridlease_agent.ports import Files, Host
 from gridlease_agent.prepare import Preparer
 from gridlease_agent.probes.facts import DeviceFacts
@@ -216,7 +216,7 @@ class Node:
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             if not emulated:
                 backfill = self._backfill(bus, stack)
-                observer = await self._observer(book, stack, backfill)
+                observer = await self._observer(lambda: reconciler.cgroups, stack, backfill)
                 group.create_task(backfill.run(), name="backfill")
                 group.create_task(observer.run(), name="observe")
             health = Health(self._state, book, body.lending.agent_version)
@@ -249,7 +249,7 @@ class Node:
         return backfill
 
     async def _observer(
-        self, book: Book, stack: contextlib.AsyncExitStack, backfill: Backfill
+        self, leases: Leases, stack: contextlib.AsyncExitStack, backfill: Backfill
     ) -> Observer:
         """Telemetry of this host: to the mesh, and to the local page where one is wanted."""
         facts, files = self._body.facts, KeptFiles()
@@ -271,7 +271,8 @@ class Node:
                 for x in facts.devices
             ),
         )
-        sampler = DeviceSampler(facts.devices, _looks(stack))
+        place = place_of(self._settings.device_root, self._settings.device_families)
+        sampler = DeviceSampler(facts.devices, _looks(stack, place))
         if self._ailments is not None:
             self._ailments.watched = sampler.watched
         return Observer(
@@ -279,7 +280,7 @@ class Node:
             sampler,
             HostSampler(files, str(self._state)),
             LeaseSampler(files),
-            lambda: [k for k, row in book.spool.rows.items() if row.phase is Phase.STARTING],
+            leases,
             (self._host, SystemClock()),
             offers,
         )
@@ -351,18 +352,18 @@ class Node:
         return idle(row, task, desk.visits(row.lease_id), desk.since_ns, now_ns)
 
 
-def _looks(stack: contextlib.AsyncExitStack) -> Callable[[DeviceFacts], Look]:
+def _looks(stack: contextlib.AsyncExitStack, place: Place) -> Callable[[DeviceFacts], Look]:
     """How each device is looked at: by its vendor's library where there is one, else by files."""
-    nvml = Nvml.open()
+    nvml = Nvml.open(place.library(NVML))
     if nvml is not None:
         stack.callback(nvml.close)
-    families = {(x.kind, x.family): x for x in load_families()}
+    families = {(x.kind, x.family): x for x in place.known()}
 
     def look(device: DeviceFacts) -> Look:
         family = families[device.kind, device.family]
         if family.lister == "nvml" and nvml is not None:
             return by_nvml(nvml)
-        return by_files(family, Path("/"))
+        return by_files(family, place.root)
 
     return look
 

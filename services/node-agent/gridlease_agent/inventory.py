@@ -44,6 +44,7 @@ def inventory(
         cpu_model=facts.cpu.model,
         images=sorted(images[:_MOST_IMAGES]),
         cpu_milli=facts.cpu.usable_milli,
+        threads_per_core=facts.cpu.threads_per_core,
         memory_bytes=lending.memory_bytes,
         disk_bytes=lending.disk_bytes,
         devices=[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gridlease_kernel.clock import Clock
 from gridlease_mesh.telemetry_sample import NodeIdentity, Sample, sample
@@ -21,7 +21,7 @@ from gridlease_agent.sampling.leases import LeaseSampler
 _LOG = logging.getLogger(__name__)
 _EVERY_NS = 1_000_000_000
 
-Leases = Callable[[], Sequence[str]]
+Leases = Callable[[], Mapping[str, str]]  # those that run -> their cgroups
 Offer = Callable[[Sample], None]
 
 
@@ -60,7 +60,8 @@ class Observer:
         """One sample, offered to all."""
         host, wall = self._clocks
         now_ns = host.now().raw_ns
-        leases = tuple(sorted(self._running()))
+        running = dict(sorted(self._running().items()))
+        leases = tuple(running)
         identity = self._identity
         if leases != identity.leases:
             identity = self._identity = NodeIdentity(
@@ -75,7 +76,7 @@ class Observer:
             identity=identity,
             devices=self._devices.read(now_ns),
             host=self._host.read(now_ns),
-            leases=self._leases.read(leases),
+            leases=self._leases.read(running),
         )
         for offer in self._offers:
             offer(taken)

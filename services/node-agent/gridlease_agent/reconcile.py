@@ -78,6 +78,7 @@ class Reconciler:
         self._parts = parts or {}
         self._kept_apart: set[str] = set()
         self.shims: dict[str, Shim] = {}
+        self.cgroups: Mapping[str, str] = {}  # of the sandboxes that live
         self._ready: dict[str, SandboxSpec] = {}
         self._beside: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, int] = {}  # boottime by which it was told to be over
@@ -154,6 +155,7 @@ class Reconciler:
             if lease_id in starting:
                 await self._note(self._book.spool.rows[lease_id], state)
         self.shims = alive
+        self.cgroups = {lease_id: seen[lease_id].cgroup for lease_id in alive}
         # Left to their keepers: only who started them knows whether their work is wanted.
         self._book.strangers = frozenset(alive.keys() - self._book.spool.rows.keys())
 

@@ -19,6 +19,7 @@ from typing import Any
 from gridlease_kernel.faults import Exists, Missing, Precondition
 
 from gridlease_agent import shim
+from gridlease_agent.isolate import cgroups
 from gridlease_agent.isolate.ground import BARE, Ground
 from gridlease_agent.isolate.rootfs import HostRoot
 from gridlease_agent.isolate.rootfs import read as read_host
@@ -248,7 +249,8 @@ class Sandboxes:
         keeper = self._sight.open(own["pid"]) if own["pid"] else -1
         state = self.inspect(lease_id)  # after it was opened: the pid is the keeper's
         alive = isinstance(state, Starting | Running)
-        looked = Looked(lease_id, state, own["pid"] if alive else 0)
+        cgroup = cgroups.recorded(self.folder(lease_id)) if alive else ""
+        looked = Looked(lease_id, state, own["pid"] if alive else 0, cgroup)
         if isinstance(state, Running) and keeper >= 0:
             self._sight.keep(looked, keeper)
         elif keeper >= 0:

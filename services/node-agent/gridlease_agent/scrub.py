@@ -42,9 +42,7 @@ class Scrubber:
         emulated: bool = False,
         keeper: DeviceKeeping | None = None,
     ) -> None:
-        self.before: Callable[[str], Awaitable[None]] | None = (
-            None  # to one in quarantine
-        )
+        self.before: Callable[[str], Awaitable[None]] | None = None  # to one in quarantine
         self._book = book
         self._sandboxes = sandboxes
         self._files = files

@@ -24,6 +24,8 @@ class Settings:
     protected: str = ""  # addresses of the platform that no task may call, with commas between
     io_bytes_per_s: int = 0  # of each lease, reading and writing alike; 0 = not limited
     device_hooks: str = ""  # SHA-256 of vendors' programs that may run as root, with commas
+    device_families: Path | None = None  # a folder of the operator's own family files
+    device_root: Path | None = None  # stand-ins below this folder are lent, marked emulated
     nats_url: str = ""  # in place of the one that enrolment answered
     node_token: str = ""
     agent_user: str = ""  # of the core: a user's name; "root" = one process; "" = gridlease

@@ -90,7 +90,7 @@ def attack() -> dict[str, object]:
         "dumps_at_all": len(dumps()),
         "cgroups": cgroups.mode().value,
         "kernel": os.uname().release,
-        "left": [str(path) for path in Path("/sys/fs/cgroup/gridlease").glob("ls-*")],
+        "left": [str(path) for path in Path("/sys/fs/cgroup/gridlease").glob("*.ls-*")],
         "found": [[probe.name, outcome] for probe, outcome in found],
         "facts": place.facts,
     }

@@ -106,7 +106,7 @@ def _street(host: str, internet: str, state: Path, runtime: Runtime) -> Street:
     state.mkdir(parents=True, exist_ok=True)
     told = {"nats_url": f"nats://{ELSEWHERE}:4222", "door": "127.0.0.1:8080"}
     (state / "credential.json").write_text(json.dumps(told))
-    ground = Ground(state / "leases", CoreTable(layout()), networks)
+    ground = Ground(state / "leases", CoreTable(layout(), state / "leases"), networks)
     ground.adopt()
     sandboxes = Sandboxes(state, runtime, ground=ground)
     return Street(host, internet, state, runtime, networks, sandboxes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from gridlease_agent.isolate import cgroups
 from gridlease_agent.keeper.build import Keeper
 from gridlease_agent.runtimes import choose, secrets
 from gridlease_agent.runtimes.spec import SandboxSpec
@@ -46,6 +47,9 @@ class Bench:
 
     def folder(self, lease_id: str) -> Path:
         return self.sandboxes.folder(lease_id)
+
+    def cgroup(self, lease_id: str) -> str:
+        return cgroups.recorded(self.folder(lease_id))
 
     def running(self, lease_id: str) -> Running:
         return wait_for(lambda: self._as(lease_id, Running))

@@ -54,7 +54,7 @@ def node(state_folder: Path, crun_runtime: Runtime) -> Iterator[_Node]:
 
 
 def _ground(state: Path, io_bytes_per_s: int = 0) -> Ground:
-    table = CoreTable(cores.layout()[:2])
+    table = CoreTable(cores.layout()[:2], state / "leases")
     return Ground(state / "leases", table, None, io_bytes_per_s)
 
 
@@ -85,7 +85,7 @@ def test_leases_weigh_together_more_than_the_host(node: _Node) -> None:
         return
     root = cgroups.ROOT / "cpu"
     assert (root / "gridlease/cpu.shares").read_text() == "131072\n"
-    assert (root / cgroups.cgroup_of(lease_id) / "cpu.shares").read_text() == "512\n"
+    assert (root / node.cgroup(lease_id) / "cpu.shares").read_text() == "512\n"
 
 
 def test_the_disks_rate_is_limited(node: _Node, state_folder: Path) -> None:

@@ -88,11 +88,11 @@ def test_what_was_let_go_is_an_ordinary_task(warm):
 def test_a_frozen_one_stands_still_until_it_is_let_go(warm):
     folder = _make(warm, argv=FROZEN, hold="frozen")
     held = _held(folder)
-    counted = cgroups.counters("warm-1")
+    counted = cgroups.counters(warm.cgroup("warm-1"))
     assert counted is not None
     assert "warm" in warm.log("warm-1")
     assert isinstance(warm.sandboxes.inspect("warm-1"), Starting)
-    again = cgroups.counters("warm-1")
+    again = cgroups.counters(warm.cgroup("warm-1"))
     assert again is not None
     assert again.cpu_ns == counted.cpu_ns
     assert shim.start_ticks(held["init_pid"]) == held["init_ticks"]
@@ -110,7 +110,7 @@ def test_one_that_nobody_takes_ends_at_its_deadline(warm, argv, hold):
     _held(folder)
     record = warm.exited("warm-1").record
     assert (record.reason, record.started, record.clean) == ("DEADLINE", False, True)
-    assert shim.Cgroup(cgroups.cgroup_of("warm-1")).left() == []
+    assert shim.Cgroup(warm.cgroup("warm-1")).left() == []
 
 
 def test_a_held_one_is_killed_at_once(warm):

@@ -47,16 +47,16 @@ def test_a_fork_bomb_hits_its_limit(crun_bench):
 def test_a_real_fork_bomb_is_over_at_the_kill(crun_bench):
     lease_id = crun_bench.start("b() { b | b & }; b; echo up; sleep 60", pids=64)
     crun_bench.running(lease_id)
-    wait_for(lambda: (now := cgroups.counters(lease_id)) and now.pids >= 60)
+    wait_for(lambda: (now := cgroups.counters(crun_bench.cgroup(lease_id))) and now.pids >= 60)
     crun_bench.sandboxes.kill(lease_id)
     assert crun_bench.exited(lease_id, 10).record.clean
 
 
 def _share(bench, lease_id: str, seconds: float) -> float:
     """CPU time over wall time across a whole number of quota periods."""
-    first, began = cgroups.counters(lease_id), time.monotonic_ns()
+    first, began = cgroups.counters(bench.cgroup(lease_id)), time.monotonic_ns()
     threading.Event().wait(seconds)
-    last, ended = cgroups.counters(lease_id), time.monotonic_ns()
+    last, ended = cgroups.counters(bench.cgroup(lease_id)), time.monotonic_ns()
     return (last.cpu_ns - first.cpu_ns) / (ended - began)
 
 
@@ -69,13 +69,15 @@ def test_a_quarter_of_a_cpu_is_a_quarter(crun_bench):
 
 
 def test_counters_of_a_lease_without_a_cgroup():
-    assert cgroups.counters("ls-none") is None
+    assert cgroups.counters("gridlease/ls-none") is None
 
 
 def test_the_exit_record_counts_cpu_time(crun_bench):
     lease_id = crun_bench.start("while :; do :; done")
     crun_bench.running(lease_id)
-    wait_for(lambda: (now := cgroups.counters(lease_id)) and now.cpu_ns > 300_000_000)
+    wait_for(
+        lambda: (now := cgroups.counters(crun_bench.cgroup(lease_id))) and now.cpu_ns > 300_000_000
+    )
     crun_bench.sandboxes.kill(lease_id)
     assert crun_bench.exited(lease_id).record.cpu_ns > 300_000_000
 
@@ -83,4 +85,4 @@ def test_the_exit_record_counts_cpu_time(crun_bench):
 def test_nothing_is_left_of_the_cgroup(crun_bench):
     lease_id = crun_bench.start("exit 0")
     crun_bench.exited(lease_id)
-    assert shim.Cgroup(cgroups.cgroup_of(lease_id)).left() == []
+    assert shim.Cgroup(crun_bench.cgroup(lease_id)).left() == []

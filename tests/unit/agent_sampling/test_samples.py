@@ -90,13 +90,13 @@ def test_leases_by_both_kinds_of_cgroups(
 ) -> None:
     kept = KeptFiles(_tree(tmp_path, files))
     sampler = LeaseSampler(kept)
-    found = sampler.read(["gone", "l1"])
-    assert found.cpu_ns == (0, cpu_ns)
-    assert (found.memory_used_bytes[1], found.memory_peak_bytes[1]) == (4096, 8192)
-    assert (found.read_bytes[1], found.written_bytes[1], found.processes[1]) == (101, 200, 3)
+    found = sampler.read({"gone": "", "lost": "gridlease/lost", "l1": "gridlease/l1"})
+    assert found.cpu_ns == (0, 0, cpu_ns)
+    assert (found.memory_used_bytes[2], found.memory_peak_bytes[2]) == (4096, 8192)
+    assert (found.read_bytes[2], found.written_bytes[2], found.processes[2]) == (101, 200, 3)
     assert quality_of(found, "cpu_ns", 0) is Quality.ABSENT
-    assert quality_of(found, "cpu_ns", 1) is Quality.MEASURED
-    sampler.read([])
+    assert quality_of(found, "cpu_ns", 2) is Quality.MEASURED
+    sampler.read({})
     assert not [name for name in kept._open if "l1" in name], "files of gone leases are let go"
 
 

@@ -31,7 +31,7 @@ def _spec(seconds=10):
 
 def test_it_ends_by_itself(noop, clock):
     noop.start("ls-1", _spec(), _at(clock, 60))
-    assert noop.list() == ["ls-1"]
+    assert [one.lease_id for one in noop.look()] == ["ls-1"]
     clock.advance(9)
     state = noop.inspect("ls-1")
     assert isinstance(state, Running)
@@ -80,4 +80,4 @@ def test_both_kinds_fit_the_same_port(noop, tmp_path):
     from gridlease_agent.runtimes.choose import Runtime
 
     runners: list[SandboxRunner] = [noop, Sandboxes(tmp_path, Runtime("crun", "/c", root=False))]
-    assert [runner.list() for runner in runners] == [[], []]
+    assert [runner.look() for runner in runners] == [(), ()]

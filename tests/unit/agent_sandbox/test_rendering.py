@@ -37,7 +37,7 @@ def test_the_oci_configuration_limits_and_isolates():
     kinds = {row["type"] for row in linux["namespaces"]}
     assert kinds == {"user", "pid", "mount", "network", "ipc", "uts", "cgroup"}
     assert linux["resources"]["memory"] == {"limit": 1 << 30, "swap": 1 << 30}
-    assert linux["resources"]["cpu"] == {"quota": 250_000, "period": 100_000}
+    assert linux["resources"]["cpu"] == {"quota": 250_000, "period": 100_000, "shares": 2560}
     assert linux["resources"]["pids"] == {"limit": 99}
     assert linux["uidMappings"] == [{"containerID": 0, "hostID": 265_536, "size": 65_536}]
     assert process["noNewPrivileges"]
@@ -163,12 +163,26 @@ def test_cgroup_modes(tmp_path):
     assert cgroups.mode(tmp_path) is cgroups.CgroupMode.V2
 
 
+def test_nodes_of_one_host_never_share_a_cgroup(tmp_path):
+    one, other = (cgroups.cgroup_of(tmp_path / node / "leases/ls-1") for node in "ab")
+    assert one != other
+    assert one == cgroups.cgroup_of(tmp_path / "a/leases/ls-1")
+    plan = crun.render(SPEC, HOST, str(tmp_path / "a/leases/ls-1"), "/usr/bin/crun")
+    assert plan["cgroup"] == one == plan["oci"]["linux"]["cgroupsPath"].lstrip("/")
+
+
+def test_a_sandbox_of_an_earlier_version_keeps_its_cgroup(tmp_path):
+    assert cgroups.recorded(tmp_path) == ""
+    (tmp_path / "spec.json").write_text('{"cgroup": "gridlease/ls-1"}')
+    assert cgroups.recorded(tmp_path) == "gridlease/ls-1"
+
+
 def test_counters_of_v2(tmp_path):
     (tmp_path / "cgroup.controllers").touch()
     folder = tmp_path / "gridlease/ls-1"
-    assert cgroups.counters("ls-1", tmp_path) is None
+    assert cgroups.counters("gridlease/ls-1", tmp_path) is None
     folder.mkdir(parents=True)
     (folder / "cpu.stat").write_text("usage_usec 1500\nuser_usec 1\n")
     (folder / "memory.current").write_text("4096\n")
     (folder / "pids.current").write_text("3\n")
-    assert cgroups.counters("ls-1", tmp_path) == cgroups.Counters(1_500_000, 4096, 3)
+    assert cgroups.counters("gridlease/ls-1", tmp_path) == cgroups.Counters(1_500_000, 4096, 3)

@@ -63,15 +63,19 @@ class Family:
     telemetry: Mapping[str, tuple[Reading, ...]]  # quantity -> where it is read
     hooks: tuple[Mapping[str, Any], ...] = ()  # CDI's, run only where their digest is allowed
     scrub: Mapping[str, str] = field(default_factory=dict)  # how its memory is wiped; {} = nobody
+    part_nodes: tuple[str, ...] = ()  # of a part that has memory of its own, in place of nodes
 
 
-def load(folder: Path = FOLDER) -> tuple[Family, ...]:
-    """Every family, by file name.
+def load(folder: Path = FOLDER, own: Path | None = None) -> tuple[Family, ...]:
+    """Every family, by file name; an operator's ``own`` file takes the place of one of its name.
 
     Raises:
         Invalid: BAD_FAMILY, naming the file and the field.
     """
-    return tuple(read(path) for path in sorted(folder.glob("*.toml")))
+    found = {path.name: path for path in folder.glob("*.toml")}
+    if own is not None:
+        found |= {path.name: path for path in own.glob("*.toml")}
+    return tuple(read(found[name]) for name in sorted(found))
 
 
 def read(path: Path) -> Family:
@@ -113,6 +117,7 @@ def _family(table: dict[str, Any]) -> Family:
         telemetry=_fields(table.get("telemetry", {})),
         hooks=tuple(hand.get("hooks", ())),
         scrub=_scrub(table.get("scrub", {})),
+        part_nodes=tuple(hand.get("part_nodes", ())),
     )
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 
 from gridlease_agent.devices.measuring import CudaMeter
+from gridlease_agent.devices.place import CUDA, NVML, Place
 from gridlease_agent.devices.scrubbed import DeviceFault, Measured, Scrubbed
 from gridlease_agent.devices.wiping import CudaScrubber, Scrubber, scrubber_of
 from gridlease_agent.domain.health import kernel_fault
@@ -50,6 +51,8 @@ class DeviceKeeper:
         found = {}
         for device_id, scrubber in self._scrubbers.items():
             why = "nothing is known that wipes it" if scrubber is None else scrubber.lacks()
+            if self._devices[device_id].divided:
+                why = "it is divided (MIG mode); its instances are lent in its place"
             if why:
                 found[device_id] = why
         return found
@@ -102,6 +105,13 @@ class DeviceKeeper:
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
+
+
+def keeper_at(place: Place, table: DeviceTable) -> DeviceKeeper:
+    """By the libraries at ``place``."""
+    cuda = place.library(CUDA)
+    scrubber = CudaScrubber(cuda, place.library(NVML))
+    return DeviceKeeper(table, scrubber, meter=CudaMeter(cuda))
 
 
 def _short_bus(bus: str) -> str:

@@ -49,17 +49,24 @@ def _facts(family: Family, root: Path, place: Path, order: int) -> DeviceFacts:
         bus=fields.get("bus", ""),
         nodes=nodes(family, root, fields),
         kind=family.kind,
+        part_of=fields.get("part_of", ""),
+        apart=fields.get("apart", "yes") != "no",
     )
 
 
-def nodes(family: Family, root: Path, fields: dict[str, str]) -> tuple[str, ...]:
+def nodes(
+    family: Family, root: Path, fields: dict[str, str], *, part: bool = False
+) -> tuple[str, ...]:
     """The device's own nodes, then those that its family shares; only those that are there."""
-    return tuple(_nodes(family, root, fields))
+    own = family.part_nodes if part else family.nodes
+    return tuple(_nodes(family, (*own, *family.shared_nodes), root, fields))
 
 
-def _nodes(family: Family, root: Path, fields: dict[str, str]) -> Iterator[str]:
+def _nodes(
+    family: Family, patterns: tuple[str, ...], root: Path, fields: dict[str, str]
+) -> Iterator[str]:
     never = [re.compile(pattern) for pattern in family.never]
-    for pattern in (*family.nodes, *family.shared_nodes):
+    for pattern in patterns:
         filled = pattern.format_map(_Absent(fields))
         for path in sorted(root.glob(filled.lstrip("/"))):
             node = "/" + str(path.relative_to(root))

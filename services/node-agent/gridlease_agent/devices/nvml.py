@@ -9,14 +9,15 @@ Source: NVML API reference, nvml.h; constants by their names there.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
 _UUID_BYTES = 96
 _NAME_BYTES = 96
 _VERSION_BYTES = 80
+_MOST_PARTS = 64  # of one GPU; today's have 7
 _GPU = 0  # NVML_TEMPERATURE_GPU
 _TOO_SMALL, _ABSENT = 7, 13  # NVML_ERROR_INSUFFICIENT_SIZE, NVML_ERROR_FUNCTION_NOT_FOUND
 _UNCORRECTED, _AGGREGATE = 1, 1  # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_AGGREGATE_ECC
@@ -46,9 +47,29 @@ class _Pci(ctypes.Structure):
     )
 
 
+class _Attributes(ctypes.Structure):
+    """nvmlDeviceAttributes_t, of nvmlDeviceGetAttributes_v2."""
+
+    _fields_ = (
+        *((f"count{k}", ctypes.c_uint) for k in range(8)),
+        ("memory_mb", ctypes.c_ulonglong),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A MIG instance: a compute instance of a GPU instance of its GPU."""
+
+    uuid: str
+    name: str
+    memory_bytes: int
+    gpu_instance: int
+    compute_instance: int
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What one GPU is."""
+    """What one GPU is. ``divided``: it is in MIG mode, and its ``parts`` are used in its place."""
 
     index: int
     uuid: str
@@ -56,6 +77,8 @@ class Gpu:
     memory_bytes: int
     minor: int
     bus: str
+    divided: bool = False
+    parts: tuple[Part, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +125,9 @@ class Nvml:
         found = (self._gpu(index) for index in range(count.value))
         return tuple(gpu for gpu in found if gpu is not None)
 
-    def sample(self, index: int) -> Sample:
-        """One GPU's values now."""
-        handle = self._handle(index)
+    def sample(self, index: int, part: str = "") -> Sample:
+        """One GPU's values now, or those of a part of one, by its UUID."""
+        handle = self._by_uuid(part) if part else self._handle(index)
         if handle is None:
             return Sample(None, None, None, None, None, None)
         use, memory = _Utilization(), _Memory()
@@ -125,8 +148,8 @@ class Nvml:
 
     def processes(self, uuid: str) -> int | None:
         """How many processes use a GPU, whatever for; None = the driver does not say."""
-        handle = ctypes.c_void_p()
-        if not self._call("nvmlDeviceGetHandleByUUID", uuid.encode(), ctypes.byref(handle)):
+        handle = self._by_uuid(uuid)
+        if handle is None:
             return None
         counts = [self._users(handle, kind) for kind in ("Compute", "Graphics")]
         known = [count for count in counts if count is not None]
@@ -156,7 +179,47 @@ class Nvml:
             memory_bytes=memory.total if sized else 0,
             minor=index if minor is None else minor,
             bus=pci.bus_id.decode("ascii", "replace") if placed else "",
+            divided=self._divided(handle),
+            parts=tuple(self._parts(handle)),
         )
+
+    def _divided(self, handle: ctypes.c_void_p) -> bool:
+        now, pending = ctypes.c_uint(), ctypes.c_uint()
+        found = self._call("nvmlDeviceGetMigMode", handle, ctypes.byref(now), ctypes.byref(pending))
+        return found and now.value == 1  # NVML_DEVICE_MIG_ENABLE
+
+    def _parts(self, handle: ctypes.c_void_p) -> Iterator[Part]:
+        """Those there are; numbers without an instance are passed over."""
+        if not self._divided(handle):
+            return
+        most = self._number("nvmlDeviceGetMaxMigDeviceCount", ctypes.c_uint, handle) or 0
+        for index in range(min(most, _MOST_PARTS)):
+            part = ctypes.c_void_p()
+            found = self._call(
+                "nvmlDeviceGetMigDeviceHandleByIndex",
+                handle,
+                ctypes.c_uint(index),
+                ctypes.byref(part),
+            )
+            if found and (one := self._part(part)) is not None:
+                yield one
+
+    def _part(self, handle: ctypes.c_void_p) -> Part | None:
+        """None for one that does not say which it is: it could not be handed over alone."""
+        uuid = self._text("nvmlDeviceGetUUID", _UUID_BYTES, handle)
+        gpu = self._number("nvmlDeviceGetGpuInstanceId", ctypes.c_uint, handle)
+        compute = self._number("nvmlDeviceGetComputeInstanceId", ctypes.c_uint, handle)
+        if not uuid or gpu is None or compute is None:
+            return None
+        facts = _Attributes()
+        sized = self._call("nvmlDeviceGetAttributes_v2", handle, ctypes.byref(facts))
+        name = self._text("nvmlDeviceGetName", _NAME_BYTES, handle)
+        return Part(uuid, name, facts.memory_mb << 20 if sized else 0, gpu, compute)
+
+    def _by_uuid(self, uuid: str) -> ctypes.c_void_p | None:
+        handle = ctypes.c_void_p()
+        found = self._call("nvmlDeviceGetHandleByUUID", uuid.encode(), ctypes.byref(handle))
+        return handle if found else None
 
     def _handle(self, index: int) -> ctypes.c_void_p | None:
         handle = ctypes.c_void_p()

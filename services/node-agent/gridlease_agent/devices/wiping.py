@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gridlease_agent.devices import cuda_wipe
-from gridlease_agent.devices.nvml import LIBRARY, Nvml
+from gridlease_agent.devices.nvml import Nvml
+from gridlease_agent.devices.place import CUDA, NVML
 from gridlease_agent.devices.scrubbed import Scrubbed
 from gridlease_agent.probes.facts import DeviceFacts
 
-CUDA = "libcuda.so.1"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MIB = 1 << 20
 _KEPT_BYTES = 1 << 30  # of a GPU's memory the driver itself needs so much, or so many percent
@@ -51,7 +51,7 @@ class CudaScrubber:
     """
 
     library: str = CUDA
-    nvml: str = LIBRARY
+    nvml: str = NVML
     variables: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = _CUDA_S
 

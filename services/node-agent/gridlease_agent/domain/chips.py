@@ -8,6 +8,8 @@
 'jetson-agx-orin'
 >>> chip_name("Intel Data Center GPU Max 1550", 128 << 30)
 'Max-1550-128GB'
+>>> chip_name("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4864 << 20)
+'A100-MIG-1g-5GB'
 >>> chip_name("TPU v5e", 16 << 30)
 'tpu-v5e'
 >>> chip_name("AMD Alveo U250", 64 << 30)
@@ -37,7 +39,7 @@ def cpu_chip(architecture: str) -> str:
 def chip_name(vendor_name: str, memory_bytes: int) -> str:
     """The catalogue's name; an unknown chip gets a name of the same form, in no catalogue."""
     words = re.sub(r"[\s_/()-]+", " ", vendor_name)
-    kept = re.sub(r"[^A-Za-z0-9.]+", "-", _DROPPED.sub(" ", words)).strip("-")
+    kept = re.sub(r"[^A-Za-z0-9.]+", "-", _DROPPED.sub(" ", words)).strip("-.")
     if _BOARD.search(words):
         return kept.lower()
     if not memory_bytes:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gridlease_agent.adapters.lease_files import LeaseFiles
-from gridlease_agent.devices.keeper import DeviceKeeper
+from gridlease_agent.devices.keeper import keeper_at
+from gridlease_agent.devices.place import place_of
 from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
 from gridlease_agent.executor.guard import Guarded, GuardedFiles
 from gridlease_agent.images.roots import ImageRoots
@@ -66,11 +67,12 @@ def privileged(state: Path, settings: Settings, core: tuple[int, int] | None = N
     minder = keeper_for(here)
     unenforced = (*runtime.unenforced, *found.unenforced, *minder.unenforced())
     told = Isolation(runtime.name, unenforced, images=images is not None)
-    facts = table.discover(state)
-    devices = table_of(facts.devices, settings.device_hooks)
+    place = place_of(settings.device_root, settings.device_families)
+    facts = table.discover(state, place=place)
+    devices = table_of(facts.devices, settings.device_hooks, place)
     keeper: DeviceKeeping = NothingKept(tuple(x.id for x in facts.devices), emulated=False)
     if runtime.name == "crun":
-        keeper = DeviceKeeper(devices)
+        keeper = keeper_at(place, devices)
     sandboxes = Sandboxes(
         state, runtime, table=devices, ground=found.ground, roots=images, keeper=minder
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from gridlease_agent import shim
 
 ROOT = Path("/sys/fs/cgroup")
 PARENT = "gridlease"
@@ -30,9 +33,20 @@ def mode(root: Path = ROOT) -> CgroupMode:
     return CgroupMode.HYBRID if unified.exists() else CgroupMode.V1
 
 
-def cgroup_of(lease_id: str) -> str:
-    """The cgroup of a lease, relative to each hierarchy's root."""
-    return f"{PARENT}/{lease_id}"
+def cgroup_of(folder: Path) -> str:
+    """The cgroup of a sandbox made in this folder of a lease, relative to each hierarchy's root.
+
+    It bears a mark of the node's own folder: two nodes of one host may hold leases of one name.
+    """
+    mark = hashlib.sha256(str(folder.parent).encode()).hexdigest()[:6]
+    return f"{PARENT}/{mark}.{folder.name}"
+
+
+def recorded(folder: Path) -> str:
+    """The cgroup of the sandbox in this folder, whoever named it and how; "" where it has none."""
+    plan = shim.read_json(str(folder / "spec.json")) or {}
+    name: str = plan.get("cgroup", "")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +65,8 @@ def _number(path: Path) -> int:
         return 0
 
 
-def counters(lease_id: str, root: Path = ROOT) -> Counters | None:
-    """What the lease's cgroup has counted, or None where there is no such cgroup."""
-    name = cgroup_of(lease_id)
+def counters(name: str, root: Path = ROOT) -> Counters | None:
+    """What a lease's cgroup has counted, or None where there is no such cgroup."""
     if mode(root) is CgroupMode.V2:
         folder = root / name
         try:

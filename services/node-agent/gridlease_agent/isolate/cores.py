@@ -50,8 +50,12 @@ def core_scheduling() -> bool:
 class CoreTable:
     """One node's cores. Not for two threads at once."""
 
-    def __init__(self, cores_of_host: tuple[Core, ...], root: Path = cgroups.ROOT) -> None:
+    def __init__(
+        self, cores_of_host: tuple[Core, ...], leases: Path, root: Path = cgroups.ROOT
+    ) -> None:
+        """``leases``: the folders whose plans say which cgroup is whose."""
         self._layout = cores_of_host
+        self._leases = leases
         self._root = root
         self._mode = cgroups.mode(root)
         self._holders: cores.Holders = {}
@@ -100,6 +104,8 @@ class CoreTable:
             if self._written.get(lease_id) == wanted:
                 continue
             path = self._file(lease_id)
+            if path is None:
+                continue  # no plan yet: it will say the same
             try:
                 path.write_text(wanted)
             except FileNotFoundError:
@@ -115,8 +121,10 @@ class CoreTable:
     def _cpus(self, lease_id: str) -> str:
         return cores.listed(cores.cpus(self._layout, self._holders, lease_id))
 
-    def _file(self, lease_id: str) -> Path:
-        name = cgroups.cgroup_of(lease_id)
+    def _file(self, lease_id: str) -> Path | None:
+        name = cgroups.recorded(self._leases / lease_id)
+        if not name:
+            return None
         if self._mode is CgroupMode.V2:
             return self._root / name / "cpuset.cpus"
         return self._root / "cpuset" / name / "cpuset.cpus"

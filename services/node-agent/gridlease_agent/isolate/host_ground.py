@@ -51,7 +51,7 @@ def host_ground(state: Path, runtime: Runtime, settings: Settings) -> Found:
         words.append("io: the state folder is on no disk of its own; its rate is not limited")
     elif not settings.io_bytes_per_s:
         words.append("io: no rate is set; disk bandwidth is not limited")
-    table = CoreTable(cores.layout())
+    table = CoreTable(cores.layout(), leases)
     ground = Ground(leases, table, networks, settings.io_bytes_per_s)
     ground.adopt()
     return Found(ground, tuple(words))

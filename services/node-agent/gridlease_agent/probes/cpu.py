@@ -17,6 +17,7 @@ def probe(root: Path = Path("/")) -> CpuFacts:
         model=_model(root, info),
         online=online,
         usable_milli=min([usable_milli, online * 1000, *_quotas_milli(root)]),
+        threads_per_core=_threads_per_core(root),
     )
 
 
@@ -33,9 +34,20 @@ def _listed(status: str) -> int:
     """How many CPUs ``Cpus_allowed_list: 0-3,8`` names."""
     for line in status.splitlines():
         if line.startswith("Cpus_allowed_list:"):
-            spans = [span.split("-") for span in line.split(":")[1].strip().split(",") if span]
-            return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
+            return _counted(line.split(":")[1])
     return 0
+
+
+def _counted(numbers: str) -> int:
+    spans = [span.split("-") for span in numbers.strip().split(",") if span]
+    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
+
+
+def _threads_per_core(root: Path) -> int:
+    """Of the core that has most; 0 where the kernel does not say."""
+    pattern = "sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"
+    lists = [text(path.parent, path.name) for path in root.glob(pattern)]
+    return max((_counted(each) for each in lists if each), default=0)
 
 
 def _quotas_milli(root: Path) -> list[int]:

@@ -22,6 +22,7 @@ class CpuFacts:
     model: str
     online: int
     usable_milli: int
+    threads_per_core: int = 0  # the most that any core has; 0 = the host does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class DeviceFacts:
     kind: str = ""  # CDI's "vendor/class"
     part_of: str = ""  # a part of another device (a MIG instance): that one's id
     apart: bool = True  # as a part it has memory and faults of its own (MIG; not MPS)
+    divided: bool = False  # into parts that are lent in its place (a GPU in MIG mode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ names only staged paths, and it is the same whatever folder the node keeps its s
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 from gridlease_agent.domain.task import WORK_PATH
@@ -60,7 +61,7 @@ def render(spec: SandboxSpec, host: HostRoot, folder: str, program: str) -> dict
         "program": [program],
         "stage": STAGE_PATH,
         "private": True,
-        "cgroup": cgroup_of(spec.lease_id),
+        "cgroup": cgroup_of(Path(folder)),
         "owner": spec.host_uid,
         "run_as": -1,
         "binds": [
@@ -68,13 +69,15 @@ def render(spec: SandboxSpec, host: HostRoot, folder: str, program: str) -> dict
         ],
         "links": [[ROOTFS + path, target] for path, target in host.links],
         "files": [[ROOTFS + path, text] for path, text in host.files],
-        "oci": _config(spec, host, list(zip(shown, staged, strict=True))),
+        "oci": _config(spec, host, folder, list(zip(shown, staged, strict=True))),
         **network.plan(spec),
         **limits.plan(spec),
     }
 
 
-def _config(spec: SandboxSpec, host: HostRoot, staged: list[tuple[Mount, str]]) -> dict[str, Any]:
+def _config(
+    spec: SandboxSpec, host: HostRoot, folder: str, staged: list[tuple[Mount, str]]
+) -> dict[str, Any]:
     # Source: OCI runtime specification 1.0.2, config.md and config-linux.md.
     config: dict[str, Any] = {
         "ociVersion": "1.0.2",
@@ -82,7 +85,7 @@ def _config(spec: SandboxSpec, host: HostRoot, staged: list[tuple[Mount, str]]) 
         "root": {"path": f"{STAGE_PATH}/{ROOTFS}", "readonly": True},
         "process": _process(spec),
         "mounts": _mounts(spec, staged),
-        "linux": _linux(spec, swap_limit=host.swap_limit),
+        "linux": _linux(spec, cgroup_of(Path(folder)), swap_limit=host.swap_limit),
         "annotations": {},
     }
     arch = bpf.host_arch(host.machine)
@@ -153,7 +156,7 @@ def _mounts(spec: SandboxSpec, staged: list[tuple[Mount, str]]) -> list[dict[str
     return rows
 
 
-def _linux(spec: SandboxSpec, *, swap_limit: bool) -> dict[str, Any]:
+def _linux(spec: SandboxSpec, cgroup: str, *, swap_limit: bool) -> dict[str, Any]:
     memory = {"limit": spec.memory_bytes}
     if swap_limit:
         memory["swap"] = spec.memory_bytes  # memory and swap together: no swap at all
@@ -163,7 +166,7 @@ def _linux(spec: SandboxSpec, *, swap_limit: bool) -> dict[str, Any]:
         "namespaces": [{"type": name} for name in names],
         "uidMappings": mapping,
         "gidMappings": mapping,
-        "cgroupsPath": f"/{cgroup_of(spec.lease_id)}",
+        "cgroupsPath": f"/{cgroup}",
         "resources": {
             "devices": [{"allow": False, "access": "rwm"}],
             "memory": memory,

@@ -16,7 +16,8 @@ from typing import Any
 from gridlease_kernel.faults import Precondition
 
 from gridlease_agent.devices import cdi
-from gridlease_agent.devices.family import Family, load
+from gridlease_agent.devices.family import Family
+from gridlease_agent.devices.place import Place
 from gridlease_agent.probes.facts import DeviceFacts
 from gridlease_agent.runtimes.spec import STAGE_PATH, UID_RANGE, SandboxSpec
 
@@ -45,10 +46,14 @@ class DeviceTable:
 NO_DEVICES = DeviceTable()
 
 
-def table_of(devices: tuple[DeviceFacts, ...], hooks: str) -> DeviceTable:
-    """This very host's. ``hooks``: digests with commas between."""
+def table_of(devices: tuple[DeviceFacts, ...], hooks: str, place: Place) -> DeviceTable:
+    """Those found at ``place``. ``hooks``: digests with commas between.
+
+    Raises:
+        Invalid: BAD_FAMILY.
+    """
     digests = frozenset(each.strip().lower() for each in hooks.split(",") if each.strip())
-    return DeviceTable(load(), devices, digests)
+    return DeviceTable(place.known(), devices, digests, place.root)
 
 
 def given(plan: Mapping[str, Any], spec: SandboxSpec, table: DeviceTable) -> dict[str, Any]:

@@ -81,11 +81,15 @@ SandboxState = Absent | Starting | Running | Exited
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """One sandbox, as a look at all of them finds it. ``keeper_pid``: 0 once that is gone."""
+    """One sandbox, as a look at all of them finds it. ``keeper_pid``: 0 once that is gone.
+
+    ``cgroup``: of one that lives, below each hierarchy's root; "" where it has none.
+    """
 
     lease_id: str
     state: SandboxState
     keeper_pid: int
+    cgroup: str = ""
 
 
 class SandboxRunner(Protocol):

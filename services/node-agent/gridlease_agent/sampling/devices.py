@@ -23,7 +23,7 @@ def by_nvml(nvml: Nvml) -> Look:
     """Vitals by NVIDIA's library."""
 
     def look(device: DeviceFacts) -> Vitals:
-        said = nvml.sample(device.index)
+        said = nvml.sample(device.index, device.id if device.part_of else "")
         busy = said.utilisation_percent
         return Vitals(
             utilisation_milli=None if busy is None else busy * 10,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from gridlease_mesh.telemetry_sample import LeaseReadings
 
-from gridlease_agent.isolate.cgroups import CgroupMode, cgroup_of, mode
+from gridlease_agent.isolate.cgroups import CgroupMode, mode
 from gridlease_agent.sampling.cell import ABSENT, Cell, columns, derived, measured
 from gridlease_agent.sampling.kept import KeptFiles
 
@@ -22,14 +22,16 @@ class LeaseSampler:
         self._mode = mode(files.root / _BASE)
         self._known: frozenset[str] = frozenset()
 
-    def read(self, leases: Sequence[str]) -> LeaseReadings:
-        """One row a lease, in the order given."""
-        for gone in self._known - set(leases):
+    def read(self, leases: Mapping[str, str]) -> LeaseReadings:
+        """One row a lease, in the order given. ``leases``: lease -> its cgroup, "" = none known."""
+        names = frozenset(leases.values())
+        for gone in self._known - names:
             for controller in ("", "cpuacct/", "memory/", "blkio/", "pids/"):
-                self._files.forget_below(f"{_BASE}/{controller}{cgroup_of(gone)}/")
-        self._known = frozenset(leases)
+                self._files.forget_below(f"{_BASE}/{controller}{gone}/")
+        self._known = names - {""}
         row = self._row_v2 if self._mode is CgroupMode.V2 else self._row_v1
-        numbers, quality = columns([row(cgroup_of(lease)) for lease in leases], _WIDTH)
+        rows = [row(name) if name else (ABSENT,) * _WIDTH for name in leases.values()]
+        numbers, quality = columns(rows, _WIDTH)
         return LeaseReadings._make([*numbers, quality])
 
     def _row_v1(self, name: str) -> tuple[Cell, ...]:
