@@ -8,10 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from gridlease_agent.devices import cdi
 from gridlease_agent.devices import discover as finder
 from gridlease_agent.devices.family import FOLDER, load, read
+from gridlease_agent.devices.keeper import DeviceKeeper
 from gridlease_agent.devices.nvml import Nvml
+from gridlease_agent.devices.wiping import CudaScrubber
 from gridlease_agent.domain.chips import chip_name
+from gridlease_agent.runtimes.devices import DeviceTable
 from gridlease_kernel.faults import Invalid
 
 from tests.unit.agent_devices.hosts import TREES, grow
@@ -182,3 +186,48 @@ def test_nvml_is_preferred_and_its_absence_is_no_error(
     assert found[0].memory_bytes == 80 * GIB
     monkeypatch.setenv("MOCK_NVML_GPUS", "0")
     assert [device.id for device in finder.discover(root)] == ["GPU-1", "GPU-2"]
+
+
+def test_instances_of_a_divided_gpu_are_devices_with_nodes_of_their_own(
+    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emulated: two MIG instances of the first GPU, by NVML's own calls."""
+    root = grow(tmp_path, "nvidia")
+    for number in (1, 2, 66, 67, 75, 76):
+        (root / f"dev/nvidia-caps/nvidia-cap{number}").touch()
+    (root / "proc/driver/nvidia-caps").mkdir()
+    (root / "proc/driver/nvidia-caps/mig-minors").write_text(
+        "config 1\nmonitor 2\ngpu0/gi7/access 66\ngpu0/gi7/ci0/access 67\n"
+        "gpu0/gi8/access 75\ngpu0/gi8/ci0/access 76\ngpu1/gi7/access 201\n"
+    )
+    (root / "usr/lib").mkdir(parents=True, exist_ok=True)
+    shutil.copy(library, root / "usr/lib/libnvidia-ml.so.1")
+    monkeypatch.setenv("MOCK_NVML_MIG", "2")
+    found = {device.id: device for device in finder.discover(root)}
+    assert list(found) == ["GPU-mock-0", "MIG-mock-0", "MIG-mock-1", "GPU-mock-1"]
+    parts = [found["MIG-mock-0"], found["MIG-mock-1"]]
+    assert {(part.part_of, part.apart, part.divided) for part in parts} == {
+        ("GPU-mock-0", True, False)
+    }
+    assert (found["GPU-mock-0"].divided, found["GPU-mock-1"].divided) == (True, False)
+    assert cdi.qualified(parts[1]) == "nvidia.com/gpu=MIG-mock-1"
+    assert parts[1].nodes == (
+        "/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap75", "/dev/nvidia-caps/nvidia-cap76",
+        "/dev/nvidiactl", "/dev/nvidia-uvm",
+    )  # fmt: skip
+    assert chip_name(parts[0].chip, parts[0].memory_bytes) == "H100-MIG-1g-10GB"
+    nvml = Nvml.open(str(library))
+    assert nvml is not None
+    try:
+        assert nvml.sample(0, "MIG-mock-1").memory_used_bytes == 1 << 30
+        assert nvml.processes("MIG-mock-1") == 0
+    finally:
+        nvml.close()
+    families = load()
+    cuda = CudaScrubber(nvml=str(library))
+    keeper = DeviceKeeper(DeviceTable(families, tuple(found.values()), root=root), cuda)
+    try:
+        assert list(keeper.lacks()) == ["GPU-mock-0"], "what is divided is lent by its parts alone"
+        assert "MIG mode" in keeper.lacks()["GPU-mock-0"]
+    finally:
+        keeper.close()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gridlease_agent.devices.family import Family, load
+from gridlease_agent.devices.nvml import LIBRARY
 
 HOST = Path("/")
-NVML, CUDA = "libnvidia-ml.so.1", "libcuda.so.1"
+NVML, CUDA = LIBRARY, "libcuda.so.1"
 
 
 @dataclass(frozen=True, slots=True)
