@@ -538,6 +538,9 @@ class Preload(google.protobuf.message.Message):
     CREATED_FIELD_NUMBER: builtins.int
     FROZEN_FIELD_NUMBER: builtins.int
     MODULES_FIELD_NUMBER: builtins.int
+    CPU_MILLI_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    DISK_BYTES_FIELD_NUMBER: builtins.int
     image: builtins.str
     """OCI image; empty where an environment is meant."""
     runtime: builtins.str
@@ -548,6 +551,12 @@ class Preload(google.protobuf.message.Message):
     """Sandboxes to create ahead."""
     frozen: builtins.int
     """Sandboxes to freeze with the modules imported."""
+    cpu_milli: builtins.int
+    """What a lease that takes one most likely holds: its share of CPU, in thousandths."""
+    memory_bytes: builtins.int
+    """Its memory, in bytes."""
+    disk_bytes: builtins.int
+    """Its disk, in bytes; only a lease of the same takes one."""
     @property
     def modules(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Python modules that frozen ones have imported."""
@@ -561,8 +570,11 @@ class Preload(google.protobuf.message.Message):
         created: builtins.int = ...,
         frozen: builtins.int = ...,
         modules: collections.abc.Iterable[builtins.str] | None = ...,
+        cpu_milli: builtins.int = ...,
+        memory_bytes: builtins.int = ...,
+        disk_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["created", b"created", "frozen", b"frozen", "image", b"image", "modules", b"modules", "runtime", b"runtime", "tenant", b"tenant"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_milli", b"cpu_milli", "created", b"created", "disk_bytes", b"disk_bytes", "frozen", b"frozen", "image", b"image", "memory_bytes", b"memory_bytes", "modules", b"modules", "runtime", b"runtime", "tenant", b"tenant"]) -> None: ...
 
 global___Preload = Preload
 

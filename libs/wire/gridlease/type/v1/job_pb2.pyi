@@ -514,7 +514,7 @@ class JobSpec(google.protobuf.message.Message):
     """A dev-environment without a session for this long is stopped, in milliseconds; 0 = never."""
     @property
     def commands(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Shell commands, run one after another in the sandbox until one fails."""
+        """Shell commands, run one after another in the sandbox until one fails; none = what the image runs by itself."""
 
     @property
     def resources(self) -> gridlease.type.v1.resources_pb2.ResourceRequest:
@@ -690,6 +690,7 @@ class Task(google.protobuf.message.Message):
     RAN_NS_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"projects/{project}/jobs/{job}/tasks/{index}"."""
     index: builtins.int
@@ -718,6 +719,10 @@ class Task(google.protobuf.message.Message):
     def checkpoint(self) -> global___Checkpoint:
         """Its newest checkpoint; the next attempt is told of it."""
 
+    @property
+    def receipt(self) -> global___WipeReceipt:
+        """What its node has wiped after that lease; absent until all of it was."""
+
     def __init__(
         self,
         *,
@@ -732,11 +737,61 @@ class Task(google.protobuf.message.Message):
         ran_ns: builtins.int = ...,
         reason: global___Reason | None = ...,
         checkpoint: global___Checkpoint | None = ...,
+        receipt: global___WipeReceipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["allocation", b"allocation", "checkpoint", b"checkpoint", "reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "checkpoint", b"checkpoint", "exit_code", b"exit_code", "index", b"index", "lease", b"lease", "name", b"name", "node", b"node", "ran_ns", b"ran_ns", "reason", b"reason", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["allocation", b"allocation", "checkpoint", b"checkpoint", "reason", b"reason", "receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocation", b"allocation", "attempt", b"attempt", "checkpoint", b"checkpoint", "exit_code", b"exit_code", "index", b"index", "lease", b"lease", "name", b"name", "node", b"node", "ran_ns", b"ran_ns", "reason", b"reason", "receipt", b"receipt", "state", b"state"]) -> None: ...
 
 global___Task = Task
+
+@typing.final
+class WipeReceipt(google.protobuf.message.Message):
+    """What a node has wiped for a lease, signed with the node's key (docs/devices.md)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WIPED_FIELD_NUMBER: builtins.int
+    METHODS_FIELD_NUMBER: builtins.int
+    VERIFY_TIME_FIELD_NUMBER: builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    VALID_FIELD_NUMBER: builtins.int
+    public_key: builtins.str
+    """The node's public key."""
+    signature: builtins.bytes
+    """Ed25519 over the receipt's canonical text."""
+    lease: builtins.str
+    """The lease that it is of."""
+    valid: builtins.bool
+    """Whether the key is the one that the node enrolled with, and the signature is that key's."""
+    @property
+    def wiped(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What was wiped, each a device id or "scratch", "shm", "secrets"."""
+
+    @property
+    def methods(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """How each was verified, in the same order, such as "pattern-readback" or "emulated"."""
+
+    @property
+    def verify_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the last of them was verified, by the node's wall clock."""
+
+    def __init__(
+        self,
+        *,
+        wiped: collections.abc.Iterable[builtins.str] | None = ...,
+        methods: collections.abc.Iterable[builtins.str] | None = ...,
+        verify_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        public_key: builtins.str = ...,
+        signature: builtins.bytes = ...,
+        lease: builtins.str = ...,
+        valid: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["verify_time", b"verify_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "methods", b"methods", "public_key", b"public_key", "signature", b"signature", "valid", b"valid", "verify_time", b"verify_time", "wiped", b"wiped"]) -> None: ...
+
+global___WipeReceipt = WipeReceipt
 
 @typing.final
 class Job(google.protobuf.message.Message):
