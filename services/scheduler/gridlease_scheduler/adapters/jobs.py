@@ -26,7 +26,7 @@ from .queue import PostgresQueue
 _TASKS = """
 SELECT t.*, l.node_id, l.cpu_milli, l.memory_bytes, l.disk_bytes, l.device_ids, l.chip,
     l.quantity_milli, l.state AS lease_state, l.rate_nano_per_hour,
-    n.inventory ->> 'hostname' AS hostname
+    n.inventory ->> 'hostname' AS hostname, l.wipe_receipt, n.public_key AS node_key
 FROM task t JOIN job j ON j.name = t.job JOIN task z ON z.job = t.job AND z.index = 0
 LEFT JOIN lease l ON l.id = t.lease_id LEFT JOIN node n ON n.id = l.node_id
 WHERE t.job = ANY($1::text[])
@@ -301,4 +301,6 @@ def _task(row: asyncpg.Record) -> Task:
         lease_state=State(row["lease_state"]) if row["lease_state"] else None,
         rate_nano_per_hour=row["rate_nano_per_hour"] or 0,
         checkpoint=checkpoint,
+        receipt=row["wipe_receipt"] or b"",
+        node_key=row["node_key"] or "",
     )

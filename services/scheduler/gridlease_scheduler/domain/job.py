@@ -199,6 +199,8 @@ class Task:
     lease_state: State | None = None
     rate_nano_per_hour: int = 0
     checkpoint: Checkpoint | None = None
+    receipt: bytes = b""  # of what its node has wiped, as the node told it
+    node_key: str = ""  # with which that node enrolled
 
 
 @dataclass(frozen=True, slots=True)

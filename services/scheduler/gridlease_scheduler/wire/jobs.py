@@ -6,6 +6,8 @@ import hashlib
 
 from gridlease.scheduler.v1 import job_pb2 as scheduler_job_pb2
 from gridlease.type.v1 import job_pb2, resources_pb2
+from gridlease_kernel.receipts import wipe_text
+from gridlease_mesh.signatures import verified
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed
 from gridlease_scheduler.domain.job import (
@@ -223,7 +225,19 @@ def _task(of: Job, value: Task) -> job_pb2.Task:
     if value.checkpoint is not None:
         task.checkpoint.id = value.checkpoint.id
         task.checkpoint.create_time.FromDatetime(value.checkpoint.created_at)
+    if value.receipt:
+        task.receipt.CopyFrom(_receipt(value))
     return task
+
+
+def _receipt(of: Task) -> job_pb2.WipeReceipt:
+    """The node's record, whose first fields are the same, with what we know of it."""
+    told = job_pb2.WipeReceipt.FromString(of.receipt)
+    pairs = tuple(zip(told.wiped, told.methods, strict=False))
+    text = wipe_text(of.lease_id, told.public_key, pairs, told.verify_time.ToNanoseconds())
+    told.lease = of.lease_id
+    told.valid = told.public_key == of.node_key and verified(of.node_key, text, told.signature)
+    return told
 
 
 def _task_state(of: Job, value: Task) -> job_pb2.JobState.ValueType:
