@@ -146,12 +146,12 @@ def read(values: Mapping[str, Any], folder: Path = Path()) -> Draft:
         if key in _SETTERS:
             _SETTERS[key](spec, value)
     _stay(spec, jupyter=named.get("jupyter"))
-    if not spec.commands:
+    if not spec.commands and not spec.image:
         raise Invalid(
             "The job has no commands.",
             reason="COMMANDS_MISSING",
             field="commands",
-            remedy='Write a list: commands: ["python train.py"].',
+            remedy='Write a list: commands: ["python train.py"]; or an image that runs by itself.',
         )
     for name, value in secretvalues.read(named.get("secrets"), folder).items():
         spec.secrets[name] = value

@@ -266,3 +266,8 @@ def test_what_a_dev_environment_has_no_task_has(given):
     with pytest.raises(Invalid) as caught:
         jobfile.read({"commands": ["true"], **given})
     assert (caught.value.reason, caught.value.field) == ("DEV_ENVIRONMENT_ONLY", next(iter(given)))
+
+
+def test_an_image_may_run_what_it_runs_by_itself():
+    spec = jobfile.parse(b"image: registry.example/team/app:v1").spec
+    assert (list(spec.commands), spec.image) == ([], "registry.example/team/app:v1")
