@@ -112,6 +112,7 @@ class LeaseOrder(google.protobuf.message.Message):
     NOTICE_MS_FIELD_NUMBER: builtins.int
     SITE_FIELD_NUMBER: builtins.int
     NODE_KEY_FIELD_NUMBER: builtins.int
+    POWER_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     job: builtins.str
@@ -144,6 +145,10 @@ class LeaseOrder(google.protobuf.message.Message):
     """"sites/{site}" of the node: for its currency, energy and carbon."""
     node_key: builtins.str
     """The node's public key as it enrolled: its meter reports are checked against it. Empty = an emulated node."""
+    @property
+    def power(self) -> global___SitePower:
+        """The site's power as the scheduler knows it; unset = not known."""
+
     def __init__(
         self,
         *,
@@ -163,10 +168,42 @@ class LeaseOrder(google.protobuf.message.Message):
         notice_ms: builtins.int = ...,
         site: builtins.str = ...,
         node_key: builtins.str = ...,
+        power: global___SitePower | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "node_key", b"node_key", "notice_ms", b"notice_ms", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "site", b"site", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["power", b"power"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "node_key", b"node_key", "notice_ms", b"notice_ms", "power", b"power", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "site", b"site", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
 
 global___LeaseOrder = LeaseOrder
+
+@typing.final
+class SitePower(google.protobuf.message.Message):
+    """What a site's power costs and emits, by hour of the day (UTC): lists of 24, or one for all hours, or none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PUE_MILLI_FIELD_NUMBER: builtins.int
+    CARBON_MG_PER_KWH_FIELD_NUMBER: builtins.int
+    PRICE_NANO_PER_KWH_FIELD_NUMBER: builtins.int
+    pue_milli: builtins.int
+    """Power of the site over that of its machines, in thousandths."""
+    @property
+    def carbon_mg_per_kwh(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Carbon of a kilowatt-hour, in milligrams of CO2."""
+
+    @property
+    def price_nano_per_kwh(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Price of a kilowatt-hour, in nano-units."""
+
+    def __init__(
+        self,
+        *,
+        pue_milli: builtins.int = ...,
+        carbon_mg_per_kwh: collections.abc.Iterable[builtins.int] | None = ...,
+        price_nano_per_kwh: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["carbon_mg_per_kwh", b"carbon_mg_per_kwh", "price_nano_per_kwh", b"price_nano_per_kwh", "pue_milli", b"pue_milli"]) -> None: ...
+
+global___SitePower = SitePower
 
 @typing.final
 class AuthorizeRequest(google.protobuf.message.Message):
