@@ -73,7 +73,7 @@ ROLES: Final[Mapping[str, Role]] = {
     ),
     "billing": Role(
         serves=frozenset(
-            {f"{_B}.LeaseService", f"{_B}.SettlementService", f"{_B}.AccountService"}
+            {f"{_B}.{it}Service" for it in ("Lease", "Settlement", "Account", "Report")}
         ),
         to_nodes=frozenset({f"{_B}.SettlementService"}),
     ),
@@ -81,7 +81,8 @@ ROLES: Final[Mapping[str, Role]] = {
         serves=frozenset({f"{_G}.BundleContentService"}),
         to_nodes=frozenset({f"{_G}.BundleContentService"}),
         calls=frozenset(
-            {f"{_S}.{it}Service" for it in ("Job", "Fleet", "Capacity")} | {f"{_B}.AccountService"}
+            {f"{_S}.{it}Service" for it in ("Job", "Fleet", "Capacity")}
+            | {f"{_B}.{it}Service" for it in ("Account", "Report")}
         ),
         on_nodes=frozenset({f"{_A}.TaskFileService", f"{_A}.SessionService"}),
     ),
@@ -96,7 +97,8 @@ ROLES: Final[Mapping[str, Role]] = {
 }  # fmt: skip
 # Public: served by the gateway over gRPC, never on the mesh.
 PUBLIC: Final = frozenset(
-    f"{_G}.{it}Service" for it in ("Job", "Session", "Fleet", "Capacity", "Billing", "Access")
+    f"{_G}.{it}Service"
+    for it in ("Job", "Session", "Fleet", "Capacity", "Billing", "Report", "Access")
 )
 NODE_SERVES: Final = frozenset({f"{_A}.TaskFileService", f"{_A}.SessionService"})
 

@@ -28,12 +28,14 @@ from grpc_reflection.v1alpha import reflection
 from gridlease_gateway import first_start
 from gridlease_gateway.adapters import edge
 from gridlease_gateway.adapters.folder import BundleFolder
+from gridlease_gateway.adapters.poster import HttpPoster
 from gridlease_gateway.adapters.postgres import (
     PostgresAccess,
     PostgresAudit,
     PostgresBundles,
     PostgresFirstStart,
 )
+from gridlease_gateway.adapters.webhook_store import PostgresWebhooks
 from gridlease_gateway.audit import Auditor
 from gridlease_gateway.budget import BudgetCheck, Prices
 from gridlease_gateway.calls import Call
@@ -50,8 +52,11 @@ from gridlease_gateway.rpc.files import Files
 from gridlease_gateway.rpc.fleet import Fleet
 from gridlease_gateway.rpc.invoices import Invoices
 from gridlease_gateway.rpc.jobs import Jobs
+from gridlease_gateway.rpc.reports import Reports
 from gridlease_gateway.rpc.sessions import Sessions
+from gridlease_gateway.rpc.webhooks import Webhooks
 from gridlease_gateway.settings import Settings
+from gridlease_gateway.webhooks import Deliverer
 
 _LOG = logging.getLogger(__name__)
 SCHEMA = "gateway"
@@ -92,6 +97,9 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         methods, door, auditor = _assemble(settings, pool, inside, files)
         await _first_start(settings, pool, inside, port, stack)
         await _background(stack, auditor.run())
+        poster = HttpPoster(local=settings.gateway_webhook_local)
+        hooks = Deliverer(inside, PostgresWebhooks(pool), poster, SystemClock())
+        await _background(stack, hooks.run())
         mesh = bus.server(
             up=[bundle_pb2.DESCRIPTOR.services_by_name["BundleContentService"].full_name],
             interceptors=[*observer.server(), FaultsToStatus(), ValidateRequests()],
@@ -175,6 +183,10 @@ def _assemble(
         "BillingService": (
             Billing(inside, prices, access, ids),
             Invoices(inside, access, ids),
+        ),
+        "ReportService": (
+            Reports(inside),
+            Webhooks(PostgresWebhooks(pool), ids, local=settings.gateway_webhook_local),
         ),
         "AccessService": (Access(access, guard, ids, clock),),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -146,4 +146,68 @@ class FirstStartStore(Protocol):
 
     async def credit_done(self) -> None:
         """Billing has taken it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewHook:
+    """A webhook to keep."""
+
+    id: str
+    project: str
+    url: str
+    types: Sequence[str]
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A webhook, and how far it has come."""
+
+    id: str
+    project: str
+    tenant: str
+    url: str
+    types: tuple[str, ...]
+    secret: bytes
+    create_time: datetime.datetime
+    event_after: int
+    notice_after: int
+    failures: int
+    dead_count: int
+    last_error: str
+
+
+class WebhookStore(Protocol):
+    """Webhooks; a claimed one is sent to by its claimer alone, for so long."""
+
+    async def add(self, hook: NewHook, most: int) -> Hook | None:
+        """The hook as kept; None where the project has ``most`` already."""
+        ...
+
+    async def of_project(self, project: str) -> list[Hook]: ...
+
+    async def remove(self, hook_id: str, project: str) -> bool:
+        """False where the project never had such a one. Idempotent."""
+        ...
+
+    async def claim(self, limit: int, for_s: float) -> list[Hook]: ...
+
+    async def move(
+        self, hook: Hook, *, dead: int = 0, pause_s: float = 0.0, release: bool = False
+    ) -> bool:
+        """Keeps how far it has come; False where it was removed meanwhile."""
+        ...
+
+
+class Poster(Protocol):
+    """Sends to strangers."""
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Returns once the other side has taken it.
+
+        Raises:
+            Invalid: WEBHOOK_URL_REFUSED.
+            Unreachable: WEBHOOK_FAILED.
+        """
         ...

@@ -34,6 +34,7 @@ class Settings:
     gateway_max_calls: int = 2_000  # of everybody at once
     gateway_call_ms: int = 30_000  # deadline of a call that brings none
     gateway_stream_ms: int = 86_400_000  # longest stream; clients come back by themselves
+    gateway_webhook_local: bool = False  # tests only: webhooks by http:// and to this host
     first_credit_nano: int = 100_000_000_000  # prepaid for the first tenant; 0 = none
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from gridlease.agent.v1 import files_pb2_grpc
-from gridlease.billing.v1 import account_pb2_grpc
+from gridlease.billing.v1 import account_pb2_grpc, report_pb2_grpc
 from gridlease.gateway.v1 import gateway_pb2_grpc
 from gridlease.scheduler.v1 import capacity_pb2_grpc, fleet_pb2_grpc, job_pb2_grpc
 from gridlease_gateway.bootstrap import gateway
@@ -70,6 +70,7 @@ async def rooms(nats, prefix):
                 capacity_pb2_grpc.add_CapacityServiceServicer_to_server(Capacity(), server)
             elif name == "billing":
                 account_pb2_grpc.add_AccountServiceServicer_to_server(billing, server)
+                report_pb2_grpc.add_ReportServiceServicer_to_server(billing.reports, server)
             else:
                 files_pb2_grpc.add_TaskFileServiceServicer_to_server(agent, server)
             await server.start()
@@ -90,6 +91,7 @@ async def world(nats, database, state_folder: Path):
         client_file=state_folder / "client.json",
         bundles=state_folder / "bundles",
         gateway_patience_ms=5_000,
+        gateway_webhook_local=True,
     )
     async with rooms(nats, prefix) as (scheduler, billing, agent), gateway(settings) as door:
         keys = json.loads(settings.client_file.read_text())

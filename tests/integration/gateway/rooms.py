@@ -7,7 +7,7 @@ import asyncio
 import time
 
 from gridlease.agent.v1 import files_pb2, files_pb2_grpc
-from gridlease.billing.v1 import account_pb2, account_pb2_grpc
+from gridlease.billing.v1 import account_pb2, account_pb2_grpc, report_pb2, report_pb2_grpc
 from gridlease.scheduler.v1 import (
     capacity_pb2,
     capacity_pb2_grpc,
@@ -227,12 +227,43 @@ class Capacity(capacity_pb2_grpc.CapacityServiceServicer):
         return capacity_pb2.CancelReservationResponse(reservation=found)
 
 
+class Reports(report_pb2_grpc.ReportServiceServicer):
+    """Notices that a test puts there; all else is empty."""
+
+    def __init__(self):
+        self.notices = []
+        self.asked = []
+
+    async def GetRevenue(self, request, context):
+        self.asked.append(request)
+        return report_pb2.GetRevenueResponse()
+
+    async def GetBurnDown(self, request, context):
+        return report_pb2.GetBurnDownResponse(burn_down={"tenant": request.tenant})
+
+    async def ListBudgets(self, request, context):
+        budgets = [{"project": "projects/other"}, {"project": ""}, {"project": "projects/demo"}]
+        return report_pb2.ListBudgetsResponse(budgets=budgets)
+
+    async def SetBudget(self, request, context):
+        return report_pb2.SetBudgetResponse(budget=request.budget)
+
+    async def ListNotices(self, request, context):
+        self.asked.append(request)
+        after = [it for it in self.notices if it.sequence > request.after_sequence]
+        return report_pb2.ListNoticesResponse(events=after)
+
+    async def CheckBooks(self, request, context):
+        return report_pb2.CheckBooksResponse(check={"whole": True, "head": "00"})
+
+
 class Billing(account_pb2_grpc.AccountServiceServicer):
     """A price book of two chips, credits by request id, one invoice."""
 
     def __init__(self):
         self.credits = {}
         self.down = 0
+        self.reports = Reports()
 
     def _price(self, chip, tier=job_types.TIER_ON_DEMAND):
         nano = {"A100-80GB": PRICE_NANO, "H100-80GB": 2 * PRICE_NANO, "cpu-x86-64": 3_600_000_000}

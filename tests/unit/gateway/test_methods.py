@@ -42,7 +42,18 @@ def test_only_joining_needs_no_key():
 
 
 def test_what_creates_or_changes_is_audited():
-    verbs = ("Create", "Finalize", "Cancel", "Wake", "Cordon", "Enrol", "Revoke", "Upload", "Set", "Drain")
-    verbs += ("Exec", "Forward")
+    verbs = (
+        "Create",
+        "Finalize",
+        "Cancel",
+        "Wake",
+        "Cordon",
+        "Enrol",
+        "Revoke",
+        "Upload",
+        "Set",
+        "Drain",
+    )
+    verbs += ("Exec", "Forward", "Delete")
     for name, rule in RULES.items():
         assert rule.mutating == name.partition(".")[2].startswith(verbs), name

@@ -102,3 +102,13 @@ def no_bundle(digest: str) -> Missing:
         field="spec.bundle_digest",
         remedy="Upload the bundle first (UploadBundle); gridlease submit does.",
     )
+
+
+def no_webhook(name: str) -> Missing:
+    """The same whether the webhook never was, or is another project's."""
+    return Missing(
+        f"There is no webhook {name!r}.",
+        reason="WEBHOOK_NOT_FOUND",
+        field="name",
+        remedy="gridlease webhooks lists those of your project.",
+    )

@@ -13,10 +13,12 @@ import google.protobuf.timestamp_pb2
 import gridlease.agent.v1.files_pb2
 import gridlease.agent.v1.session_pb2
 import gridlease.billing.v1.account_pb2
+import gridlease.billing.v1.report_pb2
 import gridlease.type.v1.capacity_pb2
 import gridlease.type.v1.fleet_pb2
 import gridlease.type.v1.job_pb2
 import gridlease.type.v1.money_pb2
+import gridlease.type.v1.report_pb2
 import sys
 import typing
 
@@ -2951,3 +2953,360 @@ class ForwardJobResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["data", b"data"]) -> None: ...
 
 global___ForwardJobResponse = ForwardJobResponse
+
+@typing.final
+class GetRevenueRequest(google.protobuf.message.Message):
+    """When, and how it is cut."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    PERIOD_FIELD_NUMBER: builtins.int
+    period: gridlease.billing.v1.report_pb2.Period.ValueType
+    """By what."""
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until, exclusive; unset = now."""
+
+    def __init__(
+        self,
+        *,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        period: gridlease.billing.v1.report_pb2.Period.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "period", b"period", "start_time", b"start_time"]) -> None: ...
+
+global___GetRevenueRequest = GetRevenueRequest
+
+@typing.final
+class GetRevenueResponse(google.protobuf.message.Message):
+    """The report."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: builtins.int
+    IDLE_FIELD_NUMBER: builtins.int
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.report_pb2.RevenueRow]:
+        """By period, chip and site; at most 10,000."""
+
+    @property
+    def idle(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.report_pb2.IdleRow]:
+        """By chip; for operators alone."""
+
+    def __init__(
+        self,
+        *,
+        rows: collections.abc.Iterable[gridlease.type.v1.report_pb2.RevenueRow] | None = ...,
+        idle: collections.abc.Iterable[gridlease.type.v1.report_pb2.IdleRow] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["idle", b"idle", "rows", b"rows"]) -> None: ...
+
+global___GetRevenueResponse = GetRevenueResponse
+
+@typing.final
+class GetBurnDownRequest(google.protobuf.message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetBurnDownRequest = GetBurnDownRequest
+
+@typing.final
+class GetBurnDownResponse(google.protobuf.message.Message):
+    """The burn-down."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BURN_DOWN_FIELD_NUMBER: builtins.int
+    @property
+    def burn_down(self) -> gridlease.type.v1.report_pb2.BurnDown:
+        """Of the caller's tenant."""
+
+    def __init__(
+        self,
+        *,
+        burn_down: gridlease.type.v1.report_pb2.BurnDown | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["burn_down", b"burn_down"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["burn_down", b"burn_down"]) -> None: ...
+
+global___GetBurnDownResponse = GetBurnDownResponse
+
+@typing.final
+class ListBudgetsRequest(google.protobuf.message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListBudgetsRequest = ListBudgetsRequest
+
+@typing.final
+class ListBudgetsResponse(google.protobuf.message.Message):
+    """Budgets."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: builtins.int
+    @property
+    def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.report_pb2.SpendingBudget]:
+        """By project."""
+
+    def __init__(
+        self,
+        *,
+        budgets: collections.abc.Iterable[gridlease.type.v1.report_pb2.SpendingBudget] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budgets", b"budgets"]) -> None: ...
+
+global___ListBudgetsResponse = ListBudgetsResponse
+
+@typing.final
+class SetBudgetRequest(google.protobuf.message.Message):
+    """A budget of the caller's tenant."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_ONLY_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    THRESHOLDS_PERMILLE_FIELD_NUMBER: builtins.int
+    project_only: builtins.bool
+    """For the caller's project alone, and not for all of its tenant's."""
+    amount_nano: builtins.int
+    """A month, in nano-units; 0 = no budget."""
+    @property
+    def thresholds_permille(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Shares of it that are told of as they are reached, in thousandths; none = 500, 800, 1000."""
+
+    def __init__(
+        self,
+        *,
+        project_only: builtins.bool = ...,
+        amount_nano: builtins.int = ...,
+        thresholds_permille: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "project_only", b"project_only", "thresholds_permille", b"thresholds_permille"]) -> None: ...
+
+global___SetBudgetRequest = SetBudgetRequest
+
+@typing.final
+class SetBudgetResponse(google.protobuf.message.Message):
+    """As written."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: builtins.int
+    @property
+    def budget(self) -> gridlease.type.v1.report_pb2.SpendingBudget:
+        """With what is spent of it."""
+
+    def __init__(
+        self,
+        *,
+        budget: gridlease.type.v1.report_pb2.SpendingBudget | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["budget", b"budget"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget"]) -> None: ...
+
+global___SetBudgetResponse = SetBudgetResponse
+
+@typing.final
+class ListNoticesRequest(google.protobuf.message.Message):
+    """Which."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    after_sequence: builtins.int
+    """After this one."""
+    page_size: builtins.int
+    """At most this many; 0 = 100; above 1,000 is taken as 1,000."""
+    def __init__(
+        self,
+        *,
+        after_sequence: builtins.int = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_sequence", b"after_sequence", "page_size", b"page_size"]) -> None: ...
+
+global___ListNoticesRequest = ListNoticesRequest
+
+@typing.final
+class ListNoticesResponse(google.protobuf.message.Message):
+    """In order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.fleet_pb2.Event]:
+        """Their sequence is billing's own."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[gridlease.type.v1.fleet_pb2.Event] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
+
+global___ListNoticesResponse = ListNoticesResponse
+
+@typing.final
+class CheckBooksRequest(google.protobuf.message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CheckBooksRequest = CheckBooksRequest
+
+@typing.final
+class CheckBooksResponse(google.protobuf.message.Message):
+    """What was found."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECK_FIELD_NUMBER: builtins.int
+    @property
+    def check(self) -> gridlease.type.v1.report_pb2.BooksCheck:
+        """The books."""
+
+    def __init__(
+        self,
+        *,
+        check: gridlease.type.v1.report_pb2.BooksCheck | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["check", b"check"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["check", b"check"]) -> None: ...
+
+global___CheckBooksResponse = CheckBooksResponse
+
+@typing.final
+class CreateWebhookRequest(google.protobuf.message.Message):
+    """Where to send what."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    TYPES_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """https://..."""
+    @property
+    def types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Beginnings of the types to send, such as "budget."; none = all."""
+
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        types: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["types", b"types", "url", b"url"]) -> None: ...
+
+global___CreateWebhookRequest = CreateWebhookRequest
+
+@typing.final
+class CreateWebhookResponse(google.protobuf.message.Message):
+    """The webhook."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    secret: builtins.str
+    """What signs its requests, shown once."""
+    @property
+    def webhook(self) -> gridlease.type.v1.report_pb2.Webhook:
+        """As made."""
+
+    def __init__(
+        self,
+        *,
+        webhook: gridlease.type.v1.report_pb2.Webhook | None = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["webhook", b"webhook"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["secret", b"secret", "webhook", b"webhook"]) -> None: ...
+
+global___CreateWebhookResponse = CreateWebhookResponse
+
+@typing.final
+class ListWebhooksRequest(google.protobuf.message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListWebhooksRequest = ListWebhooksRequest
+
+@typing.final
+class ListWebhooksResponse(google.protobuf.message.Message):
+    """Webhooks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WEBHOOKS_FIELD_NUMBER: builtins.int
+    @property
+    def webhooks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.report_pb2.Webhook]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        webhooks: collections.abc.Iterable[gridlease.type.v1.report_pb2.Webhook] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["webhooks", b"webhooks"]) -> None: ...
+
+global___ListWebhooksResponse = ListWebhooksResponse
+
+@typing.final
+class DeleteWebhookRequest(google.protobuf.message.Message):
+    """Which webhook."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"webhooks/{webhook}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___DeleteWebhookRequest = DeleteWebhookRequest
+
+@typing.final
+class DeleteWebhookResponse(google.protobuf.message.Message):
+    """It is no more."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___DeleteWebhookResponse = DeleteWebhookResponse

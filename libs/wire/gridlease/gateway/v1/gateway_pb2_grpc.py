@@ -2693,6 +2693,434 @@ class BillingService(object):
             _registered_method=True)
 
 
+class ReportServiceStub(object):
+    """What the books say in sum, budgets, and where events are sent.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetRevenue = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/GetRevenue',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetRevenueRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetRevenueResponse.FromString,
+                _registered_method=True)
+        self.GetBurnDown = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/GetBurnDown',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownResponse.FromString,
+                _registered_method=True)
+        self.ListBudgets = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/ListBudgets',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListBudgetsRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListBudgetsResponse.FromString,
+                _registered_method=True)
+        self.SetBudget = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/SetBudget',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetBudgetRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetBudgetResponse.FromString,
+                _registered_method=True)
+        self.ListNotices = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/ListNotices',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListNoticesRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListNoticesResponse.FromString,
+                _registered_method=True)
+        self.CheckBooks = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/CheckBooks',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksResponse.FromString,
+                _registered_method=True)
+        self.CreateWebhook = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/CreateWebhook',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateWebhookRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/ListWebhooks',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.DeleteWebhook = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/DeleteWebhook',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DeleteWebhookRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DeleteWebhookResponse.FromString,
+                _registered_method=True)
+
+
+class ReportServiceServicer(object):
+    """What the books say in sum, budgets, and where events are sent.
+    """
+
+    def GetRevenue(self, request, context):
+        """What chips brought in, by chip, site and period: a tenant's own; all, with what was idle, for operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBurnDown(self, request, context):
+        """How long the money of the caller's tenant lasts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBudgets(self, request, context):
+        """Budgets of the caller's tenant, with what is spent of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBudget(self, request, context):
+        """Writes a budget, whole; an amount of 0 takes it away. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotices(self, request, context):
+        """Thresholds that were reached and days that cost unlike others, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckBooks(self, request, context):
+        """Looks through the books. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateWebhook(self, request, context):
+        """Sends the project's events to an address from now on; the secret that signs them is shown once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """The project's webhooks, and how they fare.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhook(self, request, context):
+        """Ends a webhook. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ReportServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetRevenue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRevenue,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetRevenueRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetRevenueResponse.SerializeToString,
+            ),
+            'GetBurnDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBurnDown,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownResponse.SerializeToString,
+            ),
+            'ListBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBudgets,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListBudgetsRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListBudgetsResponse.SerializeToString,
+            ),
+            'SetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBudget,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetBudgetRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetBudgetResponse.SerializeToString,
+            ),
+            'ListNotices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotices,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListNoticesRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListNoticesResponse.SerializeToString,
+            ),
+            'CheckBooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckBooks,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksResponse.SerializeToString,
+            ),
+            'CreateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhook,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateWebhookRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateWebhookResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhook,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DeleteWebhookRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DeleteWebhookResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gridlease.gateway.v1.ReportService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gridlease.gateway.v1.ReportService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ReportService(object):
+    """What the books say in sum, budgets, and where events are sent.
+    """
+
+    @staticmethod
+    def GetRevenue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/GetRevenue',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetRevenueRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetRevenueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBurnDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/GetBurnDown',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/ListBudgets',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListBudgetsRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListBudgetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/SetBudget',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetBudgetRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.SetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/ListNotices',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListNoticesRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListNoticesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckBooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/CheckBooks',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/CreateWebhook',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateWebhookRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/ListWebhooks',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListWebhooksRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/DeleteWebhook',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DeleteWebhookRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.DeleteWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class AccessServiceStub(object):
     """Tenants, projects and API keys. Operators; a tenant may make, list and revoke its own project's keys.
     """

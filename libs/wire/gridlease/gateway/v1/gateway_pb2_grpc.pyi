@@ -1217,6 +1217,198 @@ class BillingServiceServicer(metaclass=abc.ABCMeta):
 
 def add_BillingServiceServicer_to_server(servicer: BillingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
+class ReportServiceStub:
+    """What the books say in sum, budgets, and where events are sent."""
+
+    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    GetRevenue: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetRevenueRequest,
+        gridlease.gateway.v1.gateway_pb2.GetRevenueResponse,
+    ]
+    """What chips brought in, by chip, site and period: a tenant's own; all, with what was idle, for operators."""
+
+    GetBurnDown: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetBurnDownRequest,
+        gridlease.gateway.v1.gateway_pb2.GetBurnDownResponse,
+    ]
+    """How long the money of the caller's tenant lasts."""
+
+    ListBudgets: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListBudgetsRequest,
+        gridlease.gateway.v1.gateway_pb2.ListBudgetsResponse,
+    ]
+    """Budgets of the caller's tenant, with what is spent of them."""
+
+    SetBudget: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetBudgetRequest,
+        gridlease.gateway.v1.gateway_pb2.SetBudgetResponse,
+    ]
+    """Writes a budget, whole; an amount of 0 takes it away. Idempotent."""
+
+    ListNotices: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListNoticesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListNoticesResponse,
+    ]
+    """Thresholds that were reached and days that cost unlike others, in order."""
+
+    CheckBooks: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CheckBooksRequest,
+        gridlease.gateway.v1.gateway_pb2.CheckBooksResponse,
+    ]
+    """Looks through the books. Operators."""
+
+    CreateWebhook: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateWebhookRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateWebhookResponse,
+    ]
+    """Sends the project's events to an address from now on; the secret that signs them is shown once."""
+
+    ListWebhooks: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListWebhooksRequest,
+        gridlease.gateway.v1.gateway_pb2.ListWebhooksResponse,
+    ]
+    """The project's webhooks, and how they fare."""
+
+    DeleteWebhook: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.DeleteWebhookRequest,
+        gridlease.gateway.v1.gateway_pb2.DeleteWebhookResponse,
+    ]
+    """Ends a webhook. Idempotent."""
+
+class ReportServiceAsyncStub:
+    """What the books say in sum, budgets, and where events are sent."""
+
+    GetRevenue: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetRevenueRequest,
+        gridlease.gateway.v1.gateway_pb2.GetRevenueResponse,
+    ]
+    """What chips brought in, by chip, site and period: a tenant's own; all, with what was idle, for operators."""
+
+    GetBurnDown: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetBurnDownRequest,
+        gridlease.gateway.v1.gateway_pb2.GetBurnDownResponse,
+    ]
+    """How long the money of the caller's tenant lasts."""
+
+    ListBudgets: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListBudgetsRequest,
+        gridlease.gateway.v1.gateway_pb2.ListBudgetsResponse,
+    ]
+    """Budgets of the caller's tenant, with what is spent of them."""
+
+    SetBudget: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.SetBudgetRequest,
+        gridlease.gateway.v1.gateway_pb2.SetBudgetResponse,
+    ]
+    """Writes a budget, whole; an amount of 0 takes it away. Idempotent."""
+
+    ListNotices: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListNoticesRequest,
+        gridlease.gateway.v1.gateway_pb2.ListNoticesResponse,
+    ]
+    """Thresholds that were reached and days that cost unlike others, in order."""
+
+    CheckBooks: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CheckBooksRequest,
+        gridlease.gateway.v1.gateway_pb2.CheckBooksResponse,
+    ]
+    """Looks through the books. Operators."""
+
+    CreateWebhook: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreateWebhookRequest,
+        gridlease.gateway.v1.gateway_pb2.CreateWebhookResponse,
+    ]
+    """Sends the project's events to an address from now on; the secret that signs them is shown once."""
+
+    ListWebhooks: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListWebhooksRequest,
+        gridlease.gateway.v1.gateway_pb2.ListWebhooksResponse,
+    ]
+    """The project's webhooks, and how they fare."""
+
+    DeleteWebhook: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.DeleteWebhookRequest,
+        gridlease.gateway.v1.gateway_pb2.DeleteWebhookResponse,
+    ]
+    """Ends a webhook. Idempotent."""
+
+class ReportServiceServicer(metaclass=abc.ABCMeta):
+    """What the books say in sum, budgets, and where events are sent."""
+
+    @abc.abstractmethod
+    def GetRevenue(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.GetRevenueRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.GetRevenueResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.GetRevenueResponse]]:
+        """What chips brought in, by chip, site and period: a tenant's own; all, with what was idle, for operators."""
+
+    @abc.abstractmethod
+    def GetBurnDown(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.GetBurnDownRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.GetBurnDownResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.GetBurnDownResponse]]:
+        """How long the money of the caller's tenant lasts."""
+
+    @abc.abstractmethod
+    def ListBudgets(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListBudgetsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListBudgetsResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListBudgetsResponse]]:
+        """Budgets of the caller's tenant, with what is spent of them."""
+
+    @abc.abstractmethod
+    def SetBudget(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.SetBudgetRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.SetBudgetResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.SetBudgetResponse]]:
+        """Writes a budget, whole; an amount of 0 takes it away. Idempotent."""
+
+    @abc.abstractmethod
+    def ListNotices(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListNoticesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListNoticesResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListNoticesResponse]]:
+        """Thresholds that were reached and days that cost unlike others, in order."""
+
+    @abc.abstractmethod
+    def CheckBooks(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.CheckBooksRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CheckBooksResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CheckBooksResponse]]:
+        """Looks through the books. Operators."""
+
+    @abc.abstractmethod
+    def CreateWebhook(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.CreateWebhookRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CreateWebhookResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CreateWebhookResponse]]:
+        """Sends the project's events to an address from now on; the secret that signs them is shown once."""
+
+    @abc.abstractmethod
+    def ListWebhooks(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListWebhooksResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListWebhooksResponse]]:
+        """The project's webhooks, and how they fare."""
+
+    @abc.abstractmethod
+    def DeleteWebhook(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.DeleteWebhookRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.DeleteWebhookResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.DeleteWebhookResponse]]:
+        """Ends a webhook. Idempotent."""
+
+def add_ReportServiceServicer_to_server(servicer: ReportServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
 class AccessServiceStub:
     """Tenants, projects and API keys. Operators; a tenant may make, list and revoke its own project's keys."""
 
