@@ -134,7 +134,7 @@ def _warmed(rig, modules, **parts):
     warm = rig.name("warm-")
     fd, mounts = rig.place(warm)
     spec = SandboxSpec(warm, ("true",), mounts=mounts, **parts)
-    rig.held.make(spec, Deadline.after(60_000, 0), modules)
+    rig.held.make(warm, spec, Deadline.after(60_000, 0), modules)
     eventually_sync(lambda: rig.held.warm(warm), 30, warm)
     elapsed_sync(0.02)  # what made it has come to rest
     return warm, fd

@@ -19,6 +19,7 @@ from gridlease_agent.noop import NoopSandboxes
 from gridlease_agent.ports import Files
 from gridlease_agent.probes import emulated
 from gridlease_agent.probes.facts import NodeFacts
+from gridlease_agent.runtimes.holding import Holding
 from gridlease_agent.runtimes.states import Isolating, Isolation, SandboxRunner
 from gridlease_agent.selftest import SelfTest
 from gridlease_agent.sessions.host import Entrance, NoSessions
@@ -38,6 +39,7 @@ class Body:
     images: Images | None = None
     keeper: DeviceKeeping = field(default_factory=lambda: NothingKept(emulated=True))
     files: Files | None = None  # the leases' files, where another process holds them
+    warm: Holding | None = None  # sandboxes made ahead, where the host can
 
 
 def real_body(state: Path, settings: Settings) -> Body:
@@ -48,11 +50,13 @@ def real_body(state: Path, settings: Settings) -> Body:
     """
     # The core of a node that has an executor never needs what only that may do.
     from gridlease_agent.executor.privileged import privileged  # noqa: PLC0415
+    from gridlease_agent.runtimes.held import HeldSandboxes  # noqa: PLC0415
 
     own = privileged(state, settings)
     told = Isolation(own.told.runtime, (*own.told.unenforced, ONE_PROCESS))
+    warm = HeldSandboxes(own.sandboxes) if own.told.holds else None
     lending = _lending(state, settings, own.facts, told)
-    return Body(own.facts, own.sandboxes, lending, own.entrance, own.images, own.keeper)
+    return Body(own.facts, own.sandboxes, lending, own.entrance, own.images, own.keeper, warm=warm)
 
 
 def core_body(state: Path, settings: Settings) -> Body:
@@ -72,6 +76,7 @@ def core_body(state: Path, settings: Settings) -> Body:
         executor.room("images") if told.images else None,
         executor.room("devices"),
         executor.room("files"),
+        executor.room("warm") if told.holds else None,
     )
 
 

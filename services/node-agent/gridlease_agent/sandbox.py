@@ -19,6 +19,7 @@ from typing import Any
 from gridlease_kernel.faults import Exists, Missing, Precondition
 
 from gridlease_agent import shim
+from gridlease_agent.domain.warm import PREFIX
 from gridlease_agent.isolate import cgroups
 from gridlease_agent.isolate.ground import BARE, Ground
 from gridlease_agent.isolate.rootfs import HostRoot
@@ -90,6 +91,11 @@ class Sandboxes:
         """Who keeps the tasks; made at the first question."""
         self._keeper = self._keeper or keeper_for(self._state.absolute())
         return self._keeper
+
+    @property
+    def ground(self) -> Ground:
+        """What they stand on."""
+        return self._ground
 
     def folder(self, lease_id: str) -> Path:
         """Where the lease's files lie: ``log``, ``work/`` and the records."""
@@ -239,10 +245,11 @@ class Sandboxes:
         return self._ground.egress_bytes()
 
     def look(self) -> tuple[Looked, ...]:
-        """All sandboxes of this node."""
+        """All sandboxes of leases; those made ahead for none yet are the pool's to look at."""
         with self._looking:
             known = self._sight.still()
-            return tuple(known.get(each) or self._looked(each) for each in self.list())
+            here = [each for each in self.list() if not each.startswith(PREFIX)]
+            return tuple(known.get(each) or self._looked(each) for each in here)
 
     def _looked(self, lease_id: str) -> Looked:
         own = shim.read_json(str(self.folder(lease_id) / "shim.json")) or {"pid": 0}

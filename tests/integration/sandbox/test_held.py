@@ -24,7 +24,7 @@ def held(crun_bench):
 
 def _warm(held, bench, modules=(), **parts):
     warm_id = f"warm-{os.getpid()}-{time.monotonic_ns()}"
-    held.make(SandboxSpec(warm_id, ("true",), **parts), Deadline.after(60_000, 0), modules)
+    held.make(warm_id, SandboxSpec(warm_id, ("true",), **parts), Deadline.after(60_000, 0), modules)
     wait_for(lambda: held.warm(warm_id))
     assert not (bench.folder(warm_id) / "started.json").exists()
     return warm_id
@@ -65,7 +65,7 @@ def test_a_frozen_one_thaws_with_its_modules_in_memory(held, crun_bench):
 
 def test_one_that_nobody_took_ends_at_its_deadline(held, crun_bench):
     warm_id = f"warm-{os.getpid()}-{time.monotonic_ns()}"
-    held.make(SandboxSpec(warm_id, ("true",)), Deadline.after(700, 0))
+    held.make(warm_id, SandboxSpec(warm_id, ("true",)), Deadline.after(700, 0))
     record = crun_bench.exited(warm_id).record
     assert (record.reason, record.started) == ("DEADLINE", False)
     assert not held.warm(warm_id)
@@ -77,5 +77,5 @@ def test_one_that_nobody_took_ends_at_its_deadline(held, crun_bench):
 def test_nothing_of_a_task_is_held_before_there_is_one(held):
     for parts in ({"devices": ("0",)}, {"secrets": (("A", "b"),)}):
         with pytest.raises(Fault) as caught:
-            held.make(SandboxSpec("warm-x", ("true",), **parts), Deadline.after(1000, 0))
+            held.make("warm-x", SandboxSpec("warm-x", ("true",), **parts), Deadline.after(1000, 0))
         assert caught.value.reason == "NOT_HOLDABLE"

@@ -22,6 +22,7 @@ from gridlease_kernel.faults import Exists, Missing
 from gridlease_agent import shim
 from gridlease_agent.adapters.report_folder import FOLDER, ReportFolders
 from gridlease_agent.domain.spool import Deadline
+from gridlease_agent.domain.warm import PREFIX
 from gridlease_agent.executor.codec import Handle
 from gridlease_agent.executor.names import open_below
 from gridlease_agent.ports import Artefact, Reports
@@ -87,7 +88,9 @@ class LeaseFiles:
         return Deadline(record["boot_id"], record["boottime_ns"], record["raw_ns"])
 
     def folders(self) -> list[str]:
-        return sorted(entry.name for entry in self._leases.iterdir() if entry.is_dir())
+        """Of leases; sandboxes made ahead are nobody's yet."""
+        found = (entry.name for entry in self._leases.iterdir() if entry.is_dir())
+        return sorted(name for name in found if not name.startswith(PREFIX))
 
     def taken_slots(self) -> set[int]:
         """The slots of host uids that folders here belong to."""

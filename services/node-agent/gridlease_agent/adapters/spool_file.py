@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import sqlite3
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gridlease_agent.domain.spool import Deadline, Exit, Phase, Row, Spool, Wiped
+from gridlease_agent.domain.spool import Deadline, Exit, Phase, Row, Spool, Warm, WarmKind, Wiped
 from gridlease_agent.domain.task import Ending
 from gridlease_agent.ports import Recorded
 
@@ -48,6 +49,11 @@ on conflict (lease_id) do update set phase = excluded.phase, boot_id = excluded.
   counters = excluded.counters, exit = excluded.exit, stop_at_ns = excluded.stop_at_ns,
   final_acknowledged = excluded.final_acknowledged, stop_reason = excluded.stop_reason,
   stop_message = excluded.stop_message, wiped = excluded.wiped
+"""
+_WARM = """
+create table if not exists warm (
+  warm_id text primary key, boot_id text not null, kind text not null
+) strict
 """
 _WIPED = "alter table lease add column wiped text not null default '[]'"
 
@@ -87,6 +93,7 @@ class SpoolFile:
         columns = {row[1] for row in connection.execute("pragma table_info(lease)")}
         if "wiped" not in columns:
             connection.execute(_WIPED)
+        connection.execute(_WARM)
         self._path.chmod(0o600)
         return connection
 
@@ -107,6 +114,7 @@ class SpoolFile:
             frozenset(json.loads(node[2])),
             frozenset(row[0] for row in dirty),
             {one["lease_id"]: _row(one) for one in found},
+            {one[0]: _warm(*one) for one in self._connection.execute("select * from warm")},
         )
         tasks = {one["lease_id"]: one["task"] for one in found if one["task"] is not None}
         endings = {
@@ -137,6 +145,7 @@ class SpoolFile:
                 run("insert or ignore into dirty values (?)", (device_id,))
             for device_id in was - after.dirty:
                 run("delete from dirty where device_id = ?", (device_id,))
+            self._write_warm(before.warm if before else {}, after.warm)
             for lease_id, task in tasks.items():
                 run("update lease set task = ? where lease_id = ?", (task, lease_id))
             for lease_id, ending in endings.items():
@@ -158,6 +167,16 @@ class SpoolFile:
             (after.spool_id, after.generation, json.dumps(sorted(after.named))),
         )
 
+    def _write_warm(self, old: Mapping[str, Warm], new: Mapping[str, Warm]) -> None:
+        for warm_id in old.keys() - new.keys():
+            self._connection.execute("delete from warm where warm_id = ?", (warm_id,))
+        for warm_id in new.keys() - old.keys():
+            row = new[warm_id]
+            self._connection.execute(
+                "insert into warm values (?, ?, ?)",
+                (warm_id, row.boot_id, json.dumps(dataclasses.asdict(row.kind))),
+            )
+
     def note_devices(self, devices: Iterable[str]) -> None:
         """From now on there is a record of these devices: one that is not dirty is clean."""
         text = json.dumps(sorted(devices))
@@ -165,6 +184,11 @@ class SpoolFile:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _warm(warm_id: str, boot_id: str, kind: str) -> Warm:
+    facts = json.loads(kind)
+    return Warm(warm_id, WarmKind(**facts | {"modules": tuple(facts["modules"])}), boot_id)
 
 
 def _columns(row: Row) -> tuple[Any, ...]:

@@ -141,6 +141,33 @@ class StopOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmKind:
+    """What a sandbox made ahead is good for: one tenant's leases of this make alone.
+
+    ``root``: the image's digest; ``environment``: the prepared one's folder; ``modules``: what a
+    frozen one has imported, empty = created ahead. The sizes are those of a lease.
+    """
+
+    tenant: str
+    root: str = ""
+    environment: str = ""
+    modules: tuple[str, ...] = ()
+    user: int = 1000
+    cpu_milli: int = 1000
+    memory_bytes: int = 512 << 20
+    disk_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """One sandbox made ahead: no lease, no device, no tenant's data; gone when a lease has it."""
+
+    warm_id: str
+    kind: WarmKind
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Spool:
     """The whole file. ``named``: the leases of the last desired set, to run or to stop."""
 
@@ -149,6 +176,7 @@ class Spool:
     named: frozenset[str] = frozenset()
     dirty: frozenset[str] = frozenset()
     rows: Mapping[str, Row] = field(default_factory=dict)
+    warm: Mapping[str, Warm] = field(default_factory=dict)
 
     def with_rows(self, *rows: Row) -> Spool:
         """The same spool with these rows written over its own."""

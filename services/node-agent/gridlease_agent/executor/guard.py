@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gridlease_kernel.faults import Forbidden, Precondition
 
+from gridlease_agent.domain.warm import PREFIX
 from gridlease_agent.executor import names
 from gridlease_agent.ports import Artefact
 from gridlease_agent.runtimes.spec import UID_BASE, UID_RANGE, SandboxSpec
 from gridlease_agent.runtimes.states import Deadline, Running, Starting
 
 _ENVIRONMENT = re.compile(r"[0-9a-f]{16}")
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,9}")
 _SLOTS = 60_000
 
 
@@ -41,22 +44,35 @@ class Guarded:
         Raises:
             Forbidden: BEYOND_ITS_LEASE, naming the field.
         """
-        if spec.lease_id != lease_id:
+        if lease_id.startswith(PREFIX):
+            raise _beyond("lease_id", "is that of no lease")
+        with self.owned(lease_id, spec):
+            self._sandboxes.start(lease_id, spec, deadline)
+
+    @contextlib.contextmanager
+    def owned(self, name: str, spec: SandboxSpec) -> Iterator[None]:
+        """Nothing in the spec reaches beyond what bears that name, and its users are its own."""
+        if spec.lease_id != name:
             raise _beyond("lease_id", "names another lease")
-        names.check(lease_id)
-        self._check(spec)
+        names.check(name)
+        self.check(spec)
         slot = (spec.uid_base - UID_BASE) // UID_RANGE
         with self._lock:
             if slot in self._starting or slot in self._taken():
                 raise _beyond("uid_base", "is another lease's")
             self._starting.add(slot)
         try:
-            self._sandboxes.start(lease_id, spec, deadline)
+            yield
         finally:
             with self._lock:
                 self._starting.discard(slot)
 
-    def _check(self, spec: SandboxSpec) -> None:
+    def check(self, spec: SandboxSpec) -> None:
+        """Every path, core and range of users is the executor's choice.
+
+        Raises:
+            Forbidden: BEYOND_ITS_LEASE, naming the field.
+        """
         slot, rest = divmod(spec.uid_base - UID_BASE, UID_RANGE)
         if rest or not 0 <= slot < _SLOTS:
             raise _beyond("uid_base", "is no lease's range of users")
@@ -70,6 +86,61 @@ class Guarded:
             raise _beyond("environment", "is no prepared environment of this node")
         if folder.is_symlink():
             raise _beyond("environment", "is a link")
+
+
+class GuardedHeld:
+    """Sandboxes made ahead, as the core may ask for them: none under a lease's name."""
+
+    def __init__(self, held: Any, sandboxes: Guarded) -> None:
+        self._held = held
+        self._sandboxes = sandboxes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._held, name)
+
+    def make(
+        self, warm_id: str, spec: SandboxSpec, deadline: Deadline, modules: tuple[str, ...]
+    ) -> None:
+        """See ``HeldSandboxes``.
+
+        Raises:
+            Forbidden: BEYOND_ITS_LEASE.
+        """
+        _ahead(warm_id)
+        if not all(_MODULE.fullmatch(each) for each in modules):
+            raise _beyond("modules", "are no names of modules")
+        with self._sandboxes.owned(warm_id, spec):
+            self._held.make(warm_id, spec, deadline, modules)
+
+    def extend(self, warm_id: str, deadline: Deadline) -> None:
+        """See ``HeldSandboxes``."""
+        _ahead(warm_id)
+        self._held.extend(warm_id, deadline)
+
+    def release(
+        self, warm_id: str, spec: SandboxSpec, commands: tuple[str, ...], deadline: Deadline
+    ) -> None:
+        """See ``HeldSandboxes``; its users stay those that it was made with."""
+        _ahead(warm_id)
+        names.check(spec.lease_id)
+        if spec.lease_id.startswith(PREFIX):
+            raise _beyond("lease_id", "is that of no lease")
+        self._sandboxes.check(spec)
+        if spec.devices or spec.network or spec.core_tag:
+            raise _beyond("devices", "are given to no sandbox made ahead")
+        self._held.release(warm_id, spec, commands, deadline)
+
+    def drop(self, warm_id: str) -> bool:
+        """See ``HeldSandboxes``."""
+        _ahead(warm_id)
+        gone: bool = self._held.drop(warm_id)
+        return gone
+
+
+def _ahead(warm_id: str) -> None:
+    names.check(warm_id)
+    if not warm_id.startswith(PREFIX):
+        raise _beyond("warm_id", "is that of no sandbox made ahead")
 
 
 class GuardedFiles:

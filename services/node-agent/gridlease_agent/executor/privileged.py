@@ -10,7 +10,7 @@ from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.devices.keeper import keeper_at
 from gridlease_agent.devices.place import place_of
 from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
-from gridlease_agent.executor.guard import Guarded, GuardedFiles
+from gridlease_agent.executor.guard import Guarded, GuardedFiles, GuardedHeld
 from gridlease_agent.images.roots import ImageRoots
 from gridlease_agent.isolate.host_ground import host_ground
 from gridlease_agent.keeper.build import keeper_for
@@ -18,6 +18,7 @@ from gridlease_agent.probes import table
 from gridlease_agent.probes.facts import NodeFacts
 from gridlease_agent.runtimes.choose import choose_runtime
 from gridlease_agent.runtimes.devices import table_of
+from gridlease_agent.runtimes.held import HeldSandboxes
 from gridlease_agent.runtimes.states import Isolation
 from gridlease_agent.sandbox import Sandboxes
 from gridlease_agent.sessions.host import SessionHost
@@ -66,7 +67,8 @@ def privileged(state: Path, settings: Settings, core: tuple[int, int] | None = N
     )
     minder = keeper_for(here)
     unenforced = (*runtime.unenforced, *found.unenforced, *minder.unenforced())
-    told = Isolation(runtime.name, unenforced, images=images is not None)
+    holds = runtime.name == "crun" and minder.holds
+    told = Isolation(runtime.name, unenforced, images=images is not None, holds=holds)
     place = place_of(settings.device_root, settings.device_families)
     facts = table.discover(state, place=place)
     devices = table_of(facts.devices, settings.device_hooks, place)
@@ -81,9 +83,11 @@ def privileged(state: Path, settings: Settings, core: tuple[int, int] | None = N
 
 def rooms(own: Privileged, environments: Path) -> Mapping[str, object]:
     """Who answers each room of ``verbs.ROOMS``."""
+    sandboxes = Guarded(own.sandboxes, environments, own.files.taken_slots)
     return {
         "host": own,
-        "sandboxes": Guarded(own.sandboxes, environments, own.files.taken_slots),
+        "sandboxes": sandboxes,
+        "warm": GuardedHeld(HeldSandboxes(own.sandboxes), sandboxes),
         "files": GuardedFiles(own.files, own.sandboxes),
         "devices": own.keeper,
         "images": own.images,

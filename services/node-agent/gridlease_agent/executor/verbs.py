@@ -30,6 +30,7 @@ from gridlease_agent.devices.scrubbed import DeviceKeeping
 from gridlease_agent.executor import codec, names
 from gridlease_agent.images.seam import Images
 from gridlease_agent.ports import Files, Reports
+from gridlease_agent.runtimes.holding import Holding
 from gridlease_agent.runtimes.states import Isolating, SandboxRunner
 from gridlease_agent.sessions.host import Entrance
 
@@ -65,10 +66,11 @@ ROOMS: dict[str, Room] = {
         Images, _each(QUICK_S, "missing held room") | _each(SLOW_S, "unpack record ready")
     ),
     "devices": Room(DeviceKeeping, _each(QUICK_S, "lacks faults") | _each(SLOW_S, "scrub certify")),
+    "warm": Room(Holding, _each(QUICK_S, "seen extend abandon release drop make")),
     "sessions": Room(Entrance, _each(QUICK_S, "exec forward")),
     "reports": Room(Reports, _each(QUICK_S, "read last make")),
 }
-ONCE = frozenset({"sandboxes.start"})
+ONCE = frozenset({"sandboxes.start", "warm.make"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Verb:
             raise Invalid("Wrong number of arguments.", reason="MESSAGE_MALFORMED")
         pairs = zip(self.arguments, values, strict=True)
         found = {name: kind.decode(value) for (name, kind), value in pairs}
-        for name in ("lease_id", "spare"):
+        for name in ("lease_id", "warm_id", "spare"):
             if found.get(name):
                 names.check(found[name])
         if found.get("lease_id") == "":

@@ -115,6 +115,7 @@ class Isolation:
     runtime: str
     unenforced: tuple[str, ...]
     images: bool = False  # whether a task may stand on one
+    holds: bool = False  # whether sandboxes can be made ahead
 
 
 class Isolating(Protocol):
