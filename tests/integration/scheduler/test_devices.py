@@ -6,6 +6,7 @@ from gridlease_agent.adapters.mesh_calls import receipt
 from gridlease_agent.domain.spool import Wiped
 from gridlease_mesh.credentials import new_user_key
 from gridlease_mesh.signatures import Signer
+from gridlease_testkit.waiting import eventually
 
 _WIPED = (Wiped("gpu-0", "pattern-readback", 5), Wiped("scratch", "deleted", 3))
 
@@ -31,6 +32,23 @@ async def test_a_device_that_ails_is_out_of_stock_and_comes_back(world, pool):
     assert (await _stock(world))["A100-80GB"] == (2_000, 1_000)
     told = await pool.fetch("SELECT type, facts FROM event WHERE type LIKE 'device.%' ORDER BY 1")
     assert [row["type"] for row in told] == ["device.ailing", "device.well"]
+
+
+async def test_a_job_that_waits_for_a_device_that_ails_says_so(world):
+    await world.start()
+    agent = await world.agent(chips=["A100-80GB"])
+    await agent.report(chips=["A100-80GB"], ailments={"gpu-0": "scrub-failed: no"})
+    job = await world.submit(chips=["A100"])
+
+    async def told():
+        reason = (await world.get(job.name)).reason
+        return reason if reason.code else None
+
+    reason = await eventually(told, 10.0)
+    assert reason.code == "DEVICE_AILING"
+    assert "could not be wiped" in reason.message
+    await agent.report(chips=["A100-80GB"])
+    assert list((await agent.given()).allocation.device_ids) == ["gpu-0"]
 
 
 @pytest.mark.parametrize("whose", ["its own", "another's", "nobody's"])

@@ -18,9 +18,10 @@ _VIEWS = """
 WITH d AS (
     SELECT node_id, array_agg(id) AS ids, array_agg(chip) AS chips, array_agg(vendor) AS vendors,
         array_agg(memory_bytes) AS memories, array_agg(clean AND ailment = '') AS cleans,
-        array_agg(emulated) AS emulateds, array_agg(island) AS islands
-    FROM (SELECT * FROM device WHERE present AND (ailment = '' OR EXISTS (SELECT FROM lease_device b
-            WHERE b.node_id = device.node_id AND b.device_id = device.id AND NOT b.closed))
+        array_agg(emulated) AS emulateds, array_agg(island) AS islands,
+        array_agg(ailment <> '' AND NOT EXISTS (SELECT FROM lease_device b
+            WHERE b.node_id = each.node_id AND b.device_id = each.id AND NOT b.closed)) AS ailings
+    FROM (SELECT * FROM device WHERE present
         AND ($1::text[] IS NULL OR node_id = ANY($1::text[])) ORDER BY node_id, id) AS each
     GROUP BY node_id
 ), l AS (
@@ -39,7 +40,7 @@ SELECT n.id, n.site, n.rack, n.rail, (n.inventory - 'hostname')::text AS facts, 
     n.cordoned OR COALESCE(n.inventory ->> 'ailment', '') <> '' AS cordoned,
     n.changed::text::bigint AS changed,
     COALESCE(n.seen_at > now() - $2 * interval '1 ms', false) AS connected,
-    d.ids, d.chips, d.vendors, d.memories, d.cleans, d.emulateds, d.islands,
+    d.ids, d.chips, d.vendors, d.memories, d.cleans, d.emulateds, d.islands, d.ailings,
     COALESCE(l.cpu, 0) AS cpu, COALESCE(l.memory, 0) AS memory, COALESCE(l.disk, 0) AS disk,
     COALESCE(l.mbps, 0) AS mbps, h.held
 FROM node n LEFT JOIN d ON d.node_id = n.id LEFT JOIN l ON l.node_id = n.id
@@ -148,7 +149,8 @@ def _view(
         cpu_milli=row["cpu_milli"],
         memory_bytes=row["memory_bytes"],
         disk_bytes=row["disk_bytes"],
-        devices=_devices(row, known),
+        devices=_devices(row, known, ailing=False),
+        ailing=_devices(row, known, ailing=True),
         runtimes=frozenset(facts.get("runtimes", ())),
         connected=row["connected"],
         cordoned=row["cordoned"],
@@ -168,14 +170,20 @@ def _view(
     )
 
 
-def _devices(row: asyncpg.Record, known: dict[tuple[object, ...], Device]) -> tuple[Device, ...]:
+def _devices(
+    row: asyncpg.Record, known: dict[tuple[object, ...], Device], *, ailing: bool
+) -> tuple[Device, ...]:
+    """Those that ail and that no lease holds, or all others."""
     if row["ids"] is None:
         return ()
     found = []
-    for each in zip(
-        row["ids"], row["chips"], row["vendors"], row["memories"], row["cleans"],
+    for ails, *facts in zip(
+        row["ailings"], row["ids"], row["chips"], row["vendors"], row["memories"], row["cleans"],
         row["emulateds"], row["islands"], strict=True,
     ):  # fmt: skip
+        if ails is not ailing:
+            continue
+        each = tuple(facts)
         device = known.get(each)
         if device is None:
             device = known[each] = Device(*each)

@@ -214,6 +214,10 @@ _WORDS = {
         "The nodes that would do have not been heard lately.",
         "It is placed when one of them comes back; check its agent and its network.",
     ),
+    Obstacle.DEVICE_AILING: (
+        "The devices for {wanted} are out of stock: they could not be wiped, or are not well.",
+        "It is placed when they are in order again; their node's entry says what ails them.",
+    ),
     Obstacle.DEVICE_DIRTY: (
         "The free devices for {wanted} are being cleaned after their last use.",
         "It is placed when they are clean; if this lasts, look at the node's agent.",

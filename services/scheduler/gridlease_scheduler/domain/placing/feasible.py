@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed, Catalogue, meets
 from gridlease_scheduler.domain.job import Allocation, Needs, Tenancy
@@ -29,13 +29,14 @@ class Obstacle(enum.Enum):
     RUNTIME_MISSING = 8
     NODES_CORDONED = 9
     NODES_DISCONNECTED = 10
-    DEVICE_DIRTY = 11
-    CHIP_BUSY = 12
-    CPU_BUSY = 13
-    MEMORY_BUSY = 14
-    DISK_BUSY = 15
-    NETWORK_BUSY = 16
-    HOST_BUSY = 17
+    DEVICE_AILING = 11
+    DEVICE_DIRTY = 12
+    CHIP_BUSY = 13
+    CPU_BUSY = 14
+    MEMORY_BUSY = 15
+    DISK_BUSY = 16
+    NETWORK_BUSY = 17
+    HOST_BUSY = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _fits(
     chips = chips_of(need, node, catalogue)
     obstacle = _standing(needs, need, node, chips, emulated_ok=emulated_ok)
     if obstacle is not None:
-        return obstacle
+        return Obstacle.DEVICE_AILING if _ails(obstacle, need, node, catalogue) else obstacle
     chips = tuple(chip for chip in chips if suits(needs, node, chip, catalogue))
     if not chips:
         return Obstacle.SOFTWARE_UNFIT
@@ -161,6 +162,18 @@ def _fits(
     if found:
         return obstacle or tuple(found)
     return Obstacle.DEVICE_DIRTY if cleaning else Obstacle.CHIP_BUSY
+
+
+def _ails(
+    obstacle: Obstacle, need: AcceleratorNeed | None, node: Node, catalogue: Catalogue
+) -> bool:
+    """Would there be enough of them, if those that ail were well?"""
+    missing = obstacle in (Obstacle.NO_SUCH_CHIP, Obstacle.TOO_FEW_DEVICES)
+    if need is None or not node.ailing or not missing:
+        return False
+    all_ = replace(node, devices=(*node.devices, *node.ailing))
+    chips = chips_of(need, all_, catalogue)
+    return any(sum(x.chip == chip for x in all_.devices) >= need.count for chip in chips)
 
 
 def _standing(

@@ -348,10 +348,11 @@ class Index:
             ready = device.clean or device.device_id in node.held
             what = (device.chip, device.vendor, device.memory_bytes, ready)
             counts[what] = counts.get(what, 0) + 1
+        ailing = tuple(sorted((x.chip, x.vendor, x.memory_bytes) for x in node.ailing))
         key = (
             node.site, node.cpu_chip, capacity, tuple(sorted(counts.items())), node.runtimes,
             node.connected, node.cordoned, node.emulated, node.drivers, node.architecture,
-            node.rdma, node.threads_per_core,
+            node.rdma, node.threads_per_core, ailing,
         )  # fmt: skip
         kind = self.kinds.get(key)
         if kind is None:
