@@ -15,12 +15,23 @@ from typing import Any
 import typer
 from gridlease_kernel.faults import Fault
 
-from gridlease_cli import access, capacity, fleet, jobs, links, money, plans, sessions, simulate
+from gridlease_cli import (
+    access,
+    capacity,
+    fleet,
+    jobs,
+    links,
+    money,
+    plans,
+    receipts,
+    sessions,
+    simulate,
+)
 from gridlease_cli.app import app
 from gridlease_cli.options import Options, hoist
 from gridlease_cli.trouble import exit_code, tell
 
-for room in (jobs, sessions, plans, fleet, capacity, links, money, access, simulate):
+for room in (jobs, receipts, sessions, plans, fleet, capacity, links, money, access, simulate):
     room.register(app)
 
 
