@@ -12,6 +12,7 @@ from gridlease_kernel.faults import Fault
 from gridlease_mesh import logs
 from gridlease_mesh.settings import read
 
+from gridlease_agent import light_grpc
 from gridlease_agent.alone import alone
 from gridlease_agent.executor import account
 from gridlease_agent.settings import Flags, Settings
@@ -59,6 +60,8 @@ def _fault_in(trouble: BaseException) -> Fault | None:
 def _core(flags: Flags, settings: Settings) -> None:
     # nats-py would load a client for web sockets, which no node speaks: a third of its memory.
     sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type] # as the import system has it
+    if settings.executor is not None:
+        light_grpc.leave_out_transport()
     from gridlease_agent import core  # noqa: PLC0415 - the executor never needs it
 
     core.run(flags, settings)

@@ -11,17 +11,11 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-from gridlease_kernel.faults import Fault, Precondition, Unreachable
+from gridlease_kernel.faults import Precondition
 from gridlease_mesh.credentials import claims_of, new_user_key, public_key_of, write_creds
-from gridlease_mesh.status import fault_from_error
 
-if TYPE_CHECKING:
-    from gridlease.gateway.v1 import gateway_pb2
-    from gridlease.gateway.v1.gateway_pb2_grpc import FleetServiceAsyncStub
-
-_TIMEOUT_S = 6.0
+from gridlease_agent.adapters.enrolling import enrol
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +62,7 @@ async def join(state: Path, door: str, token: str) -> Credential:
         Fault: the gateway's refusal; Unreachable where it does not answer.
     """
     seed, public_key = _own_key(state / "node.seed")
-    answer = await _enrol(door, token, public_key)
+    answer = await enrol(door, token, public_key)
     if answer.credential_jwt:
         write_creds(state / "node.creds", answer.credential_jwt, seed)
     credential = Credential(
@@ -119,7 +113,7 @@ class CredentialFile:
                 remedy="Join again with a new token (gridlease nodes add).",
             )
         _, seed = self._read()
-        answer = await _enrol(own.door, own.token, public_key_of(seed))
+        answer = await enrol(own.door, own.token, public_key_of(seed))
         if answer.credential_jwt:
             self.renew(answer.credential_jwt)
 
@@ -127,31 +121,6 @@ class CredentialFile:
         lines = self._path.read_text("ascii").splitlines()
         begin = [at for at, line in enumerate(lines) if line.startswith("-----BEGIN")]
         return lines[begin[0] + 1], lines[begin[1] + 1]
-
-
-async def _enrol(door: str, token: str, public_key: str) -> gateway_pb2.EnrolNodeResponse:
-    # Asked once in a node's life: the gateway's whole wire would stay in memory for that.
-    import grpc.aio  # noqa: PLC0415
-    from gridlease.gateway.v1 import gateway_pb2, gateway_pb2_grpc  # noqa: PLC0415
-
-    request = gateway_pb2.EnrolNodeRequest(token=token, public_key=public_key)
-    try:
-        async with grpc.aio.insecure_channel(door) as channel:
-            stub = cast("FleetServiceAsyncStub", gateway_pb2_grpc.FleetServiceStub(channel))
-            return await stub.EnrolNode(request, timeout=_TIMEOUT_S, wait_for_ready=True)
-    except grpc.aio.AioRpcError as error:
-        raise _explained(door, fault_from_error(error)) from error
-
-
-def _explained(door: str, fault: Fault) -> Fault:
-    if isinstance(fault, Unreachable) or fault.reason == "DEADLINE_EXCEEDED":
-        return Unreachable(
-            f"The gateway at {door} does not answer.",
-            reason="GATEWAY_UNREACHABLE",
-            field="--join",
-            remedy="Check the address and that the platform runs, then start again.",
-        )
-    return fault
 
 
 def _own_key(path: Path) -> tuple[str, str]:
