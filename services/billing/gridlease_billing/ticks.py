@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from gridlease_kernel.clock import Clock
 
@@ -21,7 +22,9 @@ from gridlease_billing.ports import Books, Now, Work
 from gridlease_billing.settle import Proof, decide_all
 
 MOST_KNOWN = 200_000  # leases that a process remembers; of others every report is decided
-MOST_AT_ONCE = 100_000  # ticks in one statement
+MOST_AT_ONCE = 100_000  # ticks in one go
+PARTS = 2  # statements of one go, beside each other: a tenant's ticks are all in one of them
+_WORTH_PARTING = 1_000  # ticks
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Settler:
                 batch.append(self._waiting.pop(0))
                 size += len(batch[-1][0])
             try:
-                folded = await fold(self._books, [it for ticks, _ in batch for it in ticks])
+                folded = await fold_all(self._books, [it for ticks, _ in batch for it in ticks])
             except BaseException as error:  # whatever it is, those who wait hear of it
                 for _, told in batch:
                     if not told.done():
@@ -140,27 +143,46 @@ class Settler:
                 self._known.popitem(last=False)
 
 
+async def fold_all(books: Books, ticks: Sequence[Tick]) -> _Folded:
+    """Folds ticks in a few transactions that share no balance, so that none waits for another.
+
+    Should one of them fail, others may be in the books: to repeat all of it changes nothing.
+    """
+    if len(ticks) < _WORTH_PARTING:
+        return await fold(books, ticks)
+    parts: list[list[Tick]] = [[] for _ in range(PARTS)]
+    for it in ticks:
+        parts[it.known.account % PARTS].append(it)
+    done = await asyncio.gather(*(fold(books, it) for it in parts if it), return_exceptions=True)
+    for error in done:
+        if isinstance(error, BaseException):
+            raise error
+    folded = [it for it in done if isinstance(it, _Folded)]
+    first = min((it.now for it in folded), key=lambda now: now.ms)
+    return _Folded(first, frozenset().union(*(it.refused for it in folded)))
+
+
 async def fold(books: Books, ticks: Sequence[Tick]) -> _Folded:
     """Folds and charges ticks in one transaction, and keeps what of them was signed."""
-    last = {it.known.meter_id: it for it in ticks}
-    ids = sorted(last)
-    columns = zip(*(last[key].counts for key in ids), strict=True)
-    counts = [list(column) if any(column) else [] for column in columns]
-    signed = [it.report for it in ticks if it.report.signature and it.known.node_key]
+    counts_of = {it.known.meter_id: it.counts for it in ticks}
+    ids = sorted(counts_of)
+    rows = [counts_of[key] for key in ids]
+    # A column of zeros says nothing, and is not sent.
+    counts = [
+        column if any(column) else []
+        for column in (list(map(itemgetter(n), rows)) for n in range(len(CATALOGUE)))
+    ]
+    signed = [it for it in ticks if it.report.signature and it.known.node_key]
 
     async def work(tx: Work) -> _Folded:
         refused = await tx.ledger.tick(ids, counts)
         now = await tx.now()
         if signed:
-            taken = [it for it in signed if _id(last, it) not in refused] if refused else signed
+            taken = [it.report for it in signed if it.known.meter_id not in refused]
             await tx.evidence.keep_signed(taken, now.ms)
         return _Folded(now, frozenset(refused))
 
     return await books.run(work)
-
-
-def _id(last: Mapping[int, Tick], report: Report) -> int:
-    return next(key for key, it in last.items() if it.report.lease_id == report.lease_id)
 
 
 def _answer(tick: Tick, now_ms: int) -> Answer:

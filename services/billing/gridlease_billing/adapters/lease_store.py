@@ -114,8 +114,8 @@ ON CONFLICT (lease, segment, meter) DO UPDATE
     SET cumulative = greatest(counter.cumulative, excluded.cumulative)
 """
 _QUICK = """
-SELECT m.id, l.id AS lease, l.node, l.spool_id, l.node_key, m.segment, m.rate_nano_per_hour,
-    l.ends_at_ms, m.quick_until_ms
+SELECT m.id, m.account, l.id AS lease, l.node, l.spool_id, l.node_key, m.segment,
+    m.rate_nano_per_hour, l.ends_at_ms, m.quick_until_ms
 FROM meter AS m JOIN lease AS l ON l.id = m.lease
 WHERE l.id = ANY($1) AND m.quick_until_ms > 0
 """
@@ -209,6 +209,7 @@ class PostgresLeases:
                 it["rate_nano_per_hour"],
                 it["ends_at_ms"],
                 it["quick_until_ms"],
+                it["account"],
             )
             for it in found
         }

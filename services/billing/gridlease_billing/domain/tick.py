@@ -58,6 +58,7 @@ class Known:
     rate_nano_per_hour: int
     ends_at_ms: int
     quick_until_ms: int
+    account: int = 0  # that it is charged to; ticks of one account are posted together
 
 
 def tracks(row: GrantRow) -> Iterator[Track]:

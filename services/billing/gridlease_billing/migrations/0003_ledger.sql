@@ -177,23 +177,24 @@ ALTER TABLE lease ADD COLUMN site text NOT NULL DEFAULT '',
 -- What a segment has used, meter by meter: high-water marks. Between two decisions about its lease
 -- it moves by itself (docs/billing.md, Ticks): rated_nano - base_nano is what that has charged.
 -- Meters that are not in this catalogue stay in counter.
+-- Columns lie so that a tick reads few and changes neighbours: fixed widths first, text last.
 CREATE TABLE meter (
     id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    lease text NOT NULL,
-    segment int NOT NULL,
+    account int8 NOT NULL DEFAULT 0,
+    rate_nano_per_hour int8 NOT NULL DEFAULT 0,
+    cap int8 NOT NULL DEFAULT 0,  -- of run
+    quick_until_ms int8 NOT NULL DEFAULT 0,
+    starts_ms int8 NOT NULL DEFAULT 0,
     run int8 NOT NULL DEFAULT 0,
     egress int8 NOT NULL DEFAULT 0,
     storage int8 NOT NULL DEFAULT 0,
     energy int8 NOT NULL DEFAULT 0,
     provision int8 NOT NULL DEFAULT 0,
-    rate_nano_per_hour int8 NOT NULL DEFAULT 0,
-    cap int8 NOT NULL DEFAULT 0,  -- of run
-    base_nano int8 NOT NULL DEFAULT 0,
     rated_nano int8 NOT NULL DEFAULT 0,
     before_nano int8 NOT NULL DEFAULT 0,
-    quick_until_ms int8 NOT NULL DEFAULT 0,
-    starts_ms int8 NOT NULL DEFAULT 0,
-    account int8 NOT NULL DEFAULT 0,
+    base_nano int8 NOT NULL DEFAULT 0,
+    segment int NOT NULL,
+    lease text NOT NULL,
     UNIQUE (lease, segment),
     CHECK (least(run, egress, storage, energy, provision) >= 0)
 ) WITH (fillfactor = 50);
@@ -284,8 +285,9 @@ $$;
 CREATE FUNCTION tick(ids int8[], runs int8[], egresses int8[], storages int8[], energies int8[],
     provisions int8[], OUT moved int8, OUT refused int8[])
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-    SET enable_hashjoin = off  -- rows are locked in the order of ids
-    SET plan_cache_mode = force_custom_plan AS $$
+    -- Rows are found, and locked, in the order of ids: by the index, one after another.
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+    SET enable_bitmapscan = off SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     now_ms int8 := floor(extract(epoch FROM clock_timestamp()) * 1000);
     latest_ns int8 := (now_ms + 2000) * 1000000;
