@@ -83,7 +83,7 @@ def uplink() -> Iterator[str]:
     finally:
         if server is not None:
             server.kill()
-            server.wait()
+            server.communicate()
         for words in (("netns", "del", internet), ("link", "del", name)):
             with contextlib.suppress(subprocess.CalledProcessError):
                 _ip(*words)
@@ -103,18 +103,16 @@ def world(folder: Path, uplink: str) -> Iterator[World]:
 
 @pytest.mark.slow
 async def test_one_address_is_reached_and_the_bytes_are_on_the_bill(
-    world: World, tmp_path: Path
+    world: World,
 ) -> None:
-    (tmp_path / "call.py").write_text(_CALLER.format(sent=_SENT))
+    env = {"CALL": _CALLER.format(sent=_SENT)}
     allowed = f"{_ALLOWED}:{_PORT}"
     barred = (f"{_ALLOWED}:{_PORT + 1}", f"{_OTHER}:{_PORT}", f"127.0.0.1:{world.port}",
               f"5.5.5.1:{_PORT}")  # fmt: skip
-    command = f"/usr/bin/python3 -I -S call.py {allowed} {' '.join(barred)}"
+    command = f'/usr/bin/python3 -I -S -c "$CALL" {allowed} {" ".join(barred)}'
     async with world.tenant() as client:
-        free = await client.submit(
-            draft(command, files=[str(tmp_path / "call.py")], network={"egress_to": [allowed]})
-        )
-        shut = await client.submit(draft(command, files=[str(tmp_path / "call.py")]))
+        free = await client.submit(draft(command, env=env, network={"egress_to": [allowed]}))
+        shut = await client.submit(draft(command, env=env))
         for job in (free, shut):
             ended = await state_is(client, job.name, *ENDED)
             assert ended.state == job_pb2.JOB_STATE_SUCCEEDED, ended
