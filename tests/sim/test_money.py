@@ -1,0 +1,53 @@
+"""Billing's money under everything that goes wrong: no atom more or less than what ran."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.money.command import in_memory
+from tests.sim.money.run import world
+from tests.sim.money.town import PROFILES
+
+# (seed, world, events): what once failed, with what each showed.
+KEPT = {
+    "a clock that went back cuts a last word: suspense, with its alarm": (1, 11, 20_000),
+    "a report that made its lease final by being late was never charged": (1, 3, 10_000),
+}
+
+
+@pytest.mark.parametrize("number", range(len(PROFILES)))
+def test_no_atom_drifts(number):
+    outcome = world(7, number, events=1_250)
+    assert outcome.broken == []
+    assert outcome.drift_nano == 0
+    assert outcome.told_nano > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KEPT)
+def test_what_once_failed_holds(name):
+    assert world(*KEPT[name]).broken == []
+
+
+@pytest.mark.slow
+def test_no_atom_drifts_over_a_million_events():
+    outcome = in_memory(3, 1_000_000)
+    assert outcome.broken == []
+    assert (outcome.events >= 1_000_000, outcome.drift_nano) == (True, 0)
+
+
+def test_a_seed_is_one_run():
+    first, second = (world(5, 1, events=600) for _ in range(2))
+    assert first == second
+    assert first != world(6, 1, events=600)
+
+
+def test_worlds_meet_what_they_are_meant_to_meet():
+    """A simulator in which nothing happens would pass."""
+    met = {}
+    for number in range(len(PROFILES)):
+        met |= world(11, number, events=1_000).met
+    assert met.keys() >= {
+        "report", "authorize", "close", "credit", "price", "expire", "lost", "crash", "restart",
+        "cut off", "died", "jump", "lie", "DATABASE_UNREACHABLE",
+    }  # fmt: skip
