@@ -42,6 +42,7 @@ from gridlease_agent.domain.chips import chip_name
 from gridlease_agent.domain.session import Limits, idle
 from gridlease_agent.domain.spool import Row
 from gridlease_agent.domain.task import Overtime, Task
+from gridlease_agent.domain.warm import Bounds
 from gridlease_agent.health import Health
 from gridlease_agent.images.fetch import Fetcher
 from gridlease_agent.images.tasks import TaskImages
@@ -69,6 +70,7 @@ from gridlease_agent.settings import Settings
 from gridlease_agent.settle import Settler
 from gridlease_agent.spans import TaskSpans
 from gridlease_agent.sync import Syncer
+from gridlease_agent.warm import WarmPool
 from gridlease_agent.watch import Watch
 
 _LOG = logging.getLogger(__name__)
@@ -210,9 +212,11 @@ class Node:
         body, tick_ms = self._body, self._settings.slow_tick_ms
         emulated = body.facts.emulated
         devices = [device.id for device in body.facts.devices]
-        syncer = Syncer(book, self._host, scheduler, files, devices, tick_ms, _jitter())
         signer = signer_of(self._state / "node.creds") if self._credential.creds else None
-        reconciler = self._reconciler(bus, book, files, watch, scrubber, signer)
+        preparer = self._preparer(bus, files)
+        pool = self._pool(book, files, preparer)
+        reconciler = self._reconciler(bus, book, files, watch, scrubber, signer, preparer, pool)
+        syncer = Syncer(book, self._host, scheduler, files, devices, tick_ms, _jitter(), pool.wish)
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             if not emulated:
                 backfill = self._backfill(bus, stack)
@@ -225,6 +229,8 @@ class Node:
             group.create_task(syncer.run(), name="sync")
             group.create_task(reconciler.run(), name="reconcile")
             group.create_task(scrubber.prune(), name="prune")
+            if not emulated:
+                group.create_task(pool.run(), name="warm")
             if self._ailments is not None and not emulated:
                 group.create_task(self._ailments.run(), name="ailments")
             if self._credential.creds:
@@ -320,13 +326,10 @@ class Node:
         watch: Watch,
         scrubber: Scrubber,
         signer: Signer | None,
+        preparer: Preparer,
+        pool: WarmPool,
     ) -> Reconciler:
         settings, sandboxes = self._settings, self._body.sandboxes
-        bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)
-        shell = read_host().shell
-        preparer = Preparer(
-            self._credential.node_id, files, bundles, self._environments, shell, self._images
-        )
         billing = BillingCalls(bus, _SETTLE_S, signer)
         settler = Settler(book, self._host, sandboxes, billing, settings.renew_retry_ms, _jitter())
         return Reconciler(
@@ -342,6 +345,27 @@ class Node:
             settings.grace_ms,
             self._unused,
             {x.id: x.part_of for x in self._body.facts.devices if x.part_of and not x.apart},
+            pool=pool,
+        )
+
+    def _preparer(self, bus: Bus, files: Files) -> Preparer:
+        bundles = BundleFolder(self._state / "bundles", BundleCalls(bus).read)
+        shell = read_host().shell
+        return Preparer(
+            self._credential.node_id, files, bundles, self._environments, shell, self._images
+        )
+
+    def _pool(self, book: Book, files: Files, preparer: Preparer) -> WarmPool:
+        settings = self._settings
+        return WarmPool(
+            book,
+            self._host,
+            self._body.warm if settings.warm_count else None,
+            files,
+            preparer,
+            self._environments,
+            self._images,
+            Bounds(settings.warm_count, settings.warm_memory_bytes),
         )
 
     def _unused(self, row: Row, task: Task, now_ns: int) -> Overtime | None:

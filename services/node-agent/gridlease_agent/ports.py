@@ -58,12 +58,31 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Preload:
+    """What to have at hand: an image or an environment, and sandboxes of it for one tenant."""
+
+    image: str = ""
+    runtime: str = ""
+    tenant: str = ""
+    created: int = 0
+    frozen: int = 0
+    modules: tuple[str, ...] = ()
+    cpu_milli: int = 1000
+    memory_bytes: int = 512 << 20
+    disk_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
-    """The scheduler's answer. ``tasks``: each lease to run, and the bytes that told of it."""
+    """The scheduler's answer. ``tasks``: each lease to run, and the bytes that told of it.
+
+    ``preload``: the most wanted first.
+    """
 
     generation: int
     tasks: tuple[tuple[Task, bytes], ...]
     stop: tuple[StopOrder, ...]
+    preload: tuple[Preload, ...] = ()
 
 
 class Scheduler(Protocol):

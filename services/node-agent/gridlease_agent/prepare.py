@@ -75,7 +75,7 @@ class Preparer:
         await asyncio.to_thread(self._files.reports.make, task.lease_id)
         prepared = self._environments.resolve(task.runtime) if task.runtime else None
         root = await self._root(task) if task.image else None
-        slot = await self._slot(task.lease_id)
+        slot = await self.slot(task.lease_id)
         return SandboxSpec(
             task.lease_id,
             _argv(task, root, self._shell),
@@ -85,7 +85,7 @@ class Preparer:
             cpu_milli=task.cpu_milli,
             disk_bytes=task.disk_bytes,
             environment=prepared.folder if prepared else "",
-            environment_env=_environment_env(prepared, root),
+            environment_env=joined(prepared, root),
             root=root.digest if root else "",
             user=(root.user if root else 0) or TASK_ID,
             cwd=root.cwd if root and not task.commands else WORK_PATH,
@@ -110,7 +110,8 @@ class Preparer:
         """Its folder says from now on whose uids are taken."""
         self._slots.pop(lease_id, None)
 
-    async def _slot(self, lease_id: str) -> int:
+    async def slot(self, lease_id: str) -> int:
+        """Whose uids it has, until ``forget``; nobody else's here."""
         on_disk = await asyncio.to_thread(self._files.taken_slots)
         taken = on_disk | set(self._slots.values())
         slot = next(number for number in range(60_000) if number not in taken)
@@ -138,7 +139,7 @@ def _argv(task: Task, root: Root | None, shell: str) -> tuple[str, ...]:
     return root.argv
 
 
-def _environment_env(prepared: Prepared | None, root: Root | None) -> tuple[tuple[str, str], ...]:
+def joined(prepared: Prepared | None, root: Root | None) -> tuple[tuple[str, str], ...]:
     """The image's variables, and an environment's over them; both find each other's programs."""
     found = dict(root.env) if root else {}
     if prepared and "PATH" in found:

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from gridlease_kernel.faults import Fault, Late, Unreachable
 
 from gridlease_agent.book import Book
-from gridlease_agent.domain import lease, meters, step, tenancy
+from gridlease_agent.domain import lease, meters, step, tenancy, warm
 from gridlease_agent.domain.progress import Checkpoint, TaskReport
 from gridlease_agent.domain.spool import Clocks, Deadline, ExitRecord, Phase, Row, Shim, Spool
 from gridlease_agent.domain.task import Ending, Overtime, Task, end_reason, overtime, scratch
@@ -34,6 +34,7 @@ from gridlease_agent.scrub import Scrubber
 from gridlease_agent.settle import Settler
 from gridlease_agent.spans import TaskSpans
 from gridlease_agent.tick import tick
+from gridlease_agent.warm import WarmPool
 from gridlease_agent.watch import Watch
 
 _LOG = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Reconciler:
         grace_ms: int,
         idle: Idle | None = None,
         parts: Mapping[str, str] | None = None,
+        *,
+        pool: WarmPool | None = None,
     ) -> None:
         self._book = book
         self._host = host
@@ -76,6 +79,7 @@ class Reconciler:
         self._grace_ms = grace_ms
         self._idle = idle
         self._parts = parts or {}
+        self._pool = pool
         self._kept_apart: set[str] = set()
         self.shims: dict[str, Shim] = {}
         self.cgroups: Mapping[str, str] = {}  # of the sandboxes that live
@@ -282,12 +286,15 @@ class Reconciler:
         if self._refuses(lease_id):
             return
         busy = {device for shim in self.shims.values() for device in shim.devices}
-        may = False
+        may, taken = False, None
 
         def decide(spool: Spool) -> Spool:
-            nonlocal may
+            nonlocal may, taken
             may = lease.may_start(spool, lease_id, now, busy)
-            return lease.started(spool, lease_id) if may else spool
+            if not may:
+                return spool
+            taken = self._ahead(spool, lease_id, spec)
+            return warm.without(lease.started(spool, lease_id), taken or "")
 
         spool = await self._book.change(decide)
         if not may:
@@ -296,9 +303,7 @@ class Reconciler:
         assert row.deadline is not None, lease_id
         self.shims[lease_id] = Shim(lease_id, row.devices, row.deadline)
         try:
-            await asyncio.to_thread(
-                self._sandboxes.start, lease_id, spec, self._handed(lease_id, row.deadline)
-            )
+            await self._launch(spec, self._handed(lease_id, row.deadline), taken)
         except (Fault, OSError) as trouble:
             _LOG.warning("a task could not start: %s", trouble, extra={"lease": lease_id})
             if await self._is_absent(lease_id):
@@ -311,6 +316,19 @@ class Reconciler:
             del self._ready[lease_id]
             self._preparer.forget(lease_id)
             self._book.work.ring()
+
+    def _ahead(self, spool: Spool, lease_id: str, spec: SandboxSpec) -> str | None:
+        task = self._book.task(lease_id)
+        return self._pool.choose(spool, task, spec) if self._pool and task else None
+
+    async def _launch(self, spec: SandboxSpec, deadline: ShimDeadline, taken: str | None) -> None:
+        """Its STARTING row is on disk: the sandbox made ahead that it takes, or one of its own."""
+        if taken is not None and self._pool is not None:
+            task = self._book.task(spec.lease_id)
+            commands = task.commands if task else ()
+            if await self._pool.release(taken, spec, commands, deadline):
+                return
+        await asyncio.to_thread(self._sandboxes.start, spec.lease_id, spec, deadline)
 
     async def _is_absent(self, lease_id: str) -> bool:
         """Nothing of it is there; what cannot be known yet is for the next look."""

@@ -19,6 +19,8 @@ class Settings:
     burn_in_ms: int = 600  # how long to measure the host, once a boot and driver; 0 = not at all
     memory_reserve_bytes: int = 1 << 30
     images_bytes: int = 32 << 30  # what all images may take, unpacked
+    warm_count: int = 4  # sandboxes that may wait for leases; 0 = none
+    warm_memory_bytes: int = 512 << 20  # what those may use together
     disk_share_percent: int = 80
     uplinks: str = ""  # ways out for tasks: "host:1000", "eth1:10000:203.0.113.9/24:203.0.113.1"
     protected: str = ""  # addresses of the platform that no task may call, with commas between

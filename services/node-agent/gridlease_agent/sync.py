@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from gridlease_kernel.faults import Fault
 
@@ -14,7 +14,7 @@ from gridlease_agent.domain import lease
 from gridlease_agent.domain.progress import Checkpoint, TaskReport
 from gridlease_agent.domain.spool import Phase, Row
 from gridlease_agent.domain.task import SCRATCH, wanted
-from gridlease_agent.ports import Desired, Files, Host, Scheduler, Seen
+from gridlease_agent.ports import Desired, Files, Host, Preload, Scheduler, Seen
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +31,9 @@ class Syncer:
         devices: Collection[str],
         tick_ms: int,
         jitter: random.Random,
+        wish: Callable[[tuple[Preload, ...]], None] | None = None,
     ) -> None:
+        """``wish``: is told what the scheduler would have at hand here."""
         self._book = book
         self._host = host
         self._scheduler = scheduler
@@ -39,6 +41,7 @@ class Syncer:
         self._devices = sorted(device for device in devices if not device.startswith(SCRATCH))
         self._tick_ms = tick_ms
         self._jitter = jitter
+        self._wish = wish
         self._silent = False
 
     async def run(self) -> None:
@@ -87,6 +90,8 @@ class Syncer:
         if desired.generation < spool.generation:
             _LOG.info("an older desired set was dropped", extra={"generation": desired.generation})
             return
+        if self._wish is not None:
+            self._wish(desired.preload)
         self._book.unseal(task for task, _ in desired.tasks)
         names = {task.lease_id for task, _ in desired.tasks}
         names |= {order.lease_id for order in desired.stop}

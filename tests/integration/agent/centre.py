@@ -37,6 +37,7 @@ class Centre:
     generation: int = 0
     run: dict[str, sync_pb2.LeaseSpec] = field(default_factory=dict)
     stop: dict[str, sync_pb2.LeaseStop] = field(default_factory=dict)
+    preload: list[sync_pb2.Preload] = field(default_factory=list)
     grant_ms: int = GRANT_MS
     refused: dict[str, tuple[str, int]] = field(default_factory=dict)  # lease -> reason, ms left
     silent: bool = False  # billing answers UNAVAILABLE
@@ -54,7 +55,7 @@ class Centre:
             lease=lease,
             attempt=1,
             task=f"projects/demo/jobs/j-{lease}/tasks/0",
-            tenant="tenants/demo",
+            tenant=more.pop("tenant", "tenants/demo"),
             commands=commands,
             start_by_ms=60_000,
             notice_ms=more.pop("notice_ms", 1000),
@@ -142,6 +143,7 @@ class _Sync(sync_pb2_grpc.SyncServiceServicer):
             generation=centre.generation,
             run=list(centre.run.values()),
             stop=list(centre.stop.values()),
+            preload=centre.preload,
         )
 
     async def ReportInventory(self, request: Any, context: Any) -> Any:  # noqa: N802

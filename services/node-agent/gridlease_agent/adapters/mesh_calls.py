@@ -21,7 +21,7 @@ from gridlease_agent.domain.lease import Answer, Report
 from gridlease_agent.domain.meters import EGRESS_METER
 from gridlease_agent.domain.spool import RUN_METER, Spool, StopOrder, Wiped
 from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant, Task, Tenancy, told
-from gridlease_agent.ports import Desired, Seen
+from gridlease_agent.ports import Desired, Preload, Seen
 
 if TYPE_CHECKING:
     from gridlease.billing.v1.lease_pb2_grpc import SettlementServiceAsyncStub
@@ -70,7 +70,7 @@ class SchedulerCalls:
             StopOrder(one.lease, one.notice_ms, one.reason.code, one.reason.message)
             for one in answer.stop
         )
-        return Desired(answer.generation, tasks, stops)
+        return Desired(answer.generation, tasks, stops, tuple(map(_preload, answer.preload)))
 
     async def report(self, inventory: fleet_pb2.NodeInventory) -> str:
         """Tell what the node is made of; the site that it belongs to.
@@ -214,6 +214,21 @@ _EGRESS = {
     job_pb2.EGRESS_LISTED: Egress.LISTED,
     job_pb2.EGRESS_PUBLIC: Egress.PUBLIC,
 }
+
+
+def _preload(one: sync_pb2.Preload) -> Preload:
+    usual = Preload()
+    return Preload(
+        one.image,
+        one.runtime,
+        one.tenant,
+        one.created,
+        one.frozen,
+        tuple(one.modules),
+        one.cpu_milli or usual.cpu_milli,
+        one.memory_bytes or usual.memory_bytes,
+        one.disk_bytes or usual.disk_bytes,
+    )
 
 
 def _network(grant: sync_pb2.NetworkGrant) -> NetworkGrant:

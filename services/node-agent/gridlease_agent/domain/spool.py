@@ -152,7 +152,6 @@ class WarmKind:
     root: str = ""
     environment: str = ""
     modules: tuple[str, ...] = ()
-    user: int = 1000
     cpu_milli: int = 1000
     memory_bytes: int = 512 << 20
     disk_bytes: int = 1 << 30

@@ -123,8 +123,8 @@ def choose(rows: Mapping[str, Warm], waiting: Collection[str], need: Need) -> st
 
 
 def _fits(held: WarmKind, asked: WarmKind) -> bool:
-    same = (held.tenant, held.root, held.environment, held.user, held.disk_bytes) == (
-        asked.tenant, asked.root, asked.environment, asked.user, asked.disk_bytes,
+    same = (held.tenant, held.root, held.environment, held.disk_bytes) == (
+        asked.tenant, asked.root, asked.environment, asked.disk_bytes,
     )  # fmt: skip
     # Libraries have counted their threads when they were imported.
     threads = not held.modules or _threads(held) == _threads(asked)

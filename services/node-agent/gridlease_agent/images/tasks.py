@@ -38,6 +38,14 @@ class TaskImages:
         """
         return await asyncio.to_thread(self._fetcher.pull, name, "", self._stop)
 
+    async def stand(self, digest: str, lease_id: str) -> Root:
+        """An image that is here, under a folder that is prepared.
+
+        Raises:
+            Fault: of the image.
+        """
+        return await asyncio.to_thread(self._images.ready, digest, lease_id)
+
     async def held(self) -> tuple[str, ...]:
         """Digests of the images here, the most recently used first."""
         self.known = await asyncio.to_thread(self._images.held)
