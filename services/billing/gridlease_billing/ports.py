@@ -8,9 +8,19 @@ from typing import Protocol, TypeVar
 
 from gridlease_billing.domain.grant_row import Effect, GrantRow, Report
 from gridlease_billing.domain.invoice import Invoice
+from gridlease_billing.domain.issuer import (
+    LegalEntity,
+    LineSplit,
+    SignedReport,
+    TaxProfile,
+    TaxSource,
+)
+from gridlease_billing.domain.late import Correction, Written
 from gridlease_billing.domain.price import NewPrice, Price
 from gridlease_billing.domain.settlement import Alarm
 from gridlease_billing.domain.spot import ChipUse, LastMove
+from gridlease_billing.domain.statement import Earned, Moved, Partner
+from gridlease_billing.domain.supplier import Contract, split
 from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Line, Stored
 
@@ -47,6 +57,49 @@ class Change:
     after: GrantRow
     effect: Effect
     price_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewContract:
+    """Terms to give a supplier."""
+
+    supplier: str
+    share_permyriad: int
+    holdback_permyriad: int
+    holdback_days: int
+    request_id: str
+
+    def made(self, contract: Contract) -> bool:
+        """Was ``contract`` written for this?"""
+        return (
+            contract.supplier,
+            contract.share_permyriad,
+            contract.holdback_permyriad,
+            contract.holdback_days,
+        ) == (self.supplier, self.share_permyriad, self.holdback_permyriad, self.holdback_days)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A line of which a part was kept back. ``line``: its key in the books."""
+
+    line: tuple[str, int, str, str, int]
+    amount_nano: int
+    contract: Contract
+
+    @property
+    def held_nano(self) -> int:
+        return split(self.contract, self.amount_nano).holdback_nano
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """Money to a supplier; ``amount_nano`` 0 = all that is payable."""
+
+    supplier: str
+    amount_nano: int
+    note: str
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +248,16 @@ class LedgerStore(Protocol):
         """Makes the partitions of a month and those after it; how many are new."""
         ...
 
+    async def receivable(self, tenant: str) -> int:
+        """A tenant's account of what it owes beyond what it prepaid; made if there is none."""
+        ...
+
     async def platform(self, kind: str) -> int:
         """The platform's own account of a kind."""
+        ...
+
+    async def contracts(self, wanted: Collection[int]) -> dict[int, Contract]:
+        """Owners' terms by the numbers that leases have of them; 0 is the platform's own."""
         ...
 
     async def charged_nano(self, leases: Collection[str]) -> int:
@@ -230,13 +291,15 @@ class PriceStore(Protocol):
 class InvoiceStore(Protocol):
     """Invoices as issued."""
 
-    async def next_count(self, year: int) -> int:
-        """The next number of a year; taken back if the transaction is."""
+    async def next_count(self, entity: str, kind: str, year: int) -> int:
+        """The next number of an issuer's series and year; taken back if the transaction is."""
         ...
 
     async def find(self, tenant: str, request_id: str) -> Invoice | None: ...
 
-    async def get(self, tenant: str, name: str) -> Invoice | None: ...
+    async def get(self, tenant: str, name: str, *, lock: bool = False) -> Invoice | None:
+        """By name or number."""
+        ...
 
     async def newest(self, scope: Scope, limit: int) -> list[Invoice]:
         """Without their lines."""
@@ -244,9 +307,114 @@ class InvoiceStore(Protocol):
 
     async def insert(self, invoice: Invoice, request_id: str) -> None: ...
 
+    async def finalize(self, invoice: Invoice) -> None: ...
+
+    async def split(self, invoice: Invoice) -> None:
+        """Writes down what each line asks for, once."""
+        ...
+
+    async def lock_splits(self, name: str) -> dict[int, LineSplit]: ...
+
+    async def give_back(self, name: str, taken: Mapping[int, tuple[int, int]]) -> None:
+        """``taken``: (net, tax) by position."""
+        ...
+
+    async def reports(self, name: str) -> list[SignedReport]: ...
+
+
+class LineStore(Protocol):
+    """Lines, corrections and credits of the books."""
+
+    async def usage(self, leases: Collection[str]) -> list[Line]: ...
+
+    async def corrections(self, scope: Scope) -> list[Line]:
+        """Those that no invoice carries."""
+        ...
+
+    async def credits(self, scope: Scope) -> list[Line]:
+        """Those that no invoice carries, oldest first; amounts below zero."""
+        ...
+
+    async def behind(self, sources: Collection[str]) -> list[Line]:
+        """The lines that some rows of the books make, whatever invoice carries them."""
+        ...
+
+    async def written(self, leases: Collection[str]) -> dict[str, dict[int, Written]]:
+        """What the lines of leases say of run time, by segment."""
+        ...
+
+    async def correct(self, lease: str, found: Sequence[Correction], now_ms: int) -> None: ...
+
+
+class TaxStore(Protocol):
+    """Who issues, to whom, at which tax."""
+
+    async def entity(self, name: str) -> LegalEntity | None: ...
+
+    async def entities(self) -> list[LegalEntity]: ...
+
+    async def put_entity(self, it: LegalEntity) -> bool:
+        """False: another entity's numbers begin so."""
+        ...
+
+    async def profile(self, tenant: str) -> TaxProfile | None: ...
+
+    async def put_profile(self, it: TaxProfile) -> None: ...
+
+    async def rates(self) -> list[TaxSource]: ...
+
+    async def put_rate(self, it: TaxSource, now_ms: int) -> bool:
+        """False: the country has an entry of that time."""
+        ...
+
+
+class SupplierStore(Protocol):
+    """Partners, their terms and what they are owed."""
+
+    async def create(self, name: str, display_name: str, now_ms: int) -> None: ...
+
+    async def partners(self, name: str = "") -> list[Partner]: ...
+
+    async def lock(self, name: str) -> None:
+        """Of one supplier's contracts and payouts, one at a time."""
+        ...
+
+    async def find_contract(self, request_id: str) -> Contract | None: ...
+
+    async def add_contract(self, new: NewContract, now_ms: int) -> None: ...
+
+    async def find_owner(self, request_id: str) -> tuple[str, str] | None:
+        """(node, supplier) as assigned by that request."""
+        ...
+
+    async def assign(self, node: str, supplier: str, request_id: str, now_ms: int) -> None: ...
+
+    async def held(self, now_ms: int, limit: int) -> list[Held]:
+        """Lines whose part was kept back long enough and is not released, oldest first."""
+        ...
+
+    async def released(self, held: Collection[Held], journal: int, now_ms: int) -> None: ...
+
+    async def paid(self, key: str) -> tuple[str, int] | None:
+        """(supplier, amount) of the payout with that key."""
+        ...
+
+    async def lines(self, name: str, from_ms: int, until_ms: int) -> Sequence[Earned]: ...
+
+    async def moves(self, partner: Partner, from_ms: int, until_ms: int) -> Sequence[Moved]:
+        """All journals besides charges."""
+        ...
+
+    async def sums(self, partner: Partner, before_ms: int) -> tuple[int, int]:
+        """(payable, holdback) of all entries before a time."""
+        ...
+
 
 class Work(Protocol):
     """One transaction."""
+
+    @property
+    def suppliers(self) -> SupplierStore: ...
 
     @property
     def leases(self) -> LeaseStore: ...
@@ -263,6 +431,12 @@ class Work(Protocol):
     @property
     def evidence(self) -> EvidenceStore: ...
 
+    @property
+    def lines(self) -> LineStore: ...
+
+    @property
+    def taxes(self) -> TaxStore: ...
+
     async def now(self) -> Now: ...
 
 
@@ -277,4 +451,4 @@ class Books(Protocol):
 class Printer(Protocol):
     """Makes an invoice a document: the same bytes each time."""
 
-    def print(self, invoice: Invoice) -> bytes: ...
+    def print(self, invoice: Invoice, language: str = "") -> bytes: ...

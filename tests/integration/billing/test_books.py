@@ -78,6 +78,8 @@ async def test_what_is_written_stays(world, dsn, verb):
             statement = verb.format(table, column)
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await world.pool.execute(statement)
+            if (table, verb.split()[0]) == ("invoice", "UPDATE"):
+                continue  # a draft may become final: row by row, in test_invoice
             # The owner may, but for the trigger (or, of a table, a foreign key).
             with pytest.raises((asyncpg.RestrictViolationError, asyncpg.FeatureNotSupportedError)):
                 await owner.execute(statement)

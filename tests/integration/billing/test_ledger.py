@@ -12,7 +12,17 @@ from gridlease_store.pool import transaction
 from tests.integration.billing.world import SECOND_NS, TENANT, USD, ask, report
 
 _OTHER = "tenants/other"
-_NO_TENANT = {"currency", "price", "spot_move", "chain", "journal_head", "invoice_counter"}
+_NO_TENANT = {
+    "currency",
+    "legal_entity",
+    "invoice_prefix",
+    "tax_rate",
+    "price",
+    "spot_move",
+    "chain",
+    "journal_head",
+    "invoice_counter",
+}
 _FORGERIES = {
     "an amount": "UPDATE entry SET amount = 2 * amount WHERE journal = 3",
     "a time": "UPDATE journal SET recorded_ms = recorded_ms - 1 WHERE seq = 1",

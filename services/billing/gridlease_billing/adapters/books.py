@@ -16,7 +16,10 @@ from gridlease_billing.adapters.evidence_store import PostgresEvidence
 from gridlease_billing.adapters.invoice_store import PostgresInvoices
 from gridlease_billing.adapters.lease_store import PostgresLeases
 from gridlease_billing.adapters.ledger_store import PostgresLedger
+from gridlease_billing.adapters.line_store import PostgresLines
 from gridlease_billing.adapters.price_store import PostgresPrices
+from gridlease_billing.adapters.supplier_store import PostgresSuppliers
+from gridlease_billing.adapters.tax_store import PostgresTaxes
 from gridlease_billing.domain.clock_jump import Reading, Watch
 from gridlease_billing.ports import EVERY, Now, Work
 
@@ -57,6 +60,9 @@ class PostgresWork:
     prices: PostgresPrices
     invoices: PostgresInvoices
     evidence: PostgresEvidence
+    suppliers: PostgresSuppliers
+    lines: PostgresLines
+    taxes: PostgresTaxes
 
     async def now(self) -> Now:
         return await self.watch.read(self.connection)
@@ -94,4 +100,7 @@ class PostgresBooks:
             PostgresPrices(connection),
             PostgresInvoices(connection),
             PostgresEvidence(connection),
+            PostgresSuppliers(connection),
+            PostgresLines(connection),
+            PostgresTaxes(connection),
         )

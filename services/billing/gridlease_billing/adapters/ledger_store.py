@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import asyncpg
+from gridlease_kernel.faults import Conflict
 from gridlease_store.pool import Connection
 
+from gridlease_billing.domain.grant_row import GrantRow
 from gridlease_billing.domain.price import CURRENCY
+from gridlease_billing.domain.supplier import Contract, Split, split_lines
+from gridlease_billing.domain.usage import Stored, lines
 from gridlease_billing.ports import Change, Credit, JournalSummary, Wallet
 
 _LOCK_WALLETS = """
@@ -38,12 +42,23 @@ _POST = "SELECT post($1, $2, $3, $4, $5, $6, $7)"
 _PLATFORM = """
 SELECT id FROM account WHERE kind = $1 AND currency = $2 AND tenant = '' AND supplier = ''
 """
+_CONTRACTS = "SELECT * FROM supplier_contract WHERE id = ANY($1)"
 _HOLD = """
 UPDATE balance SET held = held + t.hold FROM unnest($1::int8[], $2::int8[]) AS t (account, hold)
 WHERE balance.account = t.account
 """
 _TICK = "SELECT refused FROM tick($1, $2, $3, $4, $5, $6)"
-_CHARGED = "SELECT coalesce(sum(amount_nano), 0)::int8 FROM line WHERE lease = ANY($1)"
+_CHARGED = """
+SELECT coalesce(sum(amount_nano), 0)::int8 FROM line WHERE lease = ANY($1) AND class = 'usage'
+"""
+_RECEIVABLE = """
+WITH opened AS (
+    INSERT INTO account (kind, tenant, currency) VALUES ('receivable', $1, $2)
+    ON CONFLICT DO NOTHING RETURNING id
+)
+SELECT id FROM opened UNION ALL
+SELECT id FROM account WHERE kind = 'receivable' AND tenant = $1 AND currency = $2
+"""
 # Every balance is the sum of its entries, less or more nothing; every hold the sum of its leases'.
 _SUMMARY = """
 SELECT (SELECT coalesce(sum(account_sum(id)), 0) FROM account)::int8 AS total,
@@ -93,6 +108,17 @@ class PostgresLedger:
         """Makes the partitions of a month and those after it; how many are new."""
         return int(await self._db.fetchval("SELECT create_months($1, $2)", from_ms, months))
 
+    async def receivable(self, tenant: str) -> int:
+        """A tenant's account of what it owes beyond what it prepaid; made if there is none."""
+        found = await self._db.fetchval(_RECEIVABLE, tenant, CURRENCY)
+        if found is None:
+            raise Conflict(
+                "Another call opened this account.",
+                reason="DATABASE_CONFLICT",
+                remedy="Read again and retry.",
+            )
+        return int(found)
+
     async def platform(self, kind: str) -> int:
         """The platform's own account of a kind."""
         key = (kind, CURRENCY)
@@ -134,11 +160,35 @@ class PostgresLedger:
         if charged:
             leases = {it.after.lease_id for it in changes if it.effect.charge_nano}
             cause = leases.pop() if len(leases) == 1 else "settle"
-            sides = {**charges, await self.platform("revenue"): charged}
+            parts = await self._owners_parts(changes)
+            revenue = charged - sum(parts.values())
+            sides = {**charges, **parts, await self.platform("revenue"): revenue}
             await self.journal("charge", None, cause, sides, now_ms, holds)
         rest = sorted(it for it in holds.items() if it[1] and not charges[it[0]])
         if rest:
             await self._db.execute(_HOLD, *map(list, zip(*rest, strict=True)))
+
+    async def contracts(self, wanted: Collection[int]) -> dict[int, Contract]:
+        """Owners' terms by the numbers that leases have of them; 0 is the platform's own."""
+        if not set(wanted) - {0}:
+            return {}
+        return {it["id"]: contract_of(it) for it in await self._db.fetch(_CONTRACTS, list(wanted))}
+
+    async def _owners_parts(self, changes: Sequence[Change]) -> dict[int, int]:
+        """By account: what nodes' owners get of what is charged, line by line."""
+        wanted = {it.after.ask.contract for it in changes if it.effect.charge_nano}
+        contracts = await self.contracts(wanted)
+        parts: dict[int, int] = {}
+        for it in changes:
+            contract = contracts.get(it.after.ask.contract)
+            if contract is not None and it.effect.charge_nano:
+                part = _split(contract, it.after) - _split(contract, it.before)
+                for account, nano in (
+                    (contract.payable_account, part.payable_nano),
+                    (contract.holdback_account, part.holdback_nano),
+                ):
+                    parts[account] = parts.get(account, 0) + nano
+        return parts
 
     async def tick(self, ids: Sequence[int], counts: Sequence[Sequence[int]]) -> set[int]:
         """Folds and charges counters; the ids of those that need a decision instead."""
@@ -161,6 +211,23 @@ class PostgresLedger:
 
 def _credit_key(tenant: str, request_id: str) -> str:
     return f"credit/{tenant}/{request_id}"
+
+
+def _split(contract: Contract, row: GrantRow | None) -> Split:
+    amounts = [line.amount_nano for line in lines(Stored(row, 0, 0))] if row is not None else []
+    return split_lines(contract, amounts)
+
+
+def contract_of(record: asyncpg.Record) -> Contract:
+    return Contract(
+        record["supplier"],
+        record["version"],
+        record["share_permyriad"],
+        record["holdback_permyriad"],
+        record["holdback_days"],
+        record["payable"],
+        record["holdback"],
+    )
 
 
 def _wallet(record: asyncpg.Record) -> Wallet:

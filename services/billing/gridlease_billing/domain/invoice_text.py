@@ -1,82 +1,178 @@
-"""An invoice in words: one layout for plain text and for the PDF's cells."""
+"""A document in words: one layout for plain text and for the PDF's cells."""
 
 from __future__ import annotations
 
+import unicodedata
+
 from gridlease_kernel.money import NANO, Money
 
-from gridlease_billing.domain.invoice import Invoice, moment
+from gridlease_billing.domain.invoice import CREDIT_NOTE, DRAFT, Invoice, Party, moment
+from gridlease_billing.domain.invoice_words import note, word
+from gridlease_billing.domain.segment import RUN_METER
+from gridlease_billing.domain.tax import Treatment
 from gridlease_billing.domain.usage import Line
 
-COLUMNS = ("Lease", "Seg", "Chip", "Tier", "Units", "Rate / h", "Seconds", "Amount")
-_RIGHT = {1, 4, 5, 6, 7}
+COLUMNS = ("position", "charge", "lease", "rented", "rate", "quantity", "amount", "billed")
+RIGHT = frozenset({0, 4, 5, 6, 7})
+# A meter's unit, and how many of its counts that is.
+_UNITS = {
+    "egress": (1, "B"),
+    "storage": (3_600 * NANO, "GB h"),
+    "energy": (1_000, "J"),
+    "provision": (NANO, "s"),
+}
 
 
-def cells(line: Line) -> tuple[str, ...]:
-    """A line's cells, in the order of ``COLUMNS``."""
-    return (
-        line.lease,
-        str(line.segment),
-        line.chip,
-        line.tier.lower().replace("_", "-"),
-        decimal(line.quantity_milli, 1_000),
-        decimal(line.rate_nano_per_hour, NANO),
-        decimal(line.charged_ns, NANO),
-        decimal(line.amount_nano, NANO),
-    )
+def language_of(invoice: Invoice, asked: str) -> str:
+    """The language asked for, or the tenant's as it was when the document was issued."""
+    return asked or invoice.parties.language
 
 
-def facts(invoice: Invoice) -> list[tuple[str, str]]:
+def heads(language: str) -> tuple[str, ...]:
+    """The table's heads."""
+    return tuple(word(language, name) for name in COLUMNS)
+
+
+def table(invoice: Invoice, language: str) -> list[tuple[str, ...]]:
+    """A row of cells for each line."""
+    return [
+        (str(at), *_cells(line, language), decimal(billed, NANO))
+        for at, (line, billed) in enumerate(
+            zip(invoice.lines, invoice.billed, strict=True), start=1
+        )
+    ]
+
+
+def title(invoice: Invoice, language: str) -> str:
+    """What it is, and its number."""
+    if invoice.head.state == DRAFT:
+        return word(language, DRAFT)
+    return f"{word(language, invoice.head.kind)} {invoice.head.number}"
+
+
+def facts(invoice: Invoice, language: str = "en") -> list[tuple[str, str]]:
     """What stands above the lines."""
     head = invoice.head
-    return [
-        ("Number", head.number),
-        ("Name", head.name),
-        ("Issued", moment(head.issued_ms).strftime("%Y-%m-%d %H:%M:%S UTC")),
-        ("Tenant", head.tenant),
-        ("Project", head.project),
-        *([("Job", head.job)] if head.job else []),
+    found = [
+        ("number", head.number),
+        ("name", head.name),
+        ("issued", moment(head.issued_ms).strftime("%Y-%m-%d %H:%M:%S UTC")),
+        ("cites", head.cites),
+        ("seller", _party(invoice.parties.seller, language)),
+        ("buyer", _party(invoice.parties.buyer, language)),
+        ("tenant", head.tenant),
+        ("project", head.project),
+        ("job", head.job),
     ]
+    return [(word(language, name), value) for name, value in found if value]
 
 
-def sums(invoice: Invoice) -> list[tuple[str, str]]:
+def sums(invoice: Invoice, language: str = "en") -> list[tuple[str, str]]:
     """What stands below them."""
-    return [
-        ("Total, exact", str(Money(invoice.total_nano, invoice.currency))),
-        ("Payable, rounded once", str(Money(invoice.payable_nano, invoice.currency))),
-        ("SHA-256", invoice.content_sha256),
+    tax = invoice.parties.tax
+    found = [
+        (word(language, "total"), _money(invoice.total_nano, invoice)),
+        (word(language, "net"), _money(invoice.net_nano, invoice)),
     ]
+    if tax.treatment is Treatment.STANDARD:
+        rate = f"{tax.country} {tax.name} {decimal(tax.permyriad, 100)} %"
+        found.append((f"{word(language, 'tax')} ({rate})", _money(invoice.tax_nano, invoice)))
+    elif tax.note:
+        found.append((word(language, "tax"), note(language, tax.note)))
+    found.append((word(language, "payable"), _money(invoice.payable_nano, invoice)))
+    if invoice.content_sha256:
+        found.append((word(language, "sha256"), invoice.content_sha256))
+    return found
+
+
+def rule(invoice: Invoice, language: str) -> str:
+    """How the amounts came to be, in a sentence or two."""
+    return word(language, "rule") + invoice.currency
 
 
 def decimal(value: int, unit: int) -> str:
     """``value / unit`` written exactly.
 
-    >>> decimal(1500, 1000)
-    '1.5'
+    >>> decimal(1500, 1000), decimal(-10000000, 1000000000)
+    ('1.5', '-0.01')
     """
-    whole, part = divmod(value, unit)
+    whole, part = divmod(abs(value), unit)
     digits = str(part).rjust(len(str(unit)) - 1, "0").rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
+    return ("-" if value < 0 else "") + (f"{whole}.{digits}" if digits else str(whole))
 
 
-def as_text(invoice: Invoice) -> bytes:
-    """An invoice as a plain text file."""
-    rows = [COLUMNS, *(cells(line) for line in invoice.lines)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
-    out = [f"INVOICE {invoice.head.number}", ""]
-    out += [f"{name + ':':<10}{value}" for name, value in facts(invoice)[1:]]
+def as_text(invoice: Invoice, language: str = "") -> bytes:
+    """A document as a plain text file."""
+    language = language_of(invoice, language)
+    rows = [heads(language), *table(invoice, language)]
+    widths = [max(_width(row[at]) for row in rows) for at in range(len(COLUMNS))]
+    out = [title(invoice, language).upper(), ""]
+    out += _pairs([it for it in facts(invoice, language) if it[1] != invoice.head.number])
     out += ["", *(_row(row, widths) for row in rows)]
-    out.insert(len(out) - len(invoice.lines), "-" * len(_row(COLUMNS, widths)))
-    out += ["", *(f"{name + ':':<24}{value}" for name, value in sums(invoice))]
-    out += [
-        "",
-        "Amount = rate x seconds / 3600, rounded down to 1e-9; rates are hourly, in"
-        f" {invoice.currency}.",
-    ]
+    out.insert(len(out) - len(invoice.lines), "-" * (sum(widths) + 2 * len(widths) - 2))
+    out += ["", *_pairs(sums(invoice, language)), "", rule(invoice, language)]
     return ("\n".join(out) + "\n").encode()
 
 
+def _cells(line: Line, language: str) -> tuple[str, ...]:
+    return (
+        _charge(line, language),
+        f"{line.lease}/{line.segment}" if line.segment else line.lease,
+        f"{decimal(line.quantity_milli, 1_000)} x {line.chip} {_tier(line)}",
+        decimal(line.rate_nano_per_hour, NANO) if line.meter == RUN_METER else "",
+        _quantity(line),
+        decimal(line.amount_nano, NANO),
+    )
+
+
+def _charge(line: Line, language: str) -> str:
+    meter = word(language, line.meter)
+    if line.kind == "USAGE":
+        return f"{meter} ({note(language, line.note)})" if line.note else meter
+    if line.kind == CREDIT_NOTE:
+        return f"{meter}: {line.note} [{line.cites}]"
+    about = line.note if line.kind != "CREDIT" else word(language, line.note)
+    parts = [word(language, line.kind), note(language, about)]
+    return ": ".join(parts) + (f" [{line.cites}]" if line.cites else "")
+
+
+def _tier(line: Line) -> str:
+    return line.tier.lower().replace("_", "-")
+
+
+def _quantity(line: Line) -> str:
+    if line.kind == "CREDIT":
+        return ""
+    if line.meter == "storage":  # byte-seconds; a GB hour is 3.6e12 of them
+        return f"{decimal(line.charged_ns, 3_600 * NANO)} GB h" if line.charged_ns else "0 GB h"
+    unit, name = _UNITS.get(line.meter, (NANO, "s"))
+    return f"{decimal(line.charged_ns, unit)} {name}"
+
+
+def _party(party: Party, language: str) -> str:
+    parts = [party.name, *party.address.splitlines(), party.country]
+    if party.tax_id:
+        parts.append(f"{word(language, 'tax_id')} {party.tax_id}")
+    return ", ".join(part for part in parts if part)
+
+
+def _money(nano: int, invoice: Invoice) -> str:
+    return str(Money(nano, invoice.currency))
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: wide characters take two."""
+    return sum(2 if unicodedata.east_asian_width(it) in "WF" else 1 for it in text)
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> list[str]:
+    width = max(_width(name) for name, _ in pairs) + 2
+    return [f"{name}:{' ' * (width - _width(name))}{value}" for name, value in pairs]
+
+
 def _row(row: tuple[str, ...], widths: list[int]) -> str:
-    return "  ".join(
-        cell.rjust(width) if at in _RIGHT else cell.ljust(width)
-        for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
+    cells = []
+    for at, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        gap = " " * (width - _width(cell))
+        cells.append(gap + cell if at in RIGHT else cell + gap)
+    return "  ".join(cells).rstrip()

@@ -23,7 +23,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One segment of one lease on one meter: ``amount = rate x charged``, floor."""
+    """One segment of one lease on one meter: ``amount = rate x charged``, floor.
+
+    What follows ``currency`` is told on invoices only. A line of another meter than run time counts
+    in that meter's unit. ``before``: of a correction, what was charged already; its amount is
+    ``f(before + charged) - f(before)``. ``source``: the row of the books that it stands for.
+    """
 
     lease: str
     job: str
@@ -41,6 +46,15 @@ class Line:
     amount_nano: int
     opened_ms: int
     currency: str = CURRENCY
+    kind: str = "USAGE"  # or CORRECTION, CREDIT, CREDIT_NOTE, PURCHASE
+    site: str = ""
+    starts_ms: int = 0
+    ends_ms: int = 0
+    before: int = 0
+    cites: str = ""  # "invoices/{invoice}#{position}" of the line that it is about
+    note: str = ""
+    source: str = ""
+    tax_nano: int = 0  # of a credit note: given back with it
 
 
 def lines(stored: Stored) -> list[Line]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -14,13 +13,11 @@ from gridlease_kernel.ids import Ids
 from gridlease_billing import credit as credits_
 from gridlease_billing import prices
 from gridlease_billing.domain.grant_row import Terms
-from gridlease_billing.domain.invoice import Invoice, as_json
-from gridlease_billing.domain.invoice_text import as_text
 from gridlease_billing.domain.price import NewPrice
-from gridlease_billing.invoice import create_invoice, get_invoice, list_invoices
-from gridlease_billing.ports import Books, Credit, Printer, Scope
+from gridlease_billing.ports import Books, Credit, Printer
 from gridlease_billing.quote import Question, quote
 from gridlease_billing.rpc import shapes
+from gridlease_billing.rpc.documents import Documents
 from gridlease_billing.usage import list_usage
 
 _LOG = logging.getLogger(__name__)
@@ -28,8 +25,8 @@ _DEFAULT_PAGE = 100
 _LARGEST_PAGE = 1_000
 
 
-class Accounts(account_pb2_grpc.AccountServiceServicer):
-    """Prices, credit, usage and invoices."""
+class Accounts(Documents, account_pb2_grpc.AccountServiceServicer):
+    """Prices, credit and usage; documents are in ``Documents``."""
 
     def __init__(
         self, books: Books, ids: Ids, printer: Printer, terms: Terms, notice_ms: int
@@ -92,48 +89,12 @@ class Accounts(account_pb2_grpc.AccountServiceServicer):
         return pb.GetBalanceResponse(balance=shapes.balance(tenant, wallet))
 
     async def ListUsage(self, request: pb.ListUsageRequest, context: Any) -> pb.ListUsageResponse:
-        scope = _scope(request.tenant, request.project, request.job)
+        scope = shapes.scope(request.tenant, request.project, request.job)
         size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
         page = await list_usage(self._books, scope, shapes.page_key(request.page_token), size)
         return pb.ListUsageResponse(
             lines=[shapes.line(*it) for it in page.lines],
             next_page_token=shapes.page_token(page.next_key),
-        )
-
-    async def CreateInvoice(
-        self, request: pb.CreateInvoiceRequest, context: Any
-    ) -> pb.CreateInvoiceResponse:
-        scope = _scope(request.tenant, request.project, request.job)
-        request_id = shapes.plain(request.request_id)
-        made = await create_invoice(self._books, self._ids, scope, request_id)
-        return pb.CreateInvoiceResponse(invoice=shapes.invoice(made))
-
-    async def GetInvoice(
-        self, request: pb.GetInvoiceRequest, context: Any
-    ) -> pb.GetInvoiceResponse:
-        return pb.GetInvoiceResponse(invoice=shapes.invoice(await self._invoice(request)))
-
-    async def ListInvoices(
-        self, request: pb.ListInvoicesRequest, context: Any
-    ) -> pb.ListInvoicesResponse:
-        found = await list_invoices(self._books, _scope(request.tenant, request.project, ""))
-        return pb.ListInvoicesResponse(invoices=[shapes.invoice(it) for it in found])
-
-    async def RenderInvoice(
-        self, request: pb.RenderInvoiceRequest, context: Any
-    ) -> pb.RenderInvoiceResponse:
-        invoice = await self._invoice(request)
-        stem = invoice.head.number
-        if request.format == pb.INVOICE_FORMAT_PDF:
-            # Setting a long document takes a while: not in the loop that answers grants.
-            content = await asyncio.to_thread(self._printer.print, invoice)
-            kind, ending = "application/pdf", "pdf"
-        elif request.format == pb.INVOICE_FORMAT_JSON:
-            content, kind, ending = as_json(invoice), "application/json", "json"
-        else:
-            content, kind, ending = as_text(invoice), "text/plain; charset=utf-8", "txt"
-        return pb.RenderInvoiceResponse(
-            content=content, media_type=kind, file_name=f"{stem}.{ending}"
         )
 
     async def GetJournalSummary(
@@ -148,16 +109,3 @@ class Accounts(account_pb2_grpc.AccountServiceServicer):
             entry_count=found.entry_count,
             suspense_ns=found.suspense_ns,
         )
-
-    async def _invoice(self, request: pb.GetInvoiceRequest | pb.RenderInvoiceRequest) -> Invoice:
-        tenant = shapes.resource(request.tenant, "tenants", "tenant")
-        name = shapes.resource(request.name, "invoices", "name")
-        return await get_invoice(self._books, tenant, name)
-
-
-def _scope(tenant: str, project: str, job: str) -> Scope:
-    return Scope(
-        shapes.resource(tenant, "tenants", "tenant"),
-        shapes.resource(project, "projects", "project") if project else "",
-        shapes.resource(job, "projects", "job") if job else "",
-    )

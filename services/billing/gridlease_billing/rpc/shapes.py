@@ -14,11 +14,10 @@ from gridlease_mesh import meter_report
 
 from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
 from gridlease_billing.domain.grant_row import Answer, Ask, Phase, Report
-from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.price import CURRENCY, Price, Tier
 from gridlease_billing.domain.spot import ChipUse
 from gridlease_billing.domain.usage import Line
-from gridlease_billing.ports import Wallet
+from gridlease_billing.ports import Scope, Wallet
 from gridlease_billing.quote import Question, Quoted
 
 _TIERS: Mapping[int, Tier] = {
@@ -217,19 +216,12 @@ def line(value: Line, state: str, invoice_name: str) -> money_pb2.UsageLine:
     )
 
 
-def invoice(value: Invoice) -> money_pb2.Invoice:
-    head = value.head
-    return money_pb2.Invoice(
-        name=head.name,
-        number=head.number,
-        tenant=head.tenant,
-        project=head.project,
-        issue_time=moment(head.issued_ms),
-        lines=[line(it, "FINAL", head.name) for it in value.lines],
-        total_nano=value.total_nano,
-        payable_nano=value.payable_nano,
-        currency=value.currency,
-        content_sha256=value.content_sha256,
+def scope(tenant: str, project: str, job: str) -> Scope:
+    """Whose leases: a tenant's, of one project or job where named."""
+    return Scope(
+        resource(tenant, "tenants", "tenant"),
+        resource(project, "projects", "project") if project else "",
+        resource(job, "projects", "job") if job else "",
     )
 
 

@@ -1,0 +1,141 @@
+"""A document as rows: plain CSV, and FOCUS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+from gridlease_billing.domain import focus, focus_rules
+from gridlease_billing.domain.focus import SERVICES, Bill, Category, Charge, Priced, Pricing
+from gridlease_billing.domain.invoice import CREDIT_NOTE, Invoice
+from gridlease_billing.domain.segment import RUN_METER
+from gridlease_billing.domain.tax import Treatment
+from gridlease_billing.domain.usage import Line
+
+Cell = Callable[[Line], object]
+_CSV: Mapping[str, Cell] = {
+    "kind": lambda it: it.kind,
+    "meter": lambda it: it.meter,
+    "lease": lambda it: it.lease,
+    "segment": lambda it: it.segment,
+    "job": lambda it: it.job,
+    "node": lambda it: it.node,
+    "site": lambda it: it.site,
+    "chip": lambda it: it.chip,
+    "tier": lambda it: it.tier,
+    "quantity_milli": lambda it: it.quantity_milli,
+    "rate_nano_per_hour": lambda it: it.rate_nano_per_hour,
+    "price_version": lambda it: it.price_version,
+    "starts": lambda it: focus.moment(it.starts_ms or it.opened_ms),
+    "ends": lambda it: focus.moment(it.ends_ms or it.opened_ms, up=True),
+    "counter": lambda it: it.counter_ns,
+    "granted": lambda it: it.granted_ns,
+    "charged": lambda it: it.charged_ns,
+    "amount_nano": lambda it: it.amount_nano,
+    "cites": lambda it: it.cites,
+    "note": lambda it: it.note,
+}
+# A meter's counts in its consumed unit, and in its priced unit.
+_CONSUMED = {"egress": 1, "storage": 1, "energy": 1_000}
+_PRICED_IN = {"egress": 10**9, "storage": 3_600 * 10**9, "energy": 3_600_000_000}
+_SECOND_NS, _HOUR_NS = 10**9, 3_600 * 10**9
+
+
+def as_csv(invoice: Invoice) -> bytes:
+    """A row for each line, its number, what it is asked for and its tax beside it."""
+    names = ("invoice", "position", *_CSV, "billed_nano", "tax_nano", "currency")
+    rows = [
+        {
+            "invoice": invoice.head.number or invoice.head.name,
+            "position": str(at),
+            **{name: str(cell(line)) for name, cell in _CSV.items()},
+            "billed_nano": str(billed),
+            "tax_nano": str(tax),
+            "currency": invoice.currency,
+        }
+        for at, (line, billed, tax) in enumerate(
+            zip(invoice.lines, invoice.billed, invoice.taxes, strict=True), start=1
+        )
+    ]
+    return focus.csv_of(names, rows)
+
+
+def as_focus(invoice: Invoice) -> bytes:
+    """The document in the columns of FOCUS. Each rule is looked at: what breaks one is a bug."""
+    rows = focus_rows(invoice)
+    number = rows[0]["InvoiceId"] if rows else None
+    payable = {number: focus.money(invoice.payable_nano)} if number else {}
+    broken = focus_rules.broken_file(rows, payable)
+    assert not broken, (invoice.head.name, broken[:5])
+    return focus.csv_of(focus.columns(), rows)
+
+
+def focus_rows(invoice: Invoice) -> list[dict[str, focus.Cell]]:
+    """A row for each line, and one for the tax."""
+    head = invoice.head
+    times = [(it.starts_ms or it.opened_ms, it.ends_ms or it.opened_ms) for it in invoice.lines]
+    starts_ms = min((starts for starts, _ in times), default=head.issued_ms)
+    ends_ms = max((ends for _, ends in times), default=head.issued_ms)
+    bill = Bill(
+        head.number or head.name,
+        head.tenant,
+        head.project,
+        invoice.currency,
+        starts_ms,
+        ends_ms + 1_000,
+        invoice.parties.seller.name or focus.PROVIDER,
+    )
+    charges = [
+        _charge(line, billed, max(starts, 0), max(starts, ends))
+        for line, billed, (starts, ends) in zip(invoice.lines, invoice.billed, times, strict=True)
+    ]
+    tax = invoice.parties.tax
+    if invoice.tax_nano:
+        assert tax.treatment is Treatment.STANDARD, tax
+        name, cost = f"{tax.country} {tax.name}", invoice.tax_nano
+        charges.append(
+            Charge(RUN_METER, Category.TAX, name, starts_ms, ends_ms, cost, cost, cost, cost)
+        )
+    return [focus.row(bill, charge) for charge in charges]
+
+
+def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charge:
+    meter = line.meter if line.meter in SERVICES else RUN_METER
+    credit = line.kind in ("CREDIT", CREDIT_NOTE)
+    cost = billed_nano if credit else line.amount_nano
+    late = line.kind == "CORRECTION"
+    said = f"{line.chip} {line.tier}, {line.meter}" + (f": {line.note}" if line.note else "")
+    return Charge(
+        meter,
+        Category.CREDIT if credit else Category.USAGE,
+        said.strip(),
+        starts_ms,
+        ends_ms,
+        billed_nano,
+        cost,
+        cost,
+        cost,
+        None if credit or late else _priced(line),
+        correction=late or line.kind == CREDIT_NOTE,
+        corrects=line.cites,
+        lease=line.lease,
+        job=line.job,
+        node=line.node,
+        region=line.site,
+        energy_mj=line.charged_ns if line.meter == "energy" else None,
+    )
+
+
+def _priced(line: Line) -> Priced:
+    rate = line.rate_nano_per_hour
+    if line.meter not in _PRICED_IN and line.meter != RUN_METER:
+        rate = 0
+    return Priced(
+        sku=f"{line.chip}/{line.tier}/{line.meter}",
+        price=f"price/{line.price_version}/{line.chip}/{line.tier}/{line.meter}",
+        list_unit_nano=rate,
+        contracted_unit_nano=rate,
+        quantity=Fraction(line.charged_ns, _PRICED_IN.get(line.meter, _HOUR_NS)),
+        consumed=Fraction(line.charged_ns, _CONSUMED.get(line.meter, _SECOND_NS)),
+        category=Pricing.DYNAMIC if line.tier == "SPOT" else Pricing.STANDARD,
+    )

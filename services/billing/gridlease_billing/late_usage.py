@@ -1,0 +1,44 @@
+"""Charges run time that was told after its lease was final: lines that correct, and a journal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from gridlease_billing.domain import grant
+from gridlease_billing.domain.grant_row import State, Terms
+from gridlease_billing.domain.late import corrections, is_late, owed_nano
+from gridlease_billing.ports import Change, Work
+
+_LOG = logging.getLogger(__name__)
+
+
+async def charge_late(tx: Work, changes: Sequence[Change], now_ms: int, terms: Terms) -> None:
+    """Corrects the lines of leases that were final already, in the transaction of the report:
+    written down as final, or so by time when the report came.
+
+    What is owed is receivable: the hold that it was granted against is no more.
+    """
+    late = [
+        it.after
+        for it in changes
+        if it.before is not None
+        and grant.expire(it.before, now_ms, terms).state is State.FINAL
+        and is_late(it.before, it.after)
+    ]
+    if not late:
+        return
+    written = await tx.lines.written([it.lease_id for it in late])
+    for row in sorted(late, key=lambda it: it.lease_id):
+        found = corrections(row, written.get(row.lease_id, {}), now_ms)
+        if not found:
+            continue
+        await tx.lines.correct(row.lease_id, found, now_ms)
+        amount = owed_nano(found)
+        _LOG.warning("late usage is charged", extra={"lease": row.lease_id, "nano": amount})
+        if amount:
+            sides = {
+                await tx.ledger.receivable(row.ask.tenant): -amount,
+                await tx.ledger.platform("revenue"): amount,
+            }
+            await tx.ledger.journal("correction", None, row.lease_id, sides, now_ms)
