@@ -23,9 +23,10 @@ from tests.integration.agent.test_split import pids
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or crun_candidate() is None,
-    reason="sandboxes are made ahead by crun, as root",
+    reason="crun makes them, as root",
 )
 MIB = 1 << 20
+PYTHON = Path("/usr/bin/python3").exists()
 
 
 def wish(centre: Centre, created: int, **more) -> None:
@@ -85,7 +86,7 @@ async def test_a_lease_takes_one_of_its_tenant(centre: Centre, agent: Agent) -> 
 
 
 async def test_a_frozen_one_has_its_modules(centre: Centre, agent: Agent) -> None:
-    if not Path("/usr/bin/python3").exists():
+    if not PYTHON:
         pytest.skip("the host has no Python of its own that a sandbox sees")
     wish(centre, 0, frozen=1, modules=["json", "decimal"])
     await eventually(lambda: len(waits(agent)) == 1, 20)
