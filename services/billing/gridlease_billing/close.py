@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.credits import Owed, owed
 from gridlease_billing.domain.grant_row import Cause, Terms
+from gridlease_billing.domain.supplier import against
 from gridlease_billing.ports import Books, Change, Work
 
 _LOG = logging.getLogger(__name__)
@@ -56,12 +57,12 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
         known = [it for it in changes if it.before is not None]
         await tx.leases.update(known)
         await tx.ledger.post(known, wallets, now.ms)
+        contracts = await tx.ledger.contracts({stored[it].row.ask.contract for it in debts})
+        expense = await tx.ledger.platform("sla_expense") if debts else 0
         for lease, debt in sorted(debts.items()):
-            wallet = wallets[stored[lease].row.ask.tenant].account
-            sides = {
-                await tx.ledger.platform("sla_expense"): -debt.amount_nano,
-                wallet: debt.amount_nano,
-            }
+            ask = stored[lease].row.ask
+            sides = {wallets[ask.tenant].account: debt.amount_nano}
+            sides |= against(contracts.get(ask.contract), debt.amount_nano, expense)
             key = f"{debt.kind}/{lease}"
             await tx.ledger.journal(debt.kind, key, lease, sides, now.ms)
         return waits

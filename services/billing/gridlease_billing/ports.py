@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from gridlease_billing.domain.exchange import Exchanged
 from gridlease_billing.domain.grant_row import Effect, GrantRow, Report
 from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.issuer import (
@@ -16,7 +17,7 @@ from gridlease_billing.domain.issuer import (
     TaxSource,
 )
 from gridlease_billing.domain.late import Correction, Written
-from gridlease_billing.domain.price import NewPrice, Price
+from gridlease_billing.domain.price import CURRENCY, NewPrice, Price
 from gridlease_billing.domain.settlement import Alarm
 from gridlease_billing.domain.spot import ChipUse, LastMove
 from gridlease_billing.domain.statement import Earned, Moved, Partner
@@ -252,8 +253,20 @@ class LedgerStore(Protocol):
         """A tenant's account of what it owes beyond what it prepaid; made if there is none."""
         ...
 
-    async def platform(self, kind: str) -> int:
-        """The platform's own account of a kind."""
+    async def platform(self, kind: str, currency: str = CURRENCY) -> int:
+        """The platform's own account of a kind; 0 = there is none in that currency."""
+        ...
+
+    async def open_wallet(self, tenant: str) -> Wallet:
+        """A tenant's prepaid account; made if there is none."""
+        ...
+
+    async def exchanged(self, key: str) -> Exchanged | None:
+        """The exchange whose second journal has that key."""
+        ...
+
+    async def exchange(self, first: int, second: int, it: Exchanged, now_ms: int) -> None:
+        """Ties two journals by the rate between their currencies."""
         ...
 
     async def contracts(self, wanted: Collection[int]) -> dict[int, Contract]:

@@ -8,6 +8,7 @@ import asyncpg
 from gridlease_kernel.faults import Conflict
 from gridlease_store.pool import Connection
 
+from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.grant_row import Ask, Cause, GrantRow, State
 from gridlease_billing.domain.segment import Segment, chargeable
 from gridlease_billing.domain.tick import CATALOGUE, Known, tracks
@@ -59,12 +60,22 @@ FROM meter WHERE lease = ANY($1) ORDER BY id
 _INSERT = """
 INSERT INTO lease (id, job, gang, tenant, project, node, chip, quantity_milli, tier, priority,
     budget_nano, max_rate_nano_per_hour, attempt, notice_ms, rate_nano_per_hour, price_version,
-    grant_ms, state, ends_at_ms, held_nano, charged_nano, cause, opened_ms, site, node_key)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+    grant_ms, state, ends_at_ms, held_nano, charged_nano, cause, opened_ms, site, node_key, power,
+    contract)
+SELECT t.*, contract_of(t.node) FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
     $7::text[], $8::int8[], $9::text[], $10::int[], $11::int8[], $12::int8[], $13::int[],
     $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::text[], $19::int8[], $20::int8[],
-    $21::int8[], $22::text[], $23::int8[], $24::text[], $25::text[])
+    $21::int8[], $22::text[], $23::int8[], $24::text[], $25::text[], $26::int8[])
+    AS t (id, job, gang, tenant, project, node)
 ON CONFLICT DO NOTHING
+"""
+_POWER = """
+SELECT id FROM site_power WHERE site = $1 AND pue_milli = $2 AND carbon_mg_per_kwh = $3
+    AND price_nano_per_kwh = $4
+"""
+_NEW_POWER = """
+INSERT INTO site_power (site, pue_milli, carbon_mg_per_kwh, price_nano_per_kwh)
+VALUES ($1, $2, $3, $4) RETURNING id
 """
 _UPDATE = """
 UPDATE lease SET state = t.state, ends_at_ms = t.ends_at_ms, spool_id = t.spool_id,
@@ -88,13 +99,13 @@ ON CONFLICT (lease, number) DO UPDATE SET ends_ms = excluded.ends_ms,
 # A decision takes in what ticks have charged: base and rated are equal again.
 _PUT_METERS = """
 INSERT INTO meter (lease, segment, run, egress, storage, energy, provision, rate_nano_per_hour,
-    cap, base_nano, rated_nano, starts_ms, quick_until_ms, account)
+    cap, base_nano, rated_nano, starts_ms, quick_until_ms, contract, account)
 SELECT t.lease, t.segment, t.run, t.egress, t.storage, t.energy, t.provision, t.rate, t.cap,
-    t.rated, t.rated, t.starts_ms, t.quick_until_ms, coalesce(a.id, 0)
+    t.rated, t.rated, t.starts_ms, t.quick_until_ms, t.contract, coalesce(a.id, 0)
 FROM unnest($1::text[], $2::int[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
-    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[])
+    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[], $14::int8[])
     AS t (lease, segment, run, egress, storage, energy, provision, rate, cap, rated, starts_ms,
-        quick_until_ms, tenant)
+        quick_until_ms, tenant, contract)
 LEFT JOIN account AS a ON a.kind = 'tenant_prepaid' AND a.tenant = t.tenant AND a.currency = 'USD'
 ORDER BY t.lease, t.segment
 ON CONFLICT (lease, segment) DO UPDATE
@@ -177,7 +188,11 @@ class PostgresLeases:
         """Raises Conflict where another transaction inserted one of them first."""
         if not changes:
             return
-        rows = [_inserted(it, now_ms) for it in sorted(changes, key=lambda it: it.after.lease_id)]
+        powers = await self._powers({(it.after.ask.site, it.after.ask.power) for it in changes})
+        rows = [
+            (*_inserted(it, now_ms), powers.get((it.after.ask.site, it.after.ask.power), 0))
+            for it in sorted(changes, key=lambda it: it.after.lease_id)
+        ]
         done = await self._db.execute(_INSERT, *map(list, zip(*rows, strict=True)))
         if int(done.split()[-1]) != len(rows):
             raise Conflict(
@@ -185,6 +200,18 @@ class PostgresLeases:
                 reason="DATABASE_CONFLICT",
                 remedy="Read again and retry.",
             )
+
+    async def _powers(
+        self, wanted: Collection[tuple[str, SitePower | None]]
+    ) -> dict[tuple[str, SitePower | None], int]:
+        """The numbers of sites' power as it stands; one that is new is written."""
+        found: dict[tuple[str, SitePower | None], int] = {}
+        for site, power in sorted(wanted, key=lambda it: (it[0], repr(it[1]))):
+            if power is not None:
+                values = (site, power.pue_milli, power.carbon_mg_per_kwh, power.price_nano_per_kwh)
+                number = await self._db.fetchval(_POWER, *values)
+                found[site, power] = number or await self._db.fetchval(_NEW_POWER, *values)
+        return found
 
     async def update(self, changes: Sequence[Change]) -> None:
         changed = [it for it in changes if it.after != it.before]
@@ -300,6 +327,7 @@ def _ask(record: asyncpg.Record) -> Ask:
         notice_ms=record["notice_ms"],
         site=record["site"],
         node_key=record["node_key"],
+        contract=record["contract"],
     )
 
 
@@ -342,7 +370,7 @@ def _meters(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
         for it in tracks(row):
             yield (
                 row.lease_id, it.segment, *it.counts, it.rate_nano_per_hour, it.cap_ns,
-                it.rated_nano, it.starts_ms, it.quick_until_ms, row.ask.tenant,
+                it.rated_nano, it.starts_ms, it.quick_until_ms, row.ask.tenant, row.ask.contract,
             )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import asyncpg
 from gridlease_kernel.faults import Conflict
 from gridlease_store.pool import Connection
 
+from gridlease_billing.domain.exchange import Exchanged
 from gridlease_billing.domain.grant_row import GrantRow
 from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.supplier import Contract, Split, split_lines
@@ -43,6 +44,15 @@ _PLATFORM = """
 SELECT id FROM account WHERE kind = $1 AND currency = $2 AND tenant = '' AND supplier = ''
 """
 _CONTRACTS = "SELECT * FROM supplier_contract WHERE id = ANY($1)"
+_EXCHANGE = "INSERT INTO exchange VALUES ($1, $2, $3, $4, $5, $6, $7)"
+_EXCHANGED = """
+SELECT x.from_currency, x.rate_numerator, x.rate_denominator,
+    (SELECT sum(e.amount) FROM entry AS e JOIN account AS a ON a.id = e.account
+        WHERE e.journal = x.from_journal AND a.kind = 'fx')::int8 AS paid,
+    (SELECT sum(e.amount) FROM entry AS e JOIN account AS a ON a.id = e.account
+        WHERE e.journal = x.to_journal AND a.kind = 'tenant_prepaid')::int8 AS credited
+FROM journal_key AS k JOIN exchange AS x ON x.to_journal = k.journal WHERE k.idem_key = $1
+"""
 _HOLD = """
 UPDATE balance SET held = held + t.hold FROM unnest($1::int8[], $2::int8[]) AS t (account, hold)
 WHERE balance.account = t.account
@@ -104,6 +114,32 @@ class PostgresLedger:
         sides[wallet.account] = credit.amount_nano
         await self.journal("credit", key, credit.note, sides, now_ms)
 
+    async def open_wallet(self, tenant: str) -> Wallet:
+        """A tenant's prepaid account; made if there is none."""
+        await self._db.execute(_OPEN_ACCOUNT, tenant)
+        wallet = await self.wallet(tenant)
+        assert wallet is not None, tenant
+        return wallet
+
+    async def exchanged(self, key: str) -> Exchanged | None:
+        """The exchange whose second journal has that key."""
+        found = await self._db.fetchrow(_EXCHANGED, key)
+        if found is None:
+            return None
+        return Exchanged(
+            found["from_currency"],
+            found["paid"],
+            found["rate_numerator"],
+            found["rate_denominator"],
+            found["credited"],
+        )
+
+    async def exchange(self, first: int, second: int, it: Exchanged, now_ms: int) -> None:
+        """Ties two journals by the rate between their currencies."""
+        await self._db.execute(
+            _EXCHANGE, first, second, it.currency, CURRENCY, it.numerator, it.denominator, now_ms
+        )
+
     async def create_months(self, from_ms: int, months: int) -> int:
         """Makes the partitions of a month and those after it; how many are new."""
         return int(await self._db.fetchval("SELECT create_months($1, $2)", from_ms, months))
@@ -119,11 +155,11 @@ class PostgresLedger:
             )
         return int(found)
 
-    async def platform(self, kind: str) -> int:
-        """The platform's own account of a kind."""
-        key = (kind, CURRENCY)
+    async def platform(self, kind: str, currency: str = CURRENCY) -> int:
+        """The platform's own account of a kind; 0 = there is none in that currency."""
+        key = (kind, currency)
         if key not in self._known:
-            self._known[key] = int(await self._db.fetchval(_PLATFORM, *key))
+            self._known[key] = int(await self._db.fetchval(_PLATFORM, *key) or 0)
         return self._known[key]
 
     async def journal(

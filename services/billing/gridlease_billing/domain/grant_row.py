@@ -9,6 +9,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.segment import Counters, Segment
 
 RENEW_BELOW_PERMILLE = 750  # a grant with more of itself left is not extended again
@@ -85,6 +86,8 @@ class Ask:
     notice_ms: int = 0
     site: str = ""
     node_key: str = ""  # the node's public key: its reports are checked against it; "" = none
+    contract: int = field(default=0, compare=False)  # of the node's owner, as the books found it
+    power: SitePower | None = field(default=None, compare=False)  # only as an order comes in
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ So slices sum to the whole, the parts to the charge, and a refund gives back wha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PERMYRIAD = 10_000
@@ -24,6 +25,8 @@ class Contract:
     share_permyriad: int
     holdback_permyriad: int = 0
     holdback_days: int = 0
+    payable_account: int = 0
+    holdback_account: int = 0
 
     def __post_init__(self) -> None:
         """Shares lie between nothing and everything."""
@@ -47,6 +50,13 @@ class Split:
             self.holdback_nano - other.holdback_nano,
         )
 
+    def __add__(self, other: Split) -> Split:
+        return Split(
+            self.revenue_nano + other.revenue_nano,
+            self.payable_nano + other.payable_nano,
+            self.holdback_nano + other.holdback_nano,
+        )
+
     @property
     def total_nano(self) -> int:
         return self.revenue_nano + self.payable_nano + self.holdback_nano
@@ -66,9 +76,27 @@ def split(contract: Contract | None, charged_nano: int) -> Split:
     return Split(charged_nano - part, part - held, held)
 
 
+def split_lines(contract: Contract | None, amounts: Iterable[int]) -> Split:
+    """Of a lease's lines, each split by itself: so a statement mirrors the customer's lines."""
+    return sum((split(contract, amount) for amount in amounts), Split(0, 0, 0))
+
+
 def posted(contract: Contract | None, before_nano: int, after_nano: int) -> Split:
     """What a charge that grew from ``before_nano`` to ``after_nano`` adds to each."""
     return split(contract, after_nano) - split(contract, before_nano)
+
+
+def against(contract: Contract | None, amount_nano: int, own_account: int) -> dict[int, int]:
+    """Debits by account that give ``amount_nano`` back: from each as it got its part.
+
+    ``own_account``: of the platform's part.
+    """
+    part = split(contract, amount_nano)
+    sides = {own_account: -part.revenue_nano}
+    if contract is not None:
+        sides[contract.payable_account] = -part.payable_nano
+        sides[contract.holdback_account] = -part.holdback_nano
+    return sides
 
 
 def released_ms(contract: Contract, charged_ms: int) -> int:

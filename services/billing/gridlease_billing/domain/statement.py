@@ -1,0 +1,181 @@
+"""A partner's statement: what its nodes earned, line by line as the customers' invoices have it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gridlease_kernel.money import Money
+
+from gridlease_billing.domain.invoice import moment
+from gridlease_billing.domain.price import CURRENCY
+from gridlease_billing.domain.supplier import Contract, Split, split
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_COLUMNS = (
+    "recorded_ms", "lease", "segment", "meter", "class", "node", "chip", "charged",
+    "amount_nano", "payable_nano", "holdback_nano", "platform_nano", "contract_version",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """A supplier as it stands. Nano-units of ``CURRENCY``."""
+
+    name: str
+    display_name: str
+    contract: Contract | None
+    nodes: tuple[str, ...]
+    payable_nano: int
+    holdback_nano: int
+    recorded_ms: int
+    payable_account: int = 0
+    holdback_account: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Earned:
+    """A line of a customer, on a node of the supplier's; who the customer is stays unsaid."""
+
+    recorded_ms: int
+    lease: str
+    segment: int
+    meter: str
+    kind: str
+    node: str
+    chip: str
+    charged: int
+    amount_nano: int
+    contract: Contract
+
+    @property
+    def parts(self) -> Split:
+        """Where its amount went; a correction below zero takes back from each."""
+        found = split(self.contract, abs(self.amount_nano))
+        return found if self.amount_nano >= 0 else Split(0, 0, 0) - found
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Another journal that moved what is owed: a release, a payout, a credit that it bore."""
+
+    recorded_ms: int
+    kind: str
+    cause: str
+    payable_nano: int
+    holdback_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """``opening``, ``closing``: (payable, holdback) at both ends; ``charged``: what charges posted
+    in the period, of lines that ended in it and of leases that still run."""
+
+    partner: Partner
+    from_ms: int
+    until_ms: int
+    opening: tuple[int, int]
+    charged: tuple[int, int]
+    closing: tuple[int, int]
+    lines: tuple[Earned, ...]
+    moves: tuple[Moved, ...]
+
+    def __post_init__(self) -> None:
+        """What it opens with and what moved is what it closes with."""
+        for at in (0, 1):
+            moved = sum((it.payable_nano, it.holdback_nano)[at] for it in self.moves)
+            assert self.opening[at] + self.charged[at] + moved == self.closing[at], self
+
+
+def render(statement: Statement, kind: str) -> tuple[bytes, str, str]:
+    """(content, media type, file name) of a statement as text, json or csv."""
+    stem = statement.partner.name.replace("/", "-")
+    stem = f"{stem}-{moment(statement.from_ms):%Y%m%d}-{moment(statement.until_ms):%Y%m%d}"
+    if kind == "json":
+        told = json.dumps(content(statement), indent=2, sort_keys=True, ensure_ascii=False)
+        return f"{told}\n".encode(), "application/json", f"{stem}.json"
+    if kind == "csv":
+        return _csv(statement), "text/csv; charset=utf-8", f"{stem}.csv"
+    text = "\n".join(_text(statement))
+    return f"{text}\n".encode(), "text/plain; charset=utf-8", f"{stem}.txt"
+
+
+def content(statement: Statement) -> Mapping[str, Any]:
+    """What a statement says, as JSON has it."""
+    return {
+        "supplier": statement.partner.name,
+        "display_name": statement.partner.display_name,
+        "currency": CURRENCY,
+        "from_ms": statement.from_ms,
+        "until_ms": statement.until_ms,
+        "lines": list(_rows(statement.lines)),
+        "moves": [asdict(it) for it in statement.moves],
+        **{
+            name: {"payable_nano": both[0], "holdback_nano": both[1]}
+            for name, both in (
+                ("opening", statement.opening),
+                ("charged", statement.charged),
+                ("closing", statement.closing),
+            )
+        },
+    }
+
+
+def _rows(lines: Sequence[Earned]) -> Iterator[dict[str, Any]]:
+    for it in lines:
+        parts = it.parts
+        values = (
+            it.recorded_ms, it.lease, it.segment, it.meter, it.kind, it.node, it.chip, it.charged,
+            it.amount_nano, parts.payable_nano, parts.holdback_nano, parts.revenue_nano,
+            it.contract.version,
+        )  # fmt: skip
+        yield dict(zip(_COLUMNS, values, strict=True))
+
+
+def _csv(statement: Statement) -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    writer.writerow(_COLUMNS)
+    for row in _rows(statement.lines):
+        writer.writerow([_cell(value) for value in row.values()])
+    return file.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    """Words that a spreadsheet would compute are told to be words."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _text(statement: Statement) -> Iterator[str]:
+    partner = statement.partner
+    yield f"STATEMENT  {partner.display_name or partner.name} ({partner.name})"
+    span = (
+        f"{moment(statement.from_ms):%Y-%m-%d %H:%M} to {moment(statement.until_ms):%Y-%m-%d %H:%M}"
+    )
+    yield f"period     {span} UTC; amounts in {CURRENCY}"
+    yield ""
+    for it in statement.lines:
+        parts = it.parts
+        yield f"{moment(it.recorded_ms):%Y-%m-%d}  {it.node}  {it.chip}  {it.lease}/{it.segment}  {it.meter}"
+        yield (
+            f"    customer {_money(it.amount_nano)} = yours {_money(parts.payable_nano)}"
+            f" + kept back {_money(parts.holdback_nano)} + platform {_money(parts.revenue_nano)}"
+        )
+    for move in statement.moves:
+        yield f"{moment(move.recorded_ms):%Y-%m-%d}  {move.kind}  {move.cause}"
+        yield f"    payable {_money(move.payable_nano)}, kept back {_money(move.holdback_nano)}"
+    yield ""
+    for name, both in (
+        ("opening", statement.opening),
+        ("charged", statement.charged),
+        ("closing", statement.closing),
+    ):
+        yield f"{name:10} payable {_money(both[0])}, kept back {_money(both[1])}"
+
+
+def _money(nano: int) -> str:
+    return str(Money(nano))
