@@ -22,7 +22,7 @@ from gridlease_scheduler.domain import lease as scheduler
 
 from tests.sim.oracle import Oracle
 from tests.sim.rules import Rules
-from tests.sim.world import KILL_MS, RETRY_MS, SLOW_TICK_MS, World
+from tests.sim.world import KILL_MS, REPORT_MS, RETRY_MS, SLOW_TICK_MS, World
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -218,7 +218,8 @@ class Node:
                 self.world.at(delay, self._prepared, row.lease_id, self.incarnation)
         prepared = [lease_id for lease_id, done in self.prepared.items() if done]
         shims = {s.lease_id: s.shim() for s in self.sandboxes.values()}
-        for step in steps.next_steps(self.disk, now, shims, prepared, self.asked_ns, RETRY_MS):
+        due = steps.next_steps(self.disk, now, shims, prepared, self.asked_ns, RETRY_MS, REPORT_MS)
+        for step in due:
             self._take(step, now)
             if not self.alive:
                 return

@@ -331,7 +331,15 @@ class Node:
     ) -> Reconciler:
         settings, sandboxes = self._settings, self._body.sandboxes
         billing = BillingCalls(bus, _SETTLE_S, signer)
-        settler = Settler(book, self._host, sandboxes, billing, settings.renew_retry_ms, _jitter())
+        settler = Settler(
+            book,
+            self._host,
+            sandboxes,
+            billing,
+            settings.renew_retry_ms,
+            _jitter(),
+            settings.report_ms,
+        )
         return Reconciler(
             book,
             self._host,

@@ -136,7 +136,13 @@ class Reconciler:
         self._prepare_what_is_known()
         asked = None if self._book.ask_billing else self._settler.asked_ns
         steps = step.next_steps(
-            self._book.spool, now, self.shims, self._ready, asked, self._settler.retry_ms()
+            self._book.spool,
+            now,
+            self.shims,
+            self._ready,
+            asked,
+            self._settler.retry_ms(),
+            self._settler.report_ms(),
         )
         for one in steps:
             try:

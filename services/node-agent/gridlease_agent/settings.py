@@ -11,6 +11,7 @@ class Settings:
     """From the environment; times in milliseconds, see docs/lease-protocol.md, section 5."""
 
     renew_retry_ms: int = 5_000
+    report_ms: int = 10_000  # how often billing hears what runs, also between renewals; 0 = not
     grace_ms: int = 30_000
     slow_tick_ms: int = 10_000
     kept_bytes: int = 2 << 30

@@ -20,7 +20,11 @@ _JITTER = 0.1
 
 
 class Settler:
-    """Asks at half the tightest grant, then every ``retry_ms`` until it is answered."""
+    """Asks at half the tightest grant, then every ``retry_ms`` until it is answered.
+
+    Between, billing hears every ``report_ms`` what has run: usage is seen within seconds, and
+    nothing is renewed by it.
+    """
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class Settler:
         billing: Billing,
         retry_ms: int,
         jitter: random.Random,
+        report_ms: int = 0,
     ) -> None:
         self._book = book
         self._host = host
@@ -38,12 +43,17 @@ class Settler:
         self._retry_ms = retry_ms
         self._jitter = jitter
         self._next_retry_ms = retry_ms
+        self._report_ms = self._next_report_ms = report_ms
         self.asked_ns: int | None = None
         self._silent = False
 
     def retry_ms(self) -> int:
         """How long to wait after the last question."""
         return self._next_retry_ms
+
+    def report_ms(self) -> int:
+        """How long after the last question to tell again what runs; 0 = never."""
+        return self._next_report_ms
 
     async def settle(self) -> None:
         """One question. Without an answer nothing is assumed either way [T 3]."""
@@ -53,7 +63,9 @@ class Settler:
             return
         sent = self._host.now()
         self.asked_ns = sent.boottime_ns
-        self._next_retry_ms = round(self._retry_ms * self._jitter.uniform(1 - _JITTER, 1 + _JITTER))
+        factor = self._jitter.uniform(1 - _JITTER, 1 + _JITTER)
+        self._next_retry_ms = round(self._retry_ms * factor)
+        self._next_report_ms = round(self._report_ms * factor)
         try:
             answers = await self._billing.settle(spool.spool_id, reports)
         except Fault as fault:

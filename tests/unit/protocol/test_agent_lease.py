@@ -241,6 +241,27 @@ class TestSteps:
         assert self.steps(running(), at(64), shim(), asked_ns=60 * S) == ()
         assert self.steps(running(), at(65), shim(), asked_ns=60 * S) == (Settle(),)
 
+    def test_what_runs_is_reported_between_renewals_where_that_is_wanted(self):
+        def due(spool, now_s, report_ms, asked_ns=0):
+            return next_steps(spool, at(now_s), shim(), (), asked_ns, 5_000, report_ms)
+
+        assert due(running(), 9, 10_000) == ()
+        assert due(running(), 10, 10_000) == (Settle(),)
+        assert due(running(), 50, 0) == ()
+        assert due(core.started(granted(), "a"), 50, 10_000) == ()  # nothing runs yet
+        over = core.grant_answer(running(), at(20), at(20), answer(100, last=True, reason="X"))
+        assert due(over, 30, 10_000)[-1] == Settle()  # refused, and it runs until its end
+
+    def test_the_same_grant_told_again_is_no_new_one(self):
+        spool = running()
+        for now_s in (10, 20, 30):
+            left = replace(answer(120 - now_s), valid_for_ms=(120 - now_s) * 1_000 + 40)
+            spool = core.grant_answer(spool, at(now_s), at(now_s), left)
+        assert row(spool).span_ms == 120_000
+        assert row(spool).deadline == row(running()).deadline
+        longer = core.grant_answer(spool, at(40), at(40), answer(82))
+        assert row(longer).deadline == Deadline("b1", 122 * S, 122 * S)
+
     def test_a_renewal_is_handed_to_the_shim(self):
         spool = core.grant_answer(running(), at(60), at(61), answer())
         assert self.steps(spool, at(61), shim()) == (Extend("a", Deadline("b1", 180 * S, 180 * S)),)

@@ -248,6 +248,7 @@ class BillingCalls:
 
     def __init__(self, bus: Bus, timeout_s: float, signer: Signer | None = None) -> None:
         self._signer = signer
+        self._signed: dict[str, tuple[str, bytes]] = {}  # each lease's last report, signed
         channel = bus.channel(default_timeout_s=timeout_s)
         stub = lease_pb2_grpc.SettlementServiceStub(channel)
         self._stub = cast("SettlementServiceAsyncStub", stub)
@@ -258,10 +259,10 @@ class BillingCalls:
         Raises:
             Fault: no answer; it may or may not have happened: ask again.
         """
-        request = lease_pb2.SettleRequest(
-            spool_id=spool_id,
-            reports=[_signed(_report(report), spool_id, self._signer) for report in reports],
-        )
+        told = [_report(report) for report in reports]
+        if self._signer is not None:
+            self._sign(told, spool_id, self._signer)
+        request = lease_pb2.SettleRequest(spool_id=spool_id, reports=told)
         try:
             answer = await self._stub.Settle(request)
         except grpc.aio.AioRpcError as error:
@@ -278,6 +279,19 @@ class BillingCalls:
             for grant in answer.grants
         )
 
+    def _sign(
+        self, reports: Iterable[lease_pb2.LeaseReport], spool_id: str, signer: Signer
+    ) -> None:
+        """Puts the node's signature under each canonical text: made once for a text."""
+        before, self._signed = self._signed, {}
+        for it in reports:
+            counters = [(each.segment, each.meter, each.cumulative) for each in it.counters]
+            text = meter_report.text(it.lease, spool_id, it.phase, it.final, counters)
+            last = before.get(it.lease)
+            signature = last[1] if last and last[0] == text else signer.sign(text.encode())
+            self._signed[it.lease] = (text, signature)
+            it.signature = signature
+
 
 def _report(report: Report) -> lease_pb2.LeaseReport:
     return lease_pb2.LeaseReport(
@@ -289,17 +303,6 @@ def _report(report: Report) -> lease_pb2.LeaseReport:
             for (segment, meter), cumulative in sorted(report.counters.items())
         ],
     )
-
-
-def _signed(
-    report: lease_pb2.LeaseReport, spool_id: str, signer: Signer | None
-) -> lease_pb2.LeaseReport:
-    """The report with the node's signature under its canonical text."""
-    if signer is not None:
-        counters = [(each.segment, each.meter, each.cumulative) for each in report.counters]
-        text = meter_report.text(report.lease, spool_id, report.phase, report.final, counters)
-        report.signature = signer.sign(text.encode())
-    return report
 
 
 class BundleCalls:

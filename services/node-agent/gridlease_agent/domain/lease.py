@@ -47,6 +47,7 @@ from gridlease_agent.domain.spool import (
 )
 
 _NEVER_STARTED = -1
+_FASTER_NS = 1_000_000_000  # by which one answer may be faster than another
 _NO_PROOFS: Mapping[str, tuple[Wiped, ...]] = {}
 
 
@@ -156,7 +157,9 @@ def grant_answer(spool: Spool, sent: Clocks, received: Clocks, answer: Answer) -
 def _extended(row: Row, sent: Clocks, received: Clocks, answer: Answer) -> Row:
     span_ns = answer.valid_for_ms * 1_000_000
     end = Deadline(sent.boot_id, sent.boottime_ns + span_ns, sent.raw_ns + span_ns)
-    if row.deadline is None or end.boottime_ns > row.deadline.boottime_ns:
+    # The same grant told again comes out later by what this answer was faster: no new span.
+    told_again_ns = min(row.span_ms * 1_000_000 // 4, _FASTER_NS)
+    if row.deadline is None or end.boottime_ns > row.deadline.boottime_ns + told_again_ns:
         row = replace(row, span_ms=answer.valid_for_ms, deadline=_later(row.deadline, end))
     if row.ready_ns is None or not row.segments:
         return replace(row, segments=((answer.segment, 0),))

@@ -1,6 +1,6 @@
 """What should the agent do next, and in which order?
 
-    next_steps(spool, now, shims, prepared, asked_ns, retry_ms) -> tuple[Step, ...]
+    next_steps(spool, now, shims, prepared, asked_ns, retry_ms, report_ms) -> tuple[Step, ...]
 
 Level-triggered: the same state gives the same steps, so every step is safe to repeat and none
 has to be remembered. The shell takes them in order. Only ``Start`` carries a ``spool_after``: it
@@ -83,12 +83,14 @@ def next_steps(
     prepared: Collection[str],
     asked_ns: int | None,
     retry_ms: int,
+    report_ms: int = 0,
 ) -> tuple[Step, ...]:
     """The steps that are due now.
 
     ``shims``: those alive. ``prepared``: leases whose image and bundle are in place.
     ``asked_ns``: boottime of the last ``Settle`` sent, None = ask at once (the agent has just
-    started, or a lease became KNOWN or EXITED since).
+    started, or a lease became KNOWN or EXITED since). ``report_ms``: how often billing hears of
+    tasks that run, also where no grant is to be renewed; 0 = it does not.
     """
     steps: list[Step] = []
     for lease_id in sorted(shims):
@@ -106,7 +108,7 @@ def next_steps(
             assert deadline is not None, lease_id
             spool = started(spool, lease_id)
             steps.append(Start(lease_id, spool, deadline))
-    if _settle_due(spool, now, asked_ns, retry_ms):
+    if _settle_due(spool, now, asked_ns, retry_ms) or _report_due(spool, now, asked_ns, report_ms):
         steps.append(Settle())
     return tuple(steps)
 
@@ -140,6 +142,15 @@ def _settle_due(spool: Spool, now: Clocks, asked_ns: int | None, retry_ms: int) 
     if asked_ns is not None and now.boottime_ns - asked_ns < retry_ms * 1_000_000:
         return False
     return any(_needs_billing(row, now) for row in spool.rows.values())
+
+
+def _report_due(spool: Spool, now: Clocks, asked_ns: int | None, report_ms: int) -> bool:
+    """Has billing not heard for a while of a task that runs?"""
+    if not report_ms or asked_ns is None or now.boottime_ns - asked_ns < report_ms * 1_000_000:
+        return False
+    return any(
+        row.phase is Phase.STARTING and row.ready_ns is not None for row in spool.rows.values()
+    )
 
 
 def _needs_billing(row: Row, now: Clocks) -> bool:
