@@ -29,7 +29,7 @@ def serve(state: Path, environments: Path, settings: Settings, who: tuple[int, i
     """
     listener = listen(state, who[1])
     own = privileged.privileged(state, settings, who)
-    Server(privileged.rooms(own, environments), who[0]).serve(listener)
+    Server(privileged.rooms(own, state, environments), who[0]).serve(listener)
 
 
 def run(flags: Flags, settings: Settings, argv: Sequence[str]) -> int | None:

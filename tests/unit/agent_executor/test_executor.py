@@ -14,6 +14,7 @@ import pytest
 from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.executor import account, codec, cover, frames, names, trouble, verbs
 from gridlease_agent.executor.client import Executor
+from gridlease_agent.executor.device_record import DeviceRecord
 from gridlease_agent.executor.guard import Guarded, GuardedFiles
 from gridlease_agent.executor.server import SOCKET, Server, listen
 from gridlease_agent.images.manifest import Image
@@ -33,7 +34,9 @@ def spec(**values: Any) -> SandboxSpec:
 @pytest.fixture
 def executor(tmp_path: Path) -> Iterator[Executor]:
     files = LeaseFiles(tmp_path, kept_bytes=10_000, kept_hours=1)
-    sandboxes = Guarded(NoopSandboxes(), tmp_path / "environments", files.taken_slots)
+    sandboxes = Guarded(
+        NoopSandboxes(), tmp_path / "environments", files.taken_slots, DeviceRecord(tmp_path, ())
+    )
     guarded = GuardedFiles(files, sandboxes)
     rooms = {"sandboxes": sandboxes, "files": guarded, "reports": files.reports}
     listener = listen(tmp_path, os.getgid())

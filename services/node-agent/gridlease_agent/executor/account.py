@@ -18,7 +18,7 @@ _CORES: tuple[str, ...] = (
     *("spool.", "telemetry.", "credential.json", "node.", "disk.json", "bundles", ".node"),
     *(".credential", "blobs", "sessions", "selftest", "burn-in", "core.lock", "ailments"),
 )
-_ROOTS = ("leases", "kept")
+_ROOTS = ("leases", "kept", "executor")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

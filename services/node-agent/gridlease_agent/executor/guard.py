@@ -13,9 +13,10 @@ from gridlease_kernel.faults import Forbidden, Precondition
 
 from gridlease_agent.domain.warm import PREFIX
 from gridlease_agent.executor import names
+from gridlease_agent.executor.device_record import DeviceRecord
 from gridlease_agent.ports import Artefact
 from gridlease_agent.runtimes.spec import UID_BASE, UID_RANGE, SandboxSpec
-from gridlease_agent.runtimes.states import Deadline, Running, Starting
+from gridlease_agent.runtimes.states import Absent, Deadline, Running, Starting
 
 _ENVIRONMENT = re.compile(r"[0-9a-f]{16}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,9}")
@@ -28,12 +29,19 @@ class Guarded:
     What is not named here goes to the sandboxes as it is: their other verbs take names alone.
     """
 
-    def __init__(self, sandboxes: Any, environments: Path, taken: Callable[[], set[int]]) -> None:
+    def __init__(
+        self,
+        sandboxes: Any,
+        environments: Path,
+        taken: Callable[[], set[int]],
+        devices: DeviceRecord,
+    ) -> None:
         self._sandboxes = sandboxes
         self._environments = environments
         self._taken = taken
+        self._devices = devices
         self._lock = threading.Lock()
-        self._starting: set[int] = set()
+        self._starting: dict[int, str] = {}  # slot of users -> whose
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sandboxes, name)
@@ -42,12 +50,18 @@ class Guarded:
         """Start it, if nothing in the spec reaches beyond its lease.
 
         Raises:
-            Forbidden: BEYOND_ITS_LEASE, naming the field.
+            Forbidden: BEYOND_ITS_LEASE, naming the field; DEVICE_NOT_FREE.
         """
         if lease_id.startswith(PREFIX):
             raise _beyond("lease_id", "is that of no lease")
         with self.owned(lease_id, spec):
-            self._sandboxes.start(lease_id, spec, deadline)
+            taken = self._devices.take(lease_id, spec.devices)
+            try:
+                self._sandboxes.start(lease_id, spec, deadline)
+            except BaseException:
+                if taken and isinstance(self._sandboxes.inspect(lease_id), Absent):
+                    self._devices.put_back(taken)
+                raise
 
     @contextlib.contextmanager
     def owned(self, name: str, spec: SandboxSpec) -> Iterator[None]:
@@ -60,12 +74,14 @@ class Guarded:
         with self._lock:
             if slot in self._starting or slot in self._taken():
                 raise _beyond("uid_base", "is another lease's")
-            self._starting.add(slot)
+            if name in self._starting.values():
+                raise _beyond("lease_id", "is being started")
+            self._starting[slot] = name
         try:
             yield
         finally:
             with self._lock:
-                self._starting.discard(slot)
+                del self._starting[slot]
 
     def check(self, spec: SandboxSpec) -> None:
         """Every path, core and range of users is the executor's choice.

@@ -206,8 +206,13 @@ class Parent:
         """Who is who, for operators and tests."""
         pids = {"parent": os.getpid(), "executor": self._executor.pid, "core": self._core.pid}
         part = self._state / f"{RECORD}.new"
-        part.write_text(json.dumps(pids) + "\n", encoding="ascii")
-        part.replace(self._state / RECORD)
+        part.unlink(missing_ok=True)
+        try:
+            with part.open("x", encoding="ascii") as file:  # the core may make links here
+                file.write(json.dumps(pids) + "\n")
+            part.replace(self._state / RECORD)
+        except OSError as trouble:
+            _LOG.error("%s cannot be written: %s", self._state / RECORD, trouble)
 
 
 def _dead() -> list[tuple[int, int]]:

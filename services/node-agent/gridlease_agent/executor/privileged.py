@@ -10,6 +10,7 @@ from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.devices.keeper import keeper_at
 from gridlease_agent.devices.place import place_of
 from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
+from gridlease_agent.executor.device_record import DeviceRecord, GuardedDevices
 from gridlease_agent.executor.guard import Guarded, GuardedFiles, GuardedHeld
 from gridlease_agent.images.roots import ImageRoots
 from gridlease_agent.isolate.host_ground import host_ground
@@ -81,15 +82,16 @@ def privileged(state: Path, settings: Settings, core: tuple[int, int] | None = N
     return Privileged(sandboxes, files, told, SessionHost(state), images, facts, keeper)
 
 
-def rooms(own: Privileged, environments: Path) -> Mapping[str, object]:
+def rooms(own: Privileged, state: Path, environments: Path) -> Mapping[str, object]:
     """Who answers each room of ``verbs.ROOMS``."""
-    sandboxes = Guarded(own.sandboxes, environments, own.files.taken_slots)
+    record = DeviceRecord(state, own.facts.devices)
+    sandboxes = Guarded(own.sandboxes, environments, own.files.taken_slots, record)
     return {
         "host": own,
         "sandboxes": sandboxes,
         "warm": GuardedHeld(HeldSandboxes(own.sandboxes), sandboxes),
         "files": GuardedFiles(own.files, own.sandboxes),
-        "devices": own.keeper,
+        "devices": GuardedDevices(own.keeper, record, own.sandboxes),
         "images": own.images,
         "sessions": own.entrance,
         "reports": own.files.reports,
