@@ -7,11 +7,10 @@ import contextlib
 import importlib.resources
 import logging
 import os
-import time
 import tomllib
 from collections.abc import AsyncIterator
 
-from gridlease.billing.v1 import account_pb2_grpc, lease_pb2_grpc
+from gridlease.billing.v1 import account_pb2_grpc, lease_pb2_grpc, report_pb2_grpc
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import RandomIds
@@ -26,22 +25,25 @@ from gridlease_store.pool import Pool, connect_pool
 
 from gridlease_billing.adapters.books import PostgresBooks
 from gridlease_billing.adapters.pdf import PdfPrinter
+from gridlease_billing.adapters.report_store import PostgresReportBook
 from gridlease_billing.domain import price
 from gridlease_billing.domain.grant_row import Terms
 from gridlease_billing.expire import BATCH, expire
-from gridlease_billing.months import make_months
 from gridlease_billing.prices import load_defaults
+from gridlease_billing.reopen import reopen
+from gridlease_billing.report_ports import ReportBook
 from gridlease_billing.rpc.accounts import Accounts
 from gridlease_billing.rpc.leases import Leases, Settlements
+from gridlease_billing.rpc.reports import Reports
 from gridlease_billing.settings import Settings
 from gridlease_billing.ticks import Settler
+from gridlease_billing.upkeep import Upkeep
 
 _LOG = logging.getLogger(__name__)
 ROOM = "billing"
 ROLE = "gl_billing"
 _SETTLEMENT = "gridlease.billing.v1.SettlementService"
 _STOP_S = 3.0
-_MONTHS_EVERY_S = 6 * 3_600.0
 
 
 @contextlib.asynccontextmanager
@@ -64,13 +66,19 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
             timeout_s=None,
         )
         stack.push_async_callback(bus.close)
+        book = PostgresReportBook(pool)
+        await patiently(
+            "restored books", lambda: reopen(books, book, settings.terms(), settings.longest_ms)
+        )
         settler = Settler(books, settings.terms(), meter_report.holds, SystemClock())
         stack.push_async_callback(settler.close)
-        server = _server(bus, books, settings, observer, settler)
+        server = _server(bus, books, book, settings, observer, settler)
         await server.start()
         stack.push_async_callback(server.stop, _STOP_S)
         ticking = asyncio.create_task(_tick(books, settings.terms(), settings.slow_tick_ms / 1e3))
         stack.push_async_callback(ended, ticking)
+        keeping = asyncio.create_task(Upkeep(books, book, settings.budgets_every_ms / 1e3).run())
+        stack.push_async_callback(ended, keeping)
         stack.enter_context(ready(settings.ready_file))
         _LOG.info("billing serves")
         yield books
@@ -80,6 +88,7 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
 def _server(
     bus: Bus,
     books: PostgresBooks,
+    book: ReportBook,
     settings: Settings,
     observer: observe.Observer,
     settler: Settler,
@@ -90,11 +99,14 @@ def _server(
         up=[_SETTLEMENT],
         interceptors=[*observer.server(), FaultsToStatus(), ValidateRequests()],
     )
-    lease_pb2_grpc.add_LeaseServiceServicer_to_server(Leases(books, terms, settings.spot()), server)
+    lease_pb2_grpc.add_LeaseServiceServicer_to_server(
+        Leases(books, terms, settings.spot(), book), server
+    )
     lease_pb2_grpc.add_SettlementServiceServicer_to_server(Settlements(settler), server)
     account_pb2_grpc.add_AccountServiceServicer_to_server(
         Accounts(books, RandomIds(), PdfPrinter(), terms, settings.notice_ms), server
     )
+    report_pb2_grpc.add_ReportServiceServicer_to_server(Reports(books, book), server)
     return server
 
 
@@ -118,13 +130,8 @@ async def _database(settings: Settings) -> Pool:
 
 async def _tick(books: PostgresBooks, terms: Terms, pause_s: float) -> None:
     """Ends what time has ended, in bounded batches; survives the database's absence."""
-    months_until_s = 0.0
     while True:
         try:
-            if (uptime_s := time.monotonic()) >= months_until_s:
-                if made := await make_months(books):
-                    _LOG.info("months made ahead", extra={"partitions": made})
-                months_until_s = uptime_s + _MONTHS_EVERY_S
             while (moved := await expire(books, terms)) > 0:
                 _LOG.info("leases moved on by time", extra={"count": moved})
                 if moved < BATCH:

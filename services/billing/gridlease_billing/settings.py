@@ -31,6 +31,7 @@ class Settings:
     hold_ttl_ms: int = 60_000
     late_after_ms: int = 604_800_000
     slow_tick_ms: int = 10_000
+    budgets_every_ms: int = 30_000  # how often spending is held against budgets
     kill_margin_ms: int = 2_000
     clock_step_margin_ms: int = 3_000
     drift_ppm: int = 1_000
@@ -78,7 +79,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         Invalid: a variable is missing, malformed or not positive.
     """
     found = reader.read(Settings, environ)
-    for name in ("grant_ms", "hold_ttl_ms", "late_after_ms", "slow_tick_ms", "spot_window_ms"):
+    spans = ("grant_ms", "hold_ttl_ms", "late_after_ms", "slow_tick_ms")
+    for name in (*spans, "budgets_every_ms", "spot_window_ms"):
         if getattr(found, name) <= 0:
             raise _too_small(name, 1)
     if not 0 <= found.spot_floor_permille <= 1_000:

@@ -15,6 +15,8 @@ from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.domain.spot import SpotPolicy
 from gridlease_billing.market import move_spot
 from gridlease_billing.ports import Books
+from gridlease_billing.report_ports import ReportBook
+from gridlease_billing.reports import keep_windows
 from gridlease_billing.rpc import shapes
 from gridlease_billing.ticks import Settler
 
@@ -31,7 +33,8 @@ _CAUSES = {
 class Leases(lease_pb2_grpc.LeaseServiceServicer):
     """Authorize, Close and ReportUtilization."""
 
-    def __init__(self, books: Books, terms: Terms, spot: SpotPolicy) -> None:
+    def __init__(self, books: Books, terms: Terms, spot: SpotPolicy, book: ReportBook) -> None:
+        self._book = book
         self._books = books
         self._terms = terms
         self._spot = spot
@@ -76,6 +79,7 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
         uses = [shapes.use(it) for it in request.chips]
         end_ms = request.window_end_time.ToMilliseconds()
         written = await move_spot(self._books, end_ms, uses, self._spot)
+        await keep_windows(self._book, end_ms, self._spot.window_ms, uses)
         return lease_pb2.ReportUtilizationResponse(moved=[shapes.price(it) for it in written])
 
 
