@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
+from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.usage import Line, lines
 from gridlease_billing.ports import Books, Scope, UsagePage, Work
 
@@ -13,10 +16,14 @@ async def list_usage(
 
     async def work(tx: Work) -> UsagePage:
         found = await tx.leases.page(scope, after, page_size + 1)
+        others: defaultdict[str, list[Line]] = defaultdict(list)
+        for line in await tx.lines.usage([stored.row.lease_id for stored in found]):
+            if line.meter != RUN_METER:
+                others[line.lease].append(line)
         page: list[tuple[Line, str, str]] = []
         key: tuple[int, str] | None = None
         for stored in found:
-            new = lines(stored)
+            new = lines(stored) + others[stored.row.lease_id]
             if page and len(page) + len(new) > page_size:
                 return UsagePage(page, key)
             page += [(line, stored.row.state.value, stored.invoice) for line in new]

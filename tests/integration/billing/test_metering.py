@@ -64,6 +64,12 @@ async def test_a_tick_charges_what_a_decision_would(world, settler):
     assert (await world.row("a"))["charged_nano"] == CENT * 3 // 2
     lines = await world.pool.fetch("SELECT * FROM line WHERE lease = 'a'")
     assert [(it["charged"], it["amount_nano"]) for it in lines] == [(1_500_000_000, CENT * 3 // 2)]
+    told = {
+        it.meter: (it.counter_ns, it.amount_nano)
+        for it, *_ in await world.usage()
+        if it.lease == "a"
+    }
+    assert told == {"run": (1_500_000_000, CENT * 3 // 2), "egress": (1_500, 0), "storage": (7, 0)}
 
 
 async def test_a_tick_is_never_more_than_a_closed_lease_allows(world, settler):
