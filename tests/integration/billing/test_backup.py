@@ -1,0 +1,114 @@
+"""Backup and restore: the same books, byte for byte, in another database; and nothing less."""
+
+import asyncio
+import stat
+
+import asyncpg
+import pytest
+from gridlease_billing.adapters.books import PostgresBooks
+from gridlease_billing.adapters.pdf import PdfPrinter
+from gridlease_billing.adapters.report_store import PostgresReportBook
+from gridlease_billing.bootstrap import ROLE
+from gridlease_billing.credit import journal_summary, pay_in
+from gridlease_billing.domain.grant_row import Cause, Phase
+from gridlease_billing.domain.invoice import as_json
+from gridlease_billing.domain.invoice_text import as_text
+from gridlease_billing.invoice import create_invoice, get_invoice
+from gridlease_billing.ports import Credit, Scope
+from gridlease_billing.reopen import fence_restored
+from gridlease_billing.reports import check_books
+from gridlease_kernel.clock import SystemClock
+from gridlease_kernel.faults import Fault
+from gridlease_kernel.ids import RandomIds
+from gridlease_store.backup import backup, read_manifest, restore
+from gridlease_store.migrate import migrate
+from gridlease_store.pool import connect_pool
+
+from tests.integration.billing.world import PROJECT, SECOND_NS, TENANT, TERMS, USD, ask, report
+
+
+@pytest.fixture
+async def empty(postgres):
+    """The address of an empty database."""
+    name = await postgres.create()
+    yield postgres.dsn(name)
+    await postgres.drop(name)
+
+
+def printed(invoice):
+    return as_text(invoice), as_json(invoice), PdfPrinter().print(invoice)
+
+
+async def some_books(world):
+    """An invoice that is final, and a lease that runs."""
+    for lease in "ab":
+        await world.authorize(ask(lease))
+        await world.settle(report(lease))
+        await world.pass_time(lease, 20_000)
+        await world.settle(report(lease, 10 * SECOND_NS))
+    await world.close("a", cause=Cause.EXITED)
+    await world.settle(report("a", 10 * SECOND_NS, phase=Phase.EXITED, final=True))
+    return await create_invoice(world.books, RandomIds(), Scope(TENANT, PROJECT), "r1")
+
+
+async def test_restored_books_are_the_same_and_fenced(world, dsn, empty, tmp_path):
+    issued = await some_books(world)
+    before = printed(await get_invoice(world.books, TENANT, issued.head.name))
+    file = tmp_path / "books.backup"
+    written = await backup(dsn, file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert read_manifest(file) == written
+    await world.settle(report("b", 12 * SECOND_NS))  # after the backup: not in it
+    await pay_in(world.books, Credit(TENANT, USD, "later", "test"))
+
+    found = await restore(empty, file)
+    assert found.head == written.head
+    assert await migrate(empty, "billing", "gridlease_billing", login=True) == []
+    pool = await connect_pool(empty, schema="billing", role=ROLE)
+    try:
+        books, book = PostgresBooks(pool, SystemClock(), 600_000), PostgresReportBook(pool)
+        assert printed(await get_invoice(books, TENANT, issued.head.name)) == before
+        checked = await check_books(books, book)
+        assert checked.whole
+        assert checked.head == written.head
+        assert await fence_restored(books, book, TERMS) == 1
+        summary = await journal_summary(books)
+        assert (summary.sum_nano, summary.off_balance) == (0, 0)
+        with pytest.raises(asyncpg.PostgresError):  # the triggers and grants came back, too
+            await pool.execute("UPDATE entry SET amount = 1")
+        assert await pool.fetch("SELECT * FROM lease") == []  # and whose rows one sees
+        await pay_in(books, Credit(TENANT, USD, "after", "test"))
+    finally:
+        pool.terminate()
+
+
+async def test_nothing_is_restored_over_anything_nor_backed_up_over_a_file(dsn, tmp_path):
+    file = tmp_path / "books.backup"
+    await backup(dsn, file)
+    for call in (restore(dsn, file), backup(dsn, file)):
+        with pytest.raises(Fault) as caught:
+            await call
+        assert caught.value.reason in ("RESTORE_NOT_EMPTY", "BACKUP_FILE")
+        assert caught.value.remedy
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "not one"])
+async def test_a_damaged_backup_changes_nothing(dsn, empty, tmp_path, damage):
+    file = tmp_path / "books.backup"
+    await backup(dsn, file)
+    content = bytearray(await asyncio.to_thread(file.read_bytes))
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+    else:
+        content = bytearray(b"x" * 1_000)
+    await asyncio.to_thread(file.write_bytes, content)
+    with pytest.raises(Fault) as caught:
+        await restore(empty, file)
+    assert caught.value.reason == "BACKUP_MALFORMED"
+    db = await asyncpg.connect(empty)
+    try:
+        assert await db.fetchval("SELECT to_regnamespace('billing')") is None
+    finally:
+        await db.close()
