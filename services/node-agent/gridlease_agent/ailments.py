@@ -1,5 +1,6 @@
 """Which devices take no work, and why: what cannot be wiped, what the kernel or the device itself
-says is broken. It goes to the scheduler with the inventory, and nothing is placed there.
+says is broken, and what has said nothing of itself, or nothing that can be, for some minutes. Such
+a doubt ends by itself. All go to the scheduler with the inventory, and nothing is placed there.
 
 A fault stays, over restarts, until a certification under the same driver passes or an operator
 removes ``ailments.json``.
@@ -49,8 +50,9 @@ class Ailments:
             self._faults = {str(key): str(words) for key, words in found.items()}
 
     def now(self) -> Mapping[str, str]:
-        """By device; a fault before what scrubbing says."""
-        found = {**self._scrubs(), **self._faults}
+        """By device; a fault before a doubt, and both before what scrubbing says."""
+        doubts = {key: f"suspect: {one.doubt}" for key, one in self.watched.items() if one.doubt}
+        found = {**self._scrubs(), **doubts, **self._faults}
         return {key: words[:_MOST_CHARS] for key, words in found.items()}
 
     def judged(self, device_id: str, trouble: str) -> None:

@@ -108,3 +108,18 @@ async def test_faults_outlast_a_restart_and_end_with_a_good_measurement(tmp_path
     assert again.now()["GPU-2"] == "y"
     again.judged("GPU-0", "")
     assert again.now()["GPU-0"] == "scrub-failed: x"
+
+
+async def test_a_doubt_is_told_while_it_lasts_and_kept_nowhere(tmp_path: Path) -> None:
+    told: list[int] = []
+    ailments = Ailments(
+        tmp_path, NothingKept(emulated=True), dict, lambda: told.append(len(ailments.now()))
+    )
+    ailments.watched = {"GPU-0": Watched(doubt="its power is not to be had")}
+    await ailments.look()
+    assert ailments.now() == {"GPU-0": "suspect: its power is not to be had"}
+    ailments.watched = {"GPU-0": Watched()}
+    await ailments.look()
+    assert ailments.now() == {}
+    assert told == [1, 0]
+    assert not (tmp_path / "ailments.json").exists()

@@ -164,6 +164,40 @@ def test_zero_beside_high_power_is_suspect_and_never_taken_for_idle() -> None:
     assert _course(rest, Vitals(utilisation_milli=0, power_mw=0)).suspect == {"power"}
 
 
+def test_what_stays_suspect_is_doubted_until_it_has_been_well() -> None:
+    rest = Vitals(utilisation_milli=0, power_mw=60_000)
+    silent = Vitals(power_mw=60_000)
+    assert _course(rest, _WORK, *[silent] * 300).doubt == ""
+    doubted = _course(rest, _WORK, *[silent] * 301)
+    assert "does not say what it does" in doubted.doubt
+    assert not doubted.fault, "no fault: it ends by itself"
+    again = judged(doubted, rest, 400 * S)
+    assert again.doubt, "one good reading is no health"
+    again = judged(again, silent, 430 * S)
+    assert judged(again, rest, 461 * S).doubt
+    assert not judged(judged(again, rest, 461 * S), rest, 521 * S).doubt
+    assert _course(rest, *[silent, rest] * 400).doubt == "", "now and then is not lasting"
+
+
+def test_power_that_cannot_be_is_doubted() -> None:
+    rest = Vitals(utilisation_milli=0, power_mw=60_000)
+    for odd in (
+        Vitals(utilisation_milli=0, power_mw=0),
+        Vitals(utilisation_milli=500, power_mw=3_000_000),
+        Vitals(utilisation_milli=1_000, power_mw=61_000),
+        Vitals(utilisation_milli=0),
+    ):
+        assert "power" in _course(rest, _WORK, *[odd] * 310).doubt, odd
+    idle_context = Vitals(utilisation_milli=0, power_mw=120_000)
+    assert _course(rest, _WORK, *[idle_context] * 400).suspect == {"utilisation"}
+    assert _course(rest, _WORK, *[idle_context] * 400).doubt == "", "it is open and does nothing"
+    lying = Vitals(utilisation_milli=0, power_mw=300_000)
+    assert "beside much power" in _course(rest, _WORK, *[lying] * 310).doubt
+    assert _course(rest, Vitals(power_mw=0), *[rest] * 400).doubt == "", "0 is no rest"
+    assert _course(*[_WORK] * 400).doubt == "", "one that never rested is not at rest"
+    assert _course(*[Vitals()] * 400).doubt == "", "who never told anything is not silent"
+
+
 def test_errors_of_memory_and_heat_condemn_a_device_for_good() -> None:
     assert _course(Vitals(ecc_uncorrected=4), Vitals(ecc_uncorrected=4)).fault == ""
     worse = _course(Vitals(ecc_uncorrected=4), Vitals(ecc_uncorrected=6), Vitals())

@@ -1,7 +1,8 @@
 """Is a device well? Judged from what it says of itself, against what it said before.
 
-Three answers: well; *suspect*, where readings contradict each other (a value is then marked, never
-taken for 0); *faulty*, where it must take no new work. Faulty stays until an operator or a
+Four answers: well; *suspect*, where readings contradict each other or fall silent (a value is then
+marked, never taken for 0); *doubtful*, where that lasts: no new work until it has been well again
+for a while; *faulty*, where it must take no new work. Faulty stays until an operator or a
 certification says otherwise.
 """
 
@@ -29,6 +30,15 @@ _BUSY_MILLI, _IDLE_MILLI = 900, 10
 _SPREAD_MW = 30_000  # by so much more than at rest a busy device draws, at least
 _HOT_MILLI_C = 95_000  # drivers throttle data-centre devices at 83 to 93 °C
 _HOT_NS = 60_000_000_000
+_FLAT_MW = 5_000  # a device that works draws more than so little above its rest
+_MOST_MW = 2_000_000  # no device of today draws so much
+_HARD_MW = 150_000  # so far above its rest a device certainly works
+_DOUBT_NS = 300_000_000_000  # so long wrong
+_WELL_NS = 60_000_000_000  # so long not wrong any more
+_DOUBTS = {
+    "utilisation": "it does not say what it does, or says nothing beside much power",
+    "power": "its power is not to be had, none, more than can be, or that of rest at full use",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,11 @@ class Watched:
     fault: str = ""
     message: str = ""
     rest_mw: int | None = None  # the least power ever seen
+    most_mw: int | None = None  # the most, of what can be
+    told: frozenset[str] = frozenset()  # quantities that it has ever told
+    since_ns: tuple[tuple[str, int], ...] = ()  # wrong without a break since then
+    well_since_ns: int | None = None
+    doubt: str = ""  # why it takes no new work for now, in words
     energy_mj: int | None = None
     ecc_first: int | None = None
     hot_since_ns: int | None = None
@@ -65,13 +80,18 @@ def judged(before: Watched, vitals: Vitals, now_ns: int) -> Watched:
     Args:
         now_ns: a monotonic clock's, ns.
     """
-    rest_mw = _least(before.rest_mw, vitals.power_mw)
+    rest_mw = _least(before.rest_mw, vitals.power_mw or None)  # 0 is no reading
+    most_mw = _most(before.most_mw, vitals.power_mw)
+    told = before.told | _told(vitals)
+    wrong = _wrong(told, vitals, rest_mw, most_mw)
     after = replace(
-        before,
+        _doubted(before, wrong, now_ns),
         vitals=vitals,
         rest_mw=rest_mw,
+        most_mw=most_mw,
+        told=told,
         energy_mj=_energy(before, vitals, now_ns),
-        suspect=_suspect(before.vitals, vitals, rest_mw),
+        suspect=wrong | _suspect(vitals, rest_mw),
         ecc_first=vitals.ecc_uncorrected if before.ecc_first is None else before.ecc_first,
         hot_since_ns=_hot_since(before, vitals, now_ns),
         seen_ns=now_ns,
@@ -95,19 +115,60 @@ def _least(one: int | None, other: int | None) -> int | None:
     return min(one, other)
 
 
-def _suspect(before: Vitals, now: Vitals, rest_mw: int | None) -> frozenset[str]:
-    """Quantities that another one contradicts, or that fell silent."""
-    found: set[str] = set()
-    if now.utilisation_milli is None and before.utilisation_milli is not None:
-        found.add("utilisation")
-    if now.power_mw is None and before.power_mw is not None:
+def _most(one: int | None, other: int | None) -> int | None:
+    if other is None or other > _MOST_MW:
+        return one
+    return other if one is None else max(one, other)
+
+
+def _told(now: Vitals) -> frozenset[str]:
+    values = {"utilisation": now.utilisation_milli, "power": now.power_mw}
+    return frozenset(name for name, value in values.items() if value is not None)
+
+
+def _doubted(before: Watched, wrong: frozenset[str], now_ns: int) -> Watched:
+    """With how long each quantity has been wrong, and the doubt that comes of it or goes."""
+    began = dict(before.since_ns)
+    since = {name: began.get(name, now_ns) for name in wrong}
+    well_ns = None
+    if not wrong:
+        well_ns = now_ns if before.well_since_ns is None else before.well_since_ns
+    doubt = before.doubt
+    lasting = sorted(name for name, at_ns in since.items() if now_ns - at_ns >= _DOUBT_NS)
+    if lasting:
+        doubt = _DOUBTS[lasting[0]]
+    elif well_ns is not None and now_ns - well_ns >= _WELL_NS:
+        doubt = ""
+    return replace(
+        before, since_ns=tuple(sorted(since.items())), well_since_ns=well_ns, doubt=doubt
+    )
+
+
+def _suspect(now: Vitals, rest_mw: int | None) -> frozenset[str]:
+    """Quantities that another one may contradict: marked, and no more."""
+    if now.power_mw is None or rest_mw is None or now.utilisation_milli is None:
+        return frozenset()
+    # A context that is open and does nothing may draw as much: it is no proof.
+    draws = now.power_mw - rest_mw >= _SPREAD_MW
+    return frozenset({"utilisation"} if draws and now.utilisation_milli <= _IDLE_MILLI else ())
+
+
+def _wrong(
+    told: frozenset[str], now: Vitals, rest_mw: int | None, most_mw: int | None
+) -> frozenset[str]:
+    """Quantities that fell silent, or that cannot be what is said."""
+    found = set(told - _told(now))
+    power, use = now.power_mw, now.utilisation_milli
+    if power is not None and (power == 0 or power > _MOST_MW):
         found.add("power")
-    if now.power_mw is not None and rest_mw is not None and now.utilisation_milli is not None:
-        draws = now.power_mw - rest_mw >= _SPREAD_MW
-        if draws and now.utilisation_milli <= _IDLE_MILLI:
+    elif None not in (power, use, rest_mw, most_mw):
+        assert power is not None and use is not None and rest_mw is not None  # noqa: PT018
+        assert most_mw is not None
+        above, span = power - rest_mw, most_mw - rest_mw
+        if span >= _SPREAD_MW and use >= _BUSY_MILLI and above < _FLAT_MW:
+            found.add("power")  # at full use, and draws what it draws at rest
+        if use <= _IDLE_MILLI and above >= max(_HARD_MW, span // 2):
             found.add("utilisation")  # it works hard and says that it does nothing
-        if now.power_mw == 0:
-            found.add("power")
     return frozenset(found)
 
 
