@@ -171,7 +171,10 @@ class WarmPool:
         spool = self._book.spool
         mine = {k: v for k, v in seen.items() if k not in self._leaving}
         found = warm.plan(spool.warm, mine, self._wishes, self._bounds, boot_id)
+        before = self._waiting
         self._waiting = frozenset(k for k in found.keep if seen.get(k) is warm.Being.WAITING)
+        for warm_id in sorted(self._waiting - before):
+            _LOG.info("a sandbox waits for a lease", extra={"warm": warm_id})
         gone = True
         for warm_id in found.drop:
             gone = await self._drop(warm_id) and gone
@@ -227,7 +230,6 @@ class WarmPool:
         finally:
             self._preparer.forget(warm_id)
         self._extended_s[warm_id] = self._host.now().boottime_ns / 1e9
-        _LOG.info("a sandbox is made ahead", extra={"warm": warm_id})
 
     # -- leases -------------------------------------------------------------------------------
 

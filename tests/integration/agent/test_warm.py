@@ -42,7 +42,10 @@ def ahead(agent: Agent) -> list[Path]:
 
 
 def waits(agent: Agent) -> list[Path]:
-    return [each for each in ahead(agent) if (each / "held.json").exists()]
+    """Those that the agent has said a lease could take, and that are there."""
+    log = agent.log.read_text()
+    told = [each for each in ahead(agent) if f'"{each.name}"' in log or f"={each.name}" in log]
+    return told if "a sandbox waits for a lease" in log else []
 
 
 def used(agent: Agent) -> int:
