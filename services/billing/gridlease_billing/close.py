@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gridlease_billing.domain import grant
-from gridlease_billing.domain.credits import Owed, owed
+from gridlease_billing.domain.credits import Owed, cut_short, owed
 from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.domain.supplier import against
 from gridlease_billing.ports import Books, Change, Work
@@ -17,11 +17,16 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """One lease to fence; ``notice_ms``: the warning to allow for."""
+    """One lease to fence.
+
+    ``notice_ms``: the warning to allow for. ``cut_short_ms``: how much of the warning that an
+    earlier call announced was not given.
+    """
 
     lease_id: str
     notice_ms: int
     cause: Cause
+    cut_short_ms: int = 0
 
 
 async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict[str, int]:
@@ -50,7 +55,10 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
             waits[lease] = closed.wait_ms
             # A row that time has ended already was not ended by us.
             running = row is not None and now.ms < row.ends_at_ms
-            if running and (debt := owed(row, it.notice_ms, it.cause)) is not None:
+            debt = owed(row, it.notice_ms, it.cause) if running else None
+            if debt is None and it.cut_short_ms:
+                debt = cut_short(row, it.cut_short_ms)
+            if debt is not None:
                 debts[lease] = debt
             changes.append(Change(row, closed.row, closed.effect))
         await tx.leases.insert([it for it in changes if it.before is None], now.ms)
@@ -58,13 +66,19 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
         await tx.leases.update(known)
         await tx.ledger.post(known, wallets, now.ms)
         contracts = await tx.ledger.contracts({stored[it].row.ask.contract for it in debts})
+        again = {_key(lease, it) for lease, it in debts.items() if it.mark}
+        paid = await tx.ledger.used(again) if again else frozenset()
         expense = await tx.ledger.platform("sla_expense") if debts else 0
         for lease, debt in sorted(debts.items()):
             ask = stored[lease].row.ask
             sides = {wallets[ask.tenant].account: debt.amount_nano}
             sides |= against(contracts.get(ask.contract), debt.amount_nano, expense)
-            key = f"{debt.kind}/{lease}"
-            await tx.ledger.journal(debt.kind, key, lease, sides, now.ms)
+            if (key := _key(lease, debt)) not in paid:
+                await tx.ledger.journal(debt.kind, key, lease, sides, now.ms)
         return waits
 
     return await books.run(work)
+
+
+def _key(lease: str, debt: Owed) -> str:
+    return f"{debt.kind}/{lease}{debt.mark}"

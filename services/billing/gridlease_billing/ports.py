@@ -273,6 +273,10 @@ class LedgerStore(Protocol):
         """Owners' terms by the numbers that leases have of them; 0 is the platform's own."""
         ...
 
+    async def used(self, keys: Collection[str]) -> set[str]:
+        """Those of ``keys`` under which a journal is written."""
+        ...
+
     async def charged_nano(self, leases: Collection[str]) -> int:
         """What the lines say these leases were charged."""
         ...

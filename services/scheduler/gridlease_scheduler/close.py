@@ -82,6 +82,9 @@ class Close:
             lease = self._known(held.lease)
             if may_close(lease, now_ms):
                 try:
+                    if not await self._credited(held):
+                        waits.append(self._pause_ms)
+                        continue
                     await self._finish(held, now_ms, epoch)
                 except Fault:
                     raise
@@ -135,6 +138,20 @@ class Close:
             await tx.jobs.move(job.name, job.state, reason)
             facts = {"attempt": str(job.attempt), "tasks": str(len(active))}
             await tx.events.tell(Event("job.gang_ending", job.name, job.project, reason, facts))
+
+    async def _credited(self, held: HeldLease) -> bool:
+        """Billing knows of a warning that was cut short, before the lease is CLOSED; again is
+        harmless."""
+        missing_ms = notice_missed_ms(held.lease, held.given_ms)
+        if not missing_ms:
+            return True
+        try:
+            await self._billing.close([held.lease], {held.lease.lease_id: missing_ms})
+        except Unreachable as fault:
+            _LOG.warning("billing does not hear of a credit: %s", fault.message)
+            self._pause_ms = min(_LAST_PAUSE_MS, self._pause_ms * 2)
+            return False
+        return True
 
     async def _finish(self, held: HeldLease, now_ms: int, epoch: int) -> None:
         """CLOSED; with the last of its attempt the job is placed again, or has ended."""

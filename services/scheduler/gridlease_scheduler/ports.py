@@ -338,8 +338,14 @@ class Billing(Protocol):
         """One answer for each; none suffers for another."""
         ...
 
-    async def close(self, leases: Sequence[Lease]) -> dict[str, int]:
-        """How long each may still run at most, in milliseconds from this answer."""
+    async def close(
+        self, leases: Sequence[Lease], cut_short_ms: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """How long each may still run at most, in milliseconds from this answer.
+
+        ``cut_short_ms``: how much of their announced warning was not given, by lease; a tenant is
+        paid for it once.
+        """
         ...
 
 

@@ -34,3 +34,21 @@ async def test_a_lease_that_never_ran_is_owed_nothing(world):
     await world.authorize(ask("a"))
     await world.close("a", 0, Cause.NODE_LOST)
     assert (await world.balance()).posted_nano == 100 * USD
+
+
+@pytest.mark.parametrize(
+    ("cause", "cut_short_ms", "cents"),
+    [
+        (Cause.PREEMPTED, 3_000, 6 + 3),
+        (Cause.DRAINED, 60_000, 6 + 10),  # never more than the warning that was promised
+        (Cause.STOPPED, 3_000, 0),
+    ],
+)
+async def test_a_warning_that_was_cut_short_is_paid_back_once(world, cause, cut_short_ms, cents):
+    await world.authorize(ask("a"))
+    await world.settle(report("a", phase=Phase.KNOWN))
+    await world.settle(report("a", SECOND_NS))
+    await world.close("a", 4_000, cause)
+    for _ in range(2):
+        await world.close("a", 4_000, cause, cut_short_ms)
+    assert (await world.balance()).posted_nano == 100 * USD - CENT + cents * CENT

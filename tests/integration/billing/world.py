@@ -64,8 +64,9 @@ class World:
     async def settle(self, *reports, node=NODE):
         return await settle(self.books, node, reports, self.terms)
 
-    async def close(self, lease, notice_ms=0, cause=Cause.STOPPED):
-        return (await close(self.books, [Closure(lease, notice_ms, cause)], self.terms))[lease]
+    async def close(self, lease, notice_ms=0, cause=Cause.STOPPED, cut_short_ms=0):
+        closure = Closure(lease, notice_ms, cause, cut_short_ms)
+        return (await close(self.books, [closure], self.terms))[lease]
 
     async def balance(self, tenant=TENANT):
         return await balance(self.books, tenant)

@@ -31,7 +31,7 @@ class Billing:
             for order in orders
         ]
 
-    async def close(self, leases):
+    async def close(self, leases, cut_short_ms=None):
         self.closed += [lease.lease_id for lease in leases]
         return {lease.lease_id: 0 for lease in leases}
 

@@ -26,9 +26,11 @@ class Billing:
         self.waits = {}
         self.down = False
         self.asked = []
+        self.credited = {}
 
-    async def close(self, leases):
+    async def close(self, leases, cut_short_ms=None):
         self.asked.append([lease.lease_id for lease in leases])
+        self.credited |= cut_short_ms or {}
         if self.down:
             raise Unreachable("away", reason="BILLING_UNREACHABLE")
         return {lease.lease_id: self.waits[lease.lease_id] for lease in leases}
@@ -110,3 +112,19 @@ async def test_a_bug_with_one_lease_holds_up_no_other():
     with pytest.raises(ExceptionGroup):
         await close(1)
     assert close.finished == ["good"]
+
+
+async def test_a_lease_is_not_closed_before_billing_knows_what_is_owed():
+    cut = held("cut", gone=True)
+    lease = replace(
+        cut.lease, cause=Cause.PREEMPTED, notice_ms=60_000, exit=Exit(137, "STOPPED", 9)
+    )
+    close, billing, _, store = closer(replace(cut, lease=lease, given_ms=10_000))
+    assert await close(1) is None
+    assert billing.credited == {"cut": 50_000}
+    assert close.finished == ["cut"]
+    billing.down = True
+    close.finished.clear()
+    assert await close(1) is not None
+    assert close.finished == []
+    assert store.held

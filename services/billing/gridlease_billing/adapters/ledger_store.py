@@ -58,6 +58,7 @@ UPDATE balance SET held = held + t.hold FROM unnest($1::int8[], $2::int8[]) AS t
 WHERE balance.account = t.account
 """
 _TICK = "SELECT refused FROM tick($1, $2, $3, $4, $5, $6)"
+_USED = "SELECT idem_key FROM journal_key WHERE idem_key = ANY($1)"
 _CHARGED = """
 SELECT coalesce(sum(amount_nano), 0)::int8 FROM line WHERE lease = ANY($1) AND class = 'usage'
 """
@@ -229,6 +230,12 @@ class PostgresLedger:
     async def tick(self, ids: Sequence[int], counts: Sequence[Sequence[int]]) -> set[int]:
         """Folds and charges counters; the ids of those that need a decision instead."""
         return set(await self._db.fetchval(_TICK, ids, *counts) or ())
+
+    async def used(self, keys: Collection[str]) -> set[str]:
+        """Those of ``keys`` under which a journal is written."""
+        if not keys:
+            return set()
+        return {it["idem_key"] for it in await self._db.fetch(_USED, list(keys))}
 
     async def charged_nano(self, leases: Collection[str]) -> int:
         return int(await self._db.fetchval(_CHARGED, list(leases)))

@@ -61,7 +61,12 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
 
     async def Close(self, request: lease_pb2.CloseRequest, context: Any) -> lease_pb2.CloseResponse:
         closures = [
-            Closure(shapes.plain(it.lease), it.notice_ms, _CAUSES.get(it.cause, Cause.STOPPED))
+            Closure(
+                shapes.plain(it.lease),
+                it.notice_ms,
+                _CAUSES.get(it.cause, Cause.STOPPED),
+                it.cut_short_ms,
+            )
             for it in request.closures
         ]
         waits = await close(self._books, closures, self._terms)

@@ -49,13 +49,16 @@ class MeshBilling:
         given = iter(answer.authorizations)
         return [_answer([next(given) for _ in order.lease_ids]) for order in orders]
 
-    async def close(self, leases: Sequence[Lease]) -> dict[str, int]:
+    async def close(
+        self, leases: Sequence[Lease], cut_short_ms: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         request = lease_pb2.CloseRequest(
             closures=[
                 lease_pb2.LeaseClosure(
                     lease=lease.lease_id,
                     notice_ms=lease.notice_ms,
                     cause=lease_pb2.CloseCause.Value(f"CLOSE_CAUSE_{lease.cause or 'STOPPED'}"),
+                    cut_short_ms=(cut_short_ms or {}).get(lease.lease_id, 0),
                 )
                 for lease in leases
             ]

@@ -294,20 +294,24 @@ class LeaseClosure(google.protobuf.message.Message):
     LEASE_FIELD_NUMBER: builtins.int
     NOTICE_MS_FIELD_NUMBER: builtins.int
     CAUSE_FIELD_NUMBER: builtins.int
+    CUT_SHORT_MS_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     notice_ms: builtins.int
     """Warning to allow for, in milliseconds."""
     cause: global___CloseCause.ValueType
     """Why."""
+    cut_short_ms: builtins.int
+    """How much of the warning that an earlier call announced was not given after all, in milliseconds: credited once."""
     def __init__(
         self,
         *,
         lease: builtins.str = ...,
         notice_ms: builtins.int = ...,
         cause: global___CloseCause.ValueType = ...,
+        cut_short_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cause", b"cause", "lease", b"lease", "notice_ms", b"notice_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cause", b"cause", "cut_short_ms", b"cut_short_ms", "lease", b"lease", "notice_ms", b"notice_ms"]) -> None: ...
 
 global___LeaseClosure = LeaseClosure
 
