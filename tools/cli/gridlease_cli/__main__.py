@@ -17,21 +17,40 @@ from gridlease_kernel.faults import Fault
 
 from gridlease_cli import (
     access,
+    books,
     capacity,
     fleet,
+    invoices,
     jobs,
     links,
     money,
     plans,
     receipts,
+    reports,
     sessions,
     simulate,
+    taxes,
 )
 from gridlease_cli.app import app
 from gridlease_cli.options import Options, hoist
 from gridlease_cli.trouble import exit_code, tell
 
-for room in (jobs, receipts, sessions, plans, fleet, capacity, links, money, access, simulate):
+for room in (
+    jobs,
+    receipts,
+    sessions,
+    plans,
+    fleet,
+    capacity,
+    links,
+    money,
+    invoices,
+    taxes,
+    reports,
+    books,
+    access,
+    simulate,
+):
     room.register(app)
 
 
