@@ -61,6 +61,7 @@ class Connection:
         self.fleet: Any = gateway_pb2_grpc.FleetServiceStub(self.channel)
         self.capacity: Any = gateway_pb2_grpc.CapacityServiceStub(self.channel)
         self.billing: Any = gateway_pb2_grpc.BillingServiceStub(self.channel)
+        self.reports: Any = gateway_pb2_grpc.ReportServiceStub(self.channel)
         self.access: Any = gateway_pb2_grpc.AccessServiceStub(self.channel)
 
     async def ask(

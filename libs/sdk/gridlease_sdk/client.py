@@ -20,10 +20,11 @@ from gridlease_sdk.channel import Connection
 from gridlease_sdk.invoicecalls import InvoiceCalls
 from gridlease_sdk.jobcalls import ENDED, JobCalls
 from gridlease_sdk.jobfile import Draft
+from gridlease_sdk.reportcalls import ReportCalls
 from gridlease_sdk.sessioncalls import SessionCalls
 
 
-class Client(JobCalls, CapacityCalls, InvoiceCalls, SessionCalls):
+class Client(JobCalls, CapacityCalls, InvoiceCalls, SessionCalls, ReportCalls):
     """A connection to the platform with one API key."""
 
     @classmethod
