@@ -122,6 +122,8 @@ def _nodes(line, runs):
             fields["link_mbps"] = words.number()
         elif words.left[0] in ("site", "rack", "rail"):
             fields.update([(words.word(), words.word())])
+        elif words.take("has"):
+            fields["images"] = fields.get("images", frozenset()) | {words.word()}
         elif words.take("driver"):
             drivers.append((words.word(), words.word()))
         elif words.take("cordoned"):
@@ -214,6 +216,8 @@ def _wish(words, needs):
         needs["deferrable_ms"] = words.span()
     elif words.take("clean"):
         needs["low_carbon"] = True
+    elif words.take("image"):
+        needs["image"] = words.word()
     elif words.take("alone", "on"):
         needs["tenancy"] = TENANCIES[words.word()]
     else:

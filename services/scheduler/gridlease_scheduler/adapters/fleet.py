@@ -152,6 +152,7 @@ def _view(
         devices=_devices(row, known, ailing=False),
         ailing=_devices(row, known, ailing=True),
         runtimes=frozenset(facts.get("runtimes", ())),
+        images=frozenset(facts.get("images", ())),
         connected=row["connected"],
         cordoned=row["cordoned"],
         emulated=row["emulated"],

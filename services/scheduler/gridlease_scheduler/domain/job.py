@@ -124,6 +124,7 @@ class Needs:
     low_carbon: bool = False  # grams of CO2 count as much as money
     deferrable_ms: int = 0  # may wait so long for a cheap or clean hour
     tenancy: Tenancy = Tenancy.SHARED
+    image: str = ""  # decides between nodes that are alike, and nothing else
 
 
 @dataclass(frozen=True, slots=True)

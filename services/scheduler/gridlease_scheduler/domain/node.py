@@ -50,6 +50,7 @@ class Node:
     link_mbps: int = 0  # of its own uplink; 0 = unknown
     reserved_mbps: int = 0  # promised to its leases
     threads_per_core: int = THREADS_UNKNOWN
+    images: frozenset[str] = frozenset()  # at hand there, by digest and by the names last asked for
     ailing: tuple[Device, ...] = ()  # out of stock, and counted nowhere; they explain a wait
 
     @property

@@ -128,7 +128,7 @@ class Planner:
         for chip, way in self._ways(task, ask):
             if chip in barred:
                 continue
-            seats = seat(index, way, task.tasks, needs.span)
+            seats = seat(index, way, task.tasks, needs.span, needs.image)
             if seats is not None:
                 members = [_member(task, at, each, chip, way) for at, each in enumerate(seats)]
                 return Placed(task, tuple(members), self._choice(seats[0][0].node.emulated))

@@ -160,6 +160,7 @@ def needs(spec: job_pb2.JobSpec) -> Needs:
         low_carbon=spec.low_carbon,
         deferrable_ms=spec.deferrable_ms,
         tenancy=_TENANCIES.get(spec.tenancy, Tenancy.SHARED),
+        image=spec.image,
     )
 
 

@@ -21,14 +21,17 @@ _Shares = list[tuple[Host, int]]  # how many members go to which host
 Seat = tuple[Host, tuple[str, ...]]  # one member's place: the host, and its devices by name
 
 
-def seat(index: Index, way: Shelf, members: int, span: Span) -> list[Seat] | None:
-    """Take places for all members, or leave everything as it is and answer None."""
+def seat(index: Index, way: Shelf, members: int, span: Span, image: str = "") -> list[Seat] | None:
+    """Take places for all members, or leave everything as it is and answer None.
+
+    ``image``: of nodes that are alike, one that has it at hand.
+    """
     take, shape = index.take, way.shape
     if members == 1:
         state = way.best()
         if state is None:
             return None
-        host = index.first(state)
+        host = index.near(state, image)
         return [(host, take(host, way.at(state), shape))]
     shares = _shares(index, way, members, span)
     if shares is None:

@@ -23,6 +23,7 @@ WHOLE = 1_000
 MIB = 2**20
 CPU = ""  # the pool of every node, for tasks without accelerators
 _LOG = 50_000  # moves between two looks at the logs' length; who lags behind starts anew
+_NEAR = 512  # hosts of a state that are asked for an image
 _SLACK = 64  # numbers of hosts that left a state which may stand in its queue
 
 
@@ -243,6 +244,23 @@ class Index:
             if host is not None and host.state is state:
                 return host
             heappop(queue)
+
+    def near(self, state: State, image: str) -> Host:
+        """The first host in a state that has the image at hand; without one, the first of all.
+
+        Nodes in one state are alike in all that a price knows, so no other choice is moved.
+        """
+        first = self.first(state)
+        if not image:
+            return first
+        digest = image.partition("@")[2]
+        for number in sorted(state.queue[:_NEAR]):
+            host = self.by_number[number]
+            if host is None or host.state is not state:
+                continue
+            if image in host.node.images or digest in host.node.images:
+                return host
+        return first
 
     def living(self) -> list[State]:
         """Every state that some node is in, in a fixed order."""
