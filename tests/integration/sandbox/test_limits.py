@@ -8,6 +8,8 @@ import time
 import pytest
 from gridlease_agent import shim
 from gridlease_agent.isolate import cgroups
+from gridlease_agent.runtimes.spec import SandboxSpec
+from gridlease_agent.sandbox import Deadline
 
 from .conftest import wait_for
 
@@ -86,3 +88,20 @@ def test_nothing_is_left_of_the_cgroup(crun_bench):
     lease_id = crun_bench.start("exit 0")
     crun_bench.exited(lease_id)
     assert shim.Cgroup(crun_bench.cgroup(lease_id)).left() == []
+
+
+def test_a_disk_bomb_ends_near_its_limit(crun_bench):
+    """The first write after a calm second has it counted: not after another whole second."""
+    if not crun_bench.sandboxes.keeper.holds:
+        pytest.skip("the keeper in Python looks twice a second")
+    script = (
+        "import itertools, threading\nthreading.Event().wait(1.2)\n"
+        "for at in itertools.count(): open(str(at), 'wb').write(bytes(1 << 20))"
+    )
+    (crun_bench.sandboxes.prepare("ls-bomb") / "bomb.py").write_text(script)
+    argv = ("/usr/bin/python3", "-I", "-S", "bomb.py")
+    spec = SandboxSpec("ls-bomb", argv, disk_bytes=64 * MIB)
+    crun_bench.sandboxes.start("ls-bomb", spec, Deadline.after(60_000, 0))
+    assert crun_bench.exited("ls-bomb").record.reason == "DISK_QUOTA"
+    work = crun_bench.folder("ls-bomb") / "work"
+    assert sum(path.stat().st_blocks * 512 for path in work.iterdir()) < 320 * MIB

@@ -54,7 +54,8 @@ static void act(struct keeper *k)
 static _Noreturn void stand_guard(struct keeper *k, int fd)
 {
     struct word word;
-    const int theirs[] = {k->log.write_fd, k->control, k->guard_pipe, k->release_fd};
+    const int theirs[] = {k->log.write_fd, k->control, k->guard_pipe, k->release_fd,
+                          k->writes};
     (void)setsid();
     for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
         if (theirs[i] >= 0)

@@ -19,7 +19,6 @@
 
 #include "facts.h"
 #include "record.h"
-#include "usage.h"
 
 #ifndef PR_SCHED_CORE
 #define PR_SCHED_CORE 62
@@ -36,8 +35,6 @@ struct ending {
     int status;
     int64_t ended_ns, cpu_ns;
 };
-
-static struct usage usage;
 
 int trouble(struct keeper *k, const char *reason, const char *format, ...)
 {
@@ -72,35 +69,6 @@ bool write_exit(struct keeper *k, int code, int number, int64_t ended_ns, int64_
     fprintf(page.out, "\"clean\": %s, \"log_truncated\": %s}", clean ? "true" : "false",
             k->log.truncated ? "true" : "false");
     return page_save(&page, k->folder, "exit.json");
-}
-
-/* One slice of counting what the task has written; end it where it is too much. */
-static void watch_quota(struct keeper *k)
-{
-    static int64_t after_ns;
-    int64_t now = monotonic_ns();
-    if (k->killed || (!usage.counting && now < after_ns))
-        return;
-    if (!usage.counting && !usage_begin(&usage, k->folder, "work"))
-        return;
-    enum usage_step step = usage_count(&usage, now + QUOTA_SLICE_NS, k->plan.disk_inodes);
-    if (step == USAGE_MORE)
-        return;
-    bool over = usage.beyond || usage.bytes > k->plan.disk_bytes ||
-                usage.files > k->plan.disk_inodes;
-    usage_end(&usage);
-    after_ns = monotonic_ns() + QUOTA_PAUSE_NS;
-    if (step != USAGE_DONE || !over)
-        return;
-    if (usage.beyond)
-        (void)snprintf(k->message, sizeof k->message,
-                       "/work holds a path that is too long to be counted.");
-    else
-        (void)snprintf(k->message, sizeof k->message,
-                       "/work held %lld bytes in %lld files; the limit is %lld bytes, %lld files.",
-                       (long long)usage.bytes, (long long)usage.files,
-                       (long long)k->plan.disk_bytes, (long long)k->plan.disk_inodes);
-    end_task(k, "DISK_QUOTA");
 }
 
 /* Collect the guard if it died, and put another in its place. */
@@ -140,8 +108,8 @@ static void wait_for(struct pollfd *ready, nfds_t count, int64_t span_ns)
 /* Wait for the task and do what is due meanwhile; -1 if it could not be set going. */
 static int keep(struct keeper *k, struct ending *ending)
 {
-    struct pollfd ready[3] = {{k->control, POLLIN, 0}, {pidfd_of(k->child), POLLIN, 0},
-                              {k->log.read_fd, POLLIN, 0}};
+    struct pollfd ready[4] = {{k->control, POLLIN, 0}, {pidfd_of(k->child), POLLIN, 0},
+                              {k->writes, POLLIN, 0}, {k->log.read_fd, POLLIN, 0}};
     bool gather = false, open = true; /* gather: what a chatty task says for 5 ms */
     int64_t due = 0;
     if (ready[1].fd < 0)
@@ -154,13 +122,17 @@ static int keep(struct keeper *k, struct ending *ending)
             due = monotonic_ns() + wait;
         }
         if (k->phase == RUNNING)
-            watch_quota(k);
-        int64_t wait = minus(due, monotonic_ns());
-        if ((gather || usage.counting) && wait > 5 * MS_NS)
+            quota_look(k);
+        int64_t wait = minus(due, monotonic_ns()), quota = quota_wait_ns(k);
+        wait = quota < wait ? quota : wait;
+        if (gather && wait > 5 * MS_NS)
             wait = 5 * MS_NS;
-        ready[2].revents = 0;
-        wait_for(ready, gather || !open ? 2 : 3, wait > 0 ? wait : 0);
-        gather = ready[2].revents != 0;
+        ready[2].fd = k->writes; /* none: it is passed over */
+        ready[2].revents = ready[3].revents = 0;
+        wait_for(ready, gather || !open ? 3 : 4, wait > 0 ? wait : 0);
+        gather = ready[3].revents != 0;
+        if (ready[2].revents != 0)
+            quota_written(k);
         if (ready[0].revents != 0) {
             char bytes[256];
             due = 0;
@@ -343,7 +315,8 @@ int main(int argc, char **argv)
         return check(argc - 2, argv + 2);
     if (argc != 2)
         return 2;
-    *k = (struct keeper){.phase = RUNNING, .release_fd = -1, .guard_pid = -1, .guard_pipe = -1};
+    *k = (struct keeper){.phase = RUNNING, .writes = -1, .release_fd = -1, .guard_pid = -1,
+                         .guard_pipe = -1};
     k->cgroup.name = nothing;
     k->log = (struct output){-1, -1, -1, 0, 0, false};
     k->control = -1;

@@ -16,8 +16,6 @@
 
 #define CONTRACT 1
 #define TICK_NS (500 * MS_NS)
-#define QUOTA_PAUSE_NS SECOND_NS
-#define QUOTA_SLICE_NS (5 * MS_NS)
 #define KILL_PATIENCE_NS (30 * SECOND_NS)
 
 enum phase {
@@ -41,6 +39,7 @@ struct keeper {
     struct cgroup cgroup;
     struct output log;
     int control;
+    int writes;        /* readable once something in /work is written, or -1 */
     enum phase phase;
     pid_t child;       /* the process to wait for: crun's container, or bubblewrap itself */
     pid_t init;        /* the sandbox's process 1, by the host's number */
@@ -100,6 +99,13 @@ int pidfd_of(pid_t pid);
 int wait_code(int status);
 /* The RLIMIT_ number of a name, with or without that prefix; -1 if there is none. */
 int limit_kind(const char *name);
+
+/* quota.c: count what is on disk when it is time to, and end a task that holds too much. */
+void quota_look(struct keeper *k);
+/* Nanoseconds until then. */
+int64_t quota_wait_ns(struct keeper *k);
+/* `writes` was readable. */
+void quota_written(struct keeper *k);
 
 /* deadline.c */
 void remaining(struct keeper *k, struct remaining *answer);
