@@ -10,6 +10,7 @@ from gridlease_billing.domain import grant
 from gridlease_billing.domain.credits import Owed, cut_short, owed
 from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.domain.supplier import against
+from gridlease_billing.meter_charge import charge_meters
 from gridlease_billing.ports import Books, Change, Work
 
 _LOG = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
         known = [it for it in changes if it.before is not None]
         await tx.leases.update(known)
         await tx.ledger.post(known, wallets, now.ms)
+        await charge_meters(tx, known, now.ms)
         contracts = await tx.ledger.contracts({stored[it].row.ask.contract for it in debts})
         again = {_key(lease, it) for lease, it in debts.items() if it.mark}
         paid = await tx.ledger.used(again) if again else frozenset()

@@ -20,6 +20,7 @@ from gridlease_billing.domain.invoice import (
     compose,
 )
 from gridlease_billing.domain.issuer import DEFAULT_ENTITY, LegalEntity, LineSplit
+from gridlease_billing.domain.supplier import against
 from gridlease_billing.domain.usage import Line
 from gridlease_billing.invoice import no_such, numbered
 from gridlease_billing.ports import Books, Work
@@ -65,7 +66,7 @@ async def create_credit_note(books: Books, ids: Ids, refund: Refund) -> Invoice:
         await tx.invoices.insert(note, refund.request_id)
         await tx.invoices.give_back(original.head.name, taken)
         sides = {
-            await tx.ledger.platform("credit_note"): note.net_nano,
+            **await _borne(tx, note),
             await tx.ledger.platform("tax_payable"): note.tax_nano,
             wallets[refund.tenant].account: -note.net_nano,
             await tx.ledger.receivable(refund.tenant): -note.tax_nano,
@@ -76,6 +77,18 @@ async def create_credit_note(books: Books, ids: Ids, refund: Refund) -> Invoice:
         return note
 
     return await books.run(work)
+
+
+async def _borne(tx: Work, note: Invoice) -> dict[int, int]:
+    """Debits of what is given back: a node's owner bears its share of its lines, as it got it."""
+    contracts = await tx.suppliers.of_leases({it.lease for it in note.lines})
+    own = await tx.ledger.platform("credit_note")
+    sides = {own: 0}
+    for line in note.lines:
+        debits = against(contracts.get(line.lease), -line.amount_nano, own)
+        for account, nano in debits.items():
+            sides[account] = sides.get(account, 0) + nano
+    return sides
 
 
 async def _composed(

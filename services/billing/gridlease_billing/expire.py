@@ -6,6 +6,7 @@ import logging
 
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import Terms
+from gridlease_billing.meter_charge import charge_meters
 from gridlease_billing.ports import Books, Change, Work
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ async def expire(books: Books, terms: Terms, limit: int = BATCH) -> int:
                 changes.append(Change(it.row, after, grant.effect(it.row, after)))
         await tx.leases.update(changes)
         await tx.ledger.post(changes, wallets, now.ms)
+        await charge_meters(tx, changes, now.ms)
         return len(changes)
 
     return await books.run(work)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import State, Terms
 from gridlease_billing.domain.late import corrections, is_late, owed_nano
+from gridlease_billing.domain.supplier import split_lines
 from gridlease_billing.ports import Change, Work
 
 _LOG = logging.getLogger(__name__)
@@ -37,8 +38,13 @@ async def charge_late(tx: Work, changes: Sequence[Change], now_ms: int, terms: T
         amount = owed_nano(found)
         _LOG.warning("late usage is charged", extra={"lease": row.lease_id, "nano": amount})
         if amount:
+            contract = (await tx.ledger.contracts({row.ask.contract})).get(row.ask.contract)
+            part = split_lines(contract, (it.amount_nano for it in found))
             sides = {
                 await tx.ledger.receivable(row.ask.tenant): -amount,
-                await tx.ledger.platform("revenue"): amount,
+                await tx.ledger.platform("revenue"): part.revenue_nano,
             }
+            if contract is not None:
+                sides[contract.payable_account] = part.payable_nano
+                sides[contract.holdback_account] = part.holdback_nano
             await tx.ledger.journal("correction", None, row.lease_id, sides, now_ms)

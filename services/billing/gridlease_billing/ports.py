@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from gridlease_billing.contract_ports import CommitmentStore, TariffStore
 from gridlease_billing.domain.exchange import Exchanged
 from gridlease_billing.domain.grant_row import Effect, GrantRow, Report
 from gridlease_billing.domain.invoice import Invoice
@@ -392,6 +393,10 @@ class SupplierStore(Protocol):
 
     async def partners(self, name: str = "") -> list[Partner]: ...
 
+    async def of_leases(self, leases: Collection[str]) -> dict[str, Contract]:
+        """Terms of leases on partners' nodes."""
+        ...
+
     async def lock(self, name: str) -> None:
         """Of one supplier's contracts and payouts, one at a time."""
         ...
@@ -432,6 +437,12 @@ class Work(Protocol):
 
     @property
     def suppliers(self) -> SupplierStore: ...
+
+    @property
+    def commitments(self) -> CommitmentStore: ...
+
+    @property
+    def tariffs(self) -> TariffStore: ...
 
     @property
     def leases(self) -> LeaseStore: ...

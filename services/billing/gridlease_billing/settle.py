@@ -16,6 +16,7 @@ from gridlease_billing.domain.settlement import settle as decide
 from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Stored
 from gridlease_billing.late_usage import charge_late
+from gridlease_billing.meter_charge import charge_meters
 from gridlease_billing.ports import Books, Change, Work
 
 _LOG = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ async def decide_all(
         await tx.leases.update(changes)
         await tx.evidence.keep_signed([it for it in honest if it.signature], now.ms)
         await tx.ledger.post(changes, wallets, now.ms)
+        await charge_meters(tx, changes, now.ms)
         await charge_late(tx, changes, now.ms, terms)
         for alarm in await tx.evidence.raise_alarms([*alarms, *settled.alarms], now.ms):
             _LOG.error("a meter report is not believed", extra={"alarm": alarm.kind, **_who(alarm)})

@@ -25,8 +25,8 @@ from gridlease_kernel.faults import Invalid, Missing, Precondition
 from tests.integration.billing.world import NODE, SECOND_NS, TENANT, USD, ask, report
 
 NAME = "suppliers/acme"
-# Of all lines and running leases, of one segment each, on partners' nodes, what SQL alone finds their parts to be,
-# against what the books have posted.
+# Of all lines and running leases (of one segment each) on partners' nodes, what SQL alone finds
+# their parts to be, against what the books have posted.
 _TRACED = """
 WITH part AS (
     SELECT l.contract, l.charged_nano + m.rated_nano - m.base_nano AS amount

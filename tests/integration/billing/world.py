@@ -99,13 +99,14 @@ class World:
         assert not await self.pool.fetch(
             "SELECT journal FROM entry GROUP BY journal HAVING sum(amount) <> 0"
         )
-        for line, _, _ in await self.usage():
+        runs = [line for line, _, _ in await self.usage() if line.meter == "run"]
+        for line in runs:
             assert line.charged_ns <= line.counter_ns
             assert line.charged_ns <= line.granted_ns
             assert (
                 line.amount_nano == line.rate_nano_per_hour * line.charged_ns // 3_600_000_000_000
             )
-        lines = sum(line.amount_nano for line, _, _ in await self.usage())
+        lines = sum(line.amount_nano for line in runs)
         charged = await self.pool.fetchval(
             "SELECT (coalesce(sum(charged_nano), 0) + coalesce((SELECT sum(rated_nano - base_nano)"
             " FROM meter JOIN lease l ON l.id = lease WHERE l.tenant = $1), 0))::int8"

@@ -17,6 +17,17 @@ from tests.sim.money.rows import EvidenceRows, LeaseRows, LineRows, PriceRows
 _ATTEMPTS = 8
 
 
+class NoTariffs:
+    """A platform that sells run time alone."""
+
+    def __init__(self, tx):
+        self._tx = tx
+
+    async def entries(self):
+        self._tx.step()
+        return []
+
+
 class Work:
     """One transaction. ``fuse``: at which await it crashes, or meets another; 0 = at none."""
 
@@ -32,6 +43,7 @@ class Work:
         self.ledger = LedgerRows(self)
         self.prices = PriceRows(self)
         self.evidence = EvidenceRows(self)
+        self.tariffs = NoTariffs(self)
 
     def step(self):
         if self._fuse:

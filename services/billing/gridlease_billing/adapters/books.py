@@ -12,6 +12,7 @@ from gridlease_kernel.clock import Clock
 from gridlease_kernel.faults import Conflict
 from gridlease_store.pool import Connection, Pool, retrying
 
+from gridlease_billing.adapters.commitment_store import PostgresCommitments
 from gridlease_billing.adapters.evidence_store import PostgresEvidence
 from gridlease_billing.adapters.invoice_store import PostgresInvoices
 from gridlease_billing.adapters.lease_store import PostgresLeases
@@ -19,6 +20,7 @@ from gridlease_billing.adapters.ledger_store import PostgresLedger
 from gridlease_billing.adapters.line_store import PostgresLines
 from gridlease_billing.adapters.price_store import PostgresPrices
 from gridlease_billing.adapters.supplier_store import PostgresSuppliers
+from gridlease_billing.adapters.tariff_store import PostgresTariffs
 from gridlease_billing.adapters.tax_store import PostgresTaxes
 from gridlease_billing.domain.clock_jump import Reading, Watch
 from gridlease_billing.ports import EVERY, Now, Work
@@ -61,6 +63,8 @@ class PostgresWork:
     invoices: PostgresInvoices
     evidence: PostgresEvidence
     suppliers: PostgresSuppliers
+    commitments: PostgresCommitments
+    tariffs: PostgresTariffs
     lines: PostgresLines
     taxes: PostgresTaxes
 
@@ -101,6 +105,8 @@ class PostgresBooks:
             PostgresInvoices(connection),
             PostgresEvidence(connection),
             PostgresSuppliers(connection),
+            PostgresCommitments(connection),
+            PostgresTariffs(connection),
             PostgresLines(connection),
             PostgresTaxes(connection),
         )

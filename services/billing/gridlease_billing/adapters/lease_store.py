@@ -62,7 +62,8 @@ INSERT INTO lease (id, job, gang, tenant, project, node, chip, quantity_milli, t
     budget_nano, max_rate_nano_per_hour, attempt, notice_ms, rate_nano_per_hour, price_version,
     grant_ms, state, ends_at_ms, held_nano, charged_nano, cause, opened_ms, site, node_key, power,
     contract)
-SELECT t.*, contract_of(t.node) FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+SELECT t.*, contract_of(t.node)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
     $7::text[], $8::int8[], $9::text[], $10::int[], $11::int8[], $12::int8[], $13::int[],
     $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::text[], $19::int8[], $20::int8[],
     $21::int8[], $22::text[], $23::int8[], $24::text[], $25::text[], $26::int8[])

@@ -36,6 +36,10 @@ _TERMS = """
 SELECT DISTINCT ON (supplier) * FROM supplier_contract WHERE supplier = ANY($1)
 ORDER BY supplier, version DESC
 """
+_OF = """
+SELECT l.id AS lease, c.* FROM lease AS l JOIN supplier_contract AS c ON c.id = l.contract
+WHERE l.id = ANY($1)
+"""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('gridlease.supplier.' || $1, 0))"
 _FIND_CONTRACT = "SELECT * FROM supplier_contract WHERE request_id = $1"
 _NEW_CONTRACT = """
@@ -116,6 +120,9 @@ class PostgresSuppliers:
         terms = await self._db.fetch(_TERMS, [it["name"] for it in found])
         latest = {it["supplier"]: contract_of(it) for it in terms}
         return [_partner(it, latest.get(it["name"])) for it in found]
+
+    async def of_leases(self, leases: Collection[str]) -> dict[str, Contract]:
+        return {it["lease"]: contract_of(it) for it in await self._db.fetch(_OF, list(leases))}
 
     async def lock(self, name: str) -> None:
         await self._db.execute(_LOCK, name)

@@ -160,7 +160,8 @@ def _text(statement: Statement) -> Iterator[str]:
     yield ""
     for it in statement.lines:
         parts = it.parts
-        yield f"{moment(it.recorded_ms):%Y-%m-%d}  {it.node}  {it.chip}  {it.lease}/{it.segment}  {it.meter}"
+        where = f"{it.node}  {it.chip}  {it.lease}/{it.segment}  {it.meter}"
+        yield f"{moment(it.recorded_ms):%Y-%m-%d}  {where}"
         yield (
             f"    customer {_money(it.amount_nano)} = yours {_money(parts.payable_nano)}"
             f" + kept back {_money(parts.holdback_nano)} + platform {_money(parts.revenue_nano)}"

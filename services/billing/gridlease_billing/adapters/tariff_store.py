@@ -1,0 +1,145 @@
+"""Prices beyond run time, and what energy is at a site, in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+from gridlease_store.pool import Connection
+
+from gridlease_billing.contract_ports import Drew, NewTariff
+from gridlease_billing.domain.carbon import Embodied, SitePower
+from gridlease_billing.domain.meter_price import Entry, Priced
+from gridlease_billing.domain.rating import Step, Tariff
+
+_ENTRIES = "SELECT * FROM tariff ORDER BY version"
+_FIND = "SELECT * FROM tariff WHERE request_id = $1"
+_INSERT = """
+INSERT INTO tariff (meter, site, above, price_nano, per, minimum_nano, pass_through, effective_ms,
+    recorded_ms, request_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+_ADD = """
+INSERT INTO meter_total (tenant, meter, tariff, month, quantity) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (tenant, meter, tariff, month)
+DO UPDATE SET quantity = meter_total.quantity + excluded.quantity
+RETURNING quantity - $5 AS before
+"""
+_WRITE = """
+INSERT INTO line (recorded_ms, lease, segment, meter, tenant, project, job, node, site, chip, tier,
+    quantity_milli, rate_nano_per_hour, price_version, starts_ms, ends_ms, counter, granted,
+    charged, amount_nano, currency)
+SELECT $1, l.id, t.segment, t.meter, l.tenant, l.project, l.job, l.node, l.site, l.chip, l.tier,
+    l.quantity_milli, 0, t.version, s.starts_ms, s.ends_ms, t.count, t.count, t.count, t.amount,
+    'USD'
+FROM unnest($2::text[], $3::int[], $4::text[], $5::int8[], $6::int8[], $7::int8[])
+    AS t (lease, segment, meter, version, count, amount)
+JOIN lease AS l ON l.id = t.lease JOIN segment AS s ON s.lease = l.id AND s.number = t.segment
+"""
+_POWER = "SELECT p.* FROM lease AS l JOIN site_power AS p ON p.id = l.power WHERE l.id = $1"
+_DREW = """
+SELECT l.id, l.job, l.chip, l.site, l.quantity_milli, p.pue_milli, p.carbon_mg_per_kwh,
+    p.price_nano_per_kwh, e.carbon_g, e.life_hours, e.uncertainty_permille, e.source,
+    ARRAY(SELECT m.energy FROM meter AS m WHERE m.lease = l.id ORDER BY m.segment) AS energies,
+    ARRAY(SELECT s.starts_ms FROM meter AS m
+        JOIN segment AS s ON s.lease = m.lease AND s.number = m.segment
+        WHERE m.lease = l.id ORDER BY m.segment) AS starts,
+    ARRAY(SELECT m.run / 1000000 FROM meter AS m WHERE m.lease = l.id ORDER BY m.segment) AS spans
+FROM lease AS l LEFT JOIN site_power AS p ON p.id = l.power
+LEFT JOIN LATERAL (SELECT * FROM embodied WHERE chip = l.chip ORDER BY version DESC LIMIT 1) AS e
+    ON true
+WHERE l.tenant = $1 AND ($2 = '' OR l.job = $2)
+    AND EXISTS (SELECT FROM meter AS m WHERE m.lease = l.id)
+ORDER BY l.opened_ms DESC, l.id DESC LIMIT $3
+"""
+_EMBODIED = """
+INSERT INTO embodied (chip, carbon_g, life_hours, uncertainty_permille, source, recorded_ms,
+    request_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (request_id) DO NOTHING
+"""
+
+
+class PostgresTariffs:
+    """The tables of tariffs, totals, power and embodied carbon, in one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    async def entries(self) -> list[Entry]:
+        return [_entry(it) for it in await self._db.fetch(_ENTRIES)]
+
+    async def find(self, request_id: str) -> Entry | None:
+        found = await self._db.fetchrow(_FIND, request_id)
+        return None if found is None else _entry(found)
+
+    async def insert(self, new: NewTariff, now_ms: int) -> None:
+        steps = new.tariff.steps
+        await self._db.execute(
+            _INSERT, new.meter, new.site, [it.above for it in steps],
+            [it.price_nano for it in steps], new.tariff.per, new.tariff.minimum_nano,
+            new.pass_through, now_ms if new.effective_ms is None else new.effective_ms, now_ms,
+            new.request_id,
+        )  # fmt: skip
+
+    async def add(self, tenant: str, entry: Entry, month: int, count: int) -> int:
+        found = await self._db.fetchval(_ADD, tenant, entry.meter, entry.version, month, count)
+        return int(found)
+
+    async def write(self, priced: Sequence[Priced], now_ms: int) -> None:
+        rows = [
+            (it.lease, it.segment, it.meter, it.version, it.count, it.amount_nano) for it in priced
+        ]
+        if rows:
+            await self._db.execute(_WRITE, now_ms, *map(list, zip(*rows, strict=True)))
+
+    async def power(self, lease: str) -> SitePower | None:
+        found = await self._db.fetchrow(_POWER, lease)
+        return None if found is None else _site_power(found)
+
+    async def drew(self, tenant: str, job: str, limit: int) -> list[Drew]:
+        return [
+            Drew(
+                it["id"],
+                it["job"],
+                it["chip"],
+                it["site"],
+                it["quantity_milli"],
+                tuple(zip(it["energies"], it["starts"], it["spans"], strict=True)),
+                _site_power(it),
+                _embodied(it),
+            )
+            for it in await self._db.fetch(_DREW, tenant, job, limit)
+        ]
+
+    async def put_embodied(self, chip: str, it: Embodied, request_id: str, now_ms: int) -> None:
+        await self._db.execute(
+            _EMBODIED, chip, it.carbon_g, it.life_hours, it.uncertainty_permille, it.source,
+            now_ms, request_id,
+        )  # fmt: skip
+
+
+def _entry(it: asyncpg.Record) -> Entry:
+    steps = tuple(Step(*each) for each in zip(it["above"], it["price_nano"], strict=True))
+    return Entry(
+        it["version"],
+        it["meter"],
+        it["site"],
+        Tariff(steps, it["per"], it["minimum_nano"]),
+        it["pass_through"],
+        it["effective_ms"],
+        it["recorded_ms"],
+    )
+
+
+def _site_power(it: asyncpg.Record) -> SitePower | None:
+    if it["pue_milli"] is None:
+        return None
+    return SitePower(
+        it["pue_milli"], tuple(it["carbon_mg_per_kwh"]), tuple(it["price_nano_per_kwh"])
+    )
+
+
+def _embodied(it: asyncpg.Record) -> Embodied | None:
+    if it["carbon_g"] is None:
+        return None
+    return Embodied(it["carbon_g"], it["life_hours"], it["uncertainty_permille"], it["source"])
