@@ -1,4 +1,4 @@
-"""Budgets that run out, on a virtual clock: work stops in time, and no more is spent than there was.
+"""Budgets that run out, on a virtual clock: work stops in time; no more is spent than there was.
 
 Cut off, it stops at its grant's end; connected, when its notice is over.
 """
