@@ -77,11 +77,16 @@ async def on_offer(client: Client) -> int:
     return sum(it.free_milli for it in found if it.tier == job_pb2.TIER_ON_DEMAND)
 
 
+async def stocked(client: Client) -> bool:
+    return await on_offer(client) == 1_000
+
+
 @pytest.mark.slow
 async def test_a_device_passes_from_tenant_to_tenant(world: World, host: StandIn) -> None:
     await free(world)
     assert (await device(world)).emulated
     async with world.tenant() as first, another(world) as second:
+        await eventually(lambda: stocked(first), 30.0, "the device is on offer")
         job = await first.submit(draft(_WRITE, _FIND, resources=_GPU))
         ended = await state_is(first, job.name, *ENDED)
         assert ended.state == job_pb2.JOB_STATE_SUCCEEDED, ended
@@ -146,6 +151,7 @@ async def _out_of_stock(world: World, client: Client, host: StandIn) -> None:
     ended = await state_is(client, job.name, *ENDED, timeout_s=90.0)
     assert ended.state == job_pb2.JOB_STATE_SUCCEEDED, ended
     assert not (await device(world)).ailment
+    await eventually(lambda: stocked(client), 60.0, "it is on offer again")
 
 
 def _gridlease(world: World, *words: str) -> subprocess.CompletedProcess[str]:
