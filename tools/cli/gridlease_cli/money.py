@@ -21,6 +21,7 @@ from gridlease_cli.jobs import Cpu, Disk, File, Gpu, Memory, Tier
 from gridlease_cli.output import show, show_rows
 
 prices = typer.Typer(help="Prices in force; set makes a new one.", rich_markup_mode=None)
+_UNITS = {"egress": "B", "storage": "B·s", "energy": "mJ", "provision": "ns"}
 
 
 def register(app: typer.Typer) -> None:
@@ -243,13 +244,15 @@ def _balance_lines(found: money_pb2.Balance) -> list[str]:
 
 
 def _usage_row(line: money_pb2.UsageLine) -> tuple[str, ...]:
+    runs = line.meter == "run"
+    unit = _UNITS.get(line.meter, "")
     return (
         words.short(line.job),
         line.lease,
         f"{words.milli(line.quantity_milli)} x {line.chip}",
         words.tier(line.tier),
-        words.money(line.rate_nano_per_hour, line.currency),
-        words.span(line.charged_ns),
+        words.money(line.rate_nano_per_hour, line.currency) if runs else "",
+        words.span(line.charged_ns) if runs else f"{line.meter} {line.charged_ns} {unit}".rstrip(),
         words.money(line.amount_nano, line.currency),
         line.lease_state,
     )

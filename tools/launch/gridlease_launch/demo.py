@@ -240,7 +240,8 @@ def _result(
 ) -> dict[str, Any]:
     """The demo's last line; ``ran_ns`` is the sandbox keeper's, ``charged_ns`` billing's."""
     job, task = ended.job, ended.job.tasks[0]
-    ran_ns, charged_ns = task.ran_ns, sum(line.charged_ns for line in ended.lines)
+    ran_ns = task.ran_ns
+    charged_ns = sum(line.charged_ns for line in ended.lines if line.meter == "run")
     exact = sum(line.amount_nano for line in ended.lines)
     good = (
         job.state == job_pb2.JOB_STATE_SUCCEEDED
