@@ -63,6 +63,7 @@ from .maintenance import EndMaintenance
 from .market import TellMarket
 from .nodes import Fleet
 from .ports import Credentials
+from .preload import Preloads
 from .preview import Preview
 from .quotas import Quotas
 from .reservations import Reservations
@@ -183,6 +184,7 @@ def _server(parts: _Parts) -> MeshServer:
         ReportInventory(parts.store, parts.catalogue),
         Renew(parts.store, credentials),
         settings.start_by_ms,
+        Preloads(_aside(settings), SystemClock()),
     )
     capacity = CapacityUses(
         quotas=Quotas(parts.store, parts.catalogue),
@@ -226,12 +228,16 @@ async def _lead(parts: _Parts) -> None:
                 await optimiser.close()
 
 
+def _aside(settings: Settings) -> PostgresAside:
+    return PostgresAside(
+        settings.postgres_dsn, ROOM, role=ROLE, disconnected_ms=settings.disconnected_after_ms
+    )
+
+
 def _leader(parts: _Parts, epoch: int, lost: Lost, optimiser: ChildOptimiser) -> Leader:
     """The loops of one term, with what they remember for as long as it lasts."""
     settings, evict, advise = parts.settings, Evict(parts.store), Advise(optimiser)
-    aside = PostgresAside(
-        settings.postgres_dsn, ROOM, role=ROLE, disconnected_ms=settings.disconnected_after_ms
-    )
+    aside = _aside(settings)
     slow = Slow(
         SlowParts(parts.store, aside, evict, advise, parts.catalogue, parts.clock, settings.slow())
     )

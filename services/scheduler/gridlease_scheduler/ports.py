@@ -17,6 +17,7 @@ from .domain.lease import Lease
 from .domain.node import Node
 from .domain.order.spot import Utilization
 from .domain.plan import Placed
+from .domain.preload import Recent
 from .domain.slow.advice import Problem, Solution
 from .domain.snapshot import Offered
 from .operators import Capacity, Planning
@@ -77,6 +78,10 @@ class Jobs(Protocol):
 
     async def place(self, granted: Sequence[Granted]) -> None:
         """PENDING to RUNNING, with the new leases on the tasks."""
+        ...
+
+    async def recent(self, limit: int) -> list[Recent]:
+        """What the last jobs ran on."""
         ...
 
     async def ready(self, name: str) -> bool:
@@ -179,6 +184,10 @@ class Nodes(Protocol):
         ...
 
     async def detail(self, node_id: str) -> NodeDetail | None: ...
+
+    async def chips(self) -> dict[str, frozenset[str]]:
+        """The chips of each node's accelerators."""
+        ...
 
     async def page(self, *, limit: int, after: str) -> list[NodeDetail]: ...
 

@@ -19,6 +19,8 @@ from gridlease_scheduler.domain.job import (
     Task,
 )
 from gridlease_scheduler.domain.lease import State
+from gridlease_scheduler.domain.preload import Recent
+from gridlease_scheduler.wire.preload import use
 
 from . import jsonb
 from .queue import PostgresQueue
@@ -96,8 +98,27 @@ UPDATE task SET exit_code = $3, ran_ns = ran_ns + $4, reason = $5 WHERE job = $1
 """
 
 
+_RECENT = """
+SELECT tenant, spec, needs -> 'accelerator' -> 'chips' ->> 0 AS chip,
+    (needs ->> 'accelerator') IS NOT NULL AS accelerated, follows_load,
+    (extract(epoch FROM ended_at - ready_at) * 1000)::bigint AS ran_ms
+FROM job ORDER BY number DESC LIMIT $1
+"""
+
+
 class PostgresJobs(PostgresQueue):
     """``ports.Jobs`` on one connection."""
+
+    async def recent(self, limit: int) -> list[Recent]:
+        rows = await self._connection.fetch(_RECENT, limit)
+        return [
+            Recent(
+                use(row["tenant"], row["spec"], row["chip"] or "", row["accelerated"]),
+                row["follows_load"],
+                row["ran_ms"],
+            )
+            for row in rows
+        ]
 
     async def accept(self, jobs: Sequence[NewJob]) -> dict[str, Job]:
         columns = map(list, zip(*map(_columns, jobs), strict=True))

@@ -86,6 +86,13 @@ class PostgresNodes(PostgresFleet):
         row = await self._connection.fetchrow(_DETAIL + "WHERE n.id = $1", node_id)
         return None if row is None else _detail(row)
 
+    async def chips(self) -> dict[str, frozenset[str]]:
+        rows = await self._connection.fetch(
+            "SELECT node_id, array_agg(DISTINCT chip) AS chips FROM device WHERE present "
+            "GROUP BY node_id"
+        )
+        return {row["node_id"]: frozenset(row["chips"]) for row in rows}
+
     async def page(self, *, limit: int, after: str) -> list[NodeDetail]:
         where = "WHERE n.id > $1 ORDER BY n.id LIMIT $2"
         return [_detail(row) for row in await self._connection.fetch(_DETAIL + where, after, limit)]

@@ -11,16 +11,26 @@ from gridlease_mesh.context import caller_node
 
 from gridlease_scheduler.credential import Renew
 from gridlease_scheduler.inventory import ReportInventory
+from gridlease_scheduler.preload import Preloads
 from gridlease_scheduler.sync import Sync
 from gridlease_scheduler.wire import leases as wire
 from gridlease_scheduler.wire import nodes
+from gridlease_scheduler.wire.preload import preload
 
 
 class SyncServicer(sync_pb2_grpc.SyncServiceServicer):
     """What nodes ask. Who asks is in the subject that the broker let it use."""
 
-    def __init__(self, sync: Sync, report: ReportInventory, renew: Renew, start_by_ms: int) -> None:
+    def __init__(
+        self,
+        sync: Sync,
+        report: ReportInventory,
+        renew: Renew,
+        start_by_ms: int,
+        preloads: Preloads,
+    ) -> None:
         self._sync = sync
+        self._preloads = preloads
         self._report = report
         self._renew = renew
         self._start_by_ms = start_by_ms
@@ -29,7 +39,9 @@ class SyncServicer(sync_pb2_grpc.SyncServiceServicer):
         self, request: sync_pb2.SyncNodeRequest, context: Any
     ) -> sync_pb2.SyncNodeResponse:
         told = wire.observation(_node(context), request)
-        return wire.desired(await self._sync(told), self._start_by_ms)
+        answer = wire.desired(await self._sync(told), self._start_by_ms)
+        answer.preload.extend(preload(each) for each in self._preloads.of_node(told.node_id))
+        return answer
 
     async def ReportInventory(
         self, request: sync_pb2.ReportInventoryRequest, context: Any
