@@ -68,9 +68,9 @@ def test_the_signature_is_that_of_standard_webhooks():
     assert signature(secret, "m", 6, b"{}") != f"v1,{right}"
 
 
-def test_patience_is_about_a_day_and_ends():
-    total = sum(pause_s(n) for n in range(1, MOST_TRIES + 1))
-    assert 12 * 3_600 < total < 48 * 3_600
+def test_patience_is_about_half_a_day_and_ends():
+    total = sum(pause_s(n) for n in range(1, MOST_TRIES))  # the last failure is not waited after
+    assert 12 * 3_600 < total < 24 * 3_600
 
 
 def test_types_are_chosen_by_their_beginnings():

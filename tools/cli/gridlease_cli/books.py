@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gridlease_store.backup import Manifest
 
 books = typer.Typer(help="The books, for operators.", rich_markup_mode=None, no_args_is_help=True)
+_OWN = "gridlease"  # the database of ./dev up
 FileArgument = Annotated[Path, typer.Argument(help="The backup")]
 Postgres = Annotated[str, typer.Option(help="The owner's DSN; else --state, else the environment")]
 State = Annotated[Path | None, typer.Option(help="State folder of ./dev up, with its own server")]
@@ -51,7 +52,7 @@ def restore(
     """Fill an empty database from a backup; billing then waits for old grants to end."""
     store = _store()
     options = options_of(context)
-    with _database(options, postgres, state) as dsn:
+    with _database(options, postgres, state, make=True) as dsn:
         found = asyncio.run(store.restore(dsn, file))
     lines = _lines(f"restored from {file}", found)
     lines.append("next      start the platform: billing fences every lease, waits for the longest")
@@ -105,7 +106,9 @@ def _store() -> _Store:
 
 
 @contextlib.contextmanager
-def _database(options: Options, postgres: str, state: Path | None) -> Iterator[str]:
+def _database(
+    options: Options, postgres: str, state: Path | None, *, make: bool = False
+) -> Iterator[str]:
     """The owner's DSN; a server of a state folder is started for the while if it does not run."""
     names = ("GRIDLEASE_POSTGRES_OWNER_DSN", "GRIDLEASE_POSTGRES_DSN")
     known = [options.environ[it] for it in names if options.environ.get(it)]
@@ -125,10 +128,24 @@ def _database(options: Options, postgres: str, state: Path | None) -> Iterator[s
     ran = server.pid is not None
     server.start()
     try:
-        yield server.dsn()
+        if make:
+            asyncio.run(_make(server.dsn()))
+        yield server.dsn(_OWN)
     finally:
         if not ran:
             server.stop()
+
+
+async def _make(dsn: str) -> None:
+    """The database that ./dev up uses, empty, if it is not there."""
+    from gridlease_store.connect import connect  # noqa: PLC0415 - as above
+
+    connection = await connect(dsn)
+    try:
+        if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", _OWN):
+            await connection.execute(f"CREATE DATABASE {_OWN}")
+    finally:
+        await connection.close()
 
 
 def _lines(first: str, found: Manifest) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gridlease_kernel.faults import Invalid
 
-MOST_TRIES = 12  # of one event: about a day in all; then it is given up
+MOST_TRIES = 12  # of one event: about 13 hours in all; then it is given up
 _FIRST_PAUSE_S = 2
 _LAST_PAUSE_S = 14_400
 _WELL_KNOWN_PORTS = 1_024
