@@ -36,6 +36,7 @@ class Settings:
     clock_step_margin_ms: int = 3_000
     drift_ppm: int = 1_000
     notice_ms: int = 30_000
+    gather_ms: int = 100  # how long counters wait for those of other nodes: one commit for all
     billing_connections: int = 8  # to PostgreSQL, of one process
     billing_default_prices: bool = True  # load prices/default.toml where nothing is priced
     spot_window_ms: int = 300_000  # in one, a spot price moves once and by 2 % at most
@@ -87,6 +88,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise _not_permille("spot_floor_permille")
     if found.spot_target_permille < 0:
         raise _too_small("spot_target_permille", 0)
+    if not 0 <= found.gather_ms <= 1_000:
+        raise _not_permille("gather_ms")
     if found.billing_connections < _FEWEST_CONNECTIONS:
         raise _too_small("billing_connections", _FEWEST_CONNECTIONS)
     return found
@@ -98,7 +101,7 @@ def _not_permille(name: str) -> Invalid:
         f"{variable} is not between 0 and 1000.",
         reason="SETTING_OUT_OF_RANGE",
         field=variable,
-        remedy="It is a share in thousandths: correct it, or unset it for the default.",
+        remedy="Correct it, or unset it for the default.",
     )
 
 

@@ -45,11 +45,15 @@ class _Folded:
 class Settler:
     """Answers nodes: by ticks where that is enough."""
 
-    def __init__(self, books: Books, terms: Terms, proof: Proof, clock: Clock) -> None:
+    def __init__(
+        self, books: Books, terms: Terms, proof: Proof, clock: Clock, gather_ms: int = 0
+    ) -> None:
+        """``gather_ms``: how long ticks wait for others, to share a transaction."""
         self._books = books
         self._terms = terms
         self._proof = proof
         self._clock = clock
+        self._gather_s = gather_ms / 1_000
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._database_ahead_ms: int | None = None  # of this host's clock; None = never asked
         self._waiting: list[tuple[Sequence[Tick], asyncio.Future[_Folded]]] = []
@@ -112,6 +116,8 @@ class Settler:
     async def _drain(self) -> None:
         """Folds what waits, all of it together, until nothing does."""
         while self._waiting:
+            if self._gather_s:
+                await asyncio.sleep(self._gather_s)
             batch: list[tuple[Sequence[Tick], asyncio.Future[_Folded]]] = []
             size = 0
             while self._waiting and (not batch or size + len(self._waiting[0][0]) <= MOST_AT_ONCE):

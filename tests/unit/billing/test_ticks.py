@@ -33,7 +33,7 @@ def test_an_open_lease_may_move_until_it_is_due():
     (track,) = tracks(row)
     assert track.counts == (0,) * len(CATALOGUE)
     assert track.cap_ns == 120 * S
-    assert track.quick_until_ms == 1_000 + 120_000 - 90_000
+    assert track.quick_until_ms == 1_000 + 120_000 - 66_000
 
 
 def test_a_lease_that_awaits_a_word_may_not_move():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.segment import Counters, Segment
 
-RENEW_BELOW_PERMILLE = 750  # a grant with more of itself left is not extended again
+RENEW_BELOW_PERMILLE = 550  # a grant with more of itself left is not extended: agents ask at half
 
 
 class State(enum.StrEnum):
