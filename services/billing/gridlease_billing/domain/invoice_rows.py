@@ -104,6 +104,10 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
     credit = line.kind in ("CREDIT", CREDIT_NOTE)
     cost = billed_nano if credit else line.amount_nano
     late = line.kind == "CORRECTION"
+    priced = None if credit or late else _priced(line)
+    listed = cost
+    if priced is not None and line.meter != RUN_METER:
+        listed = round(priced.list_unit_nano * priced.quantity)
     said = f"{line.chip} {line.tier}, {line.meter}" + (f": {line.note}" if line.note else "")
     return Charge(
         meter,
@@ -113,9 +117,9 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
         ends_ms,
         billed_nano,
         cost,
-        cost,
-        cost,
-        None if credit or late else _priced(line),
+        listed,
+        listed,
+        priced,
         correction=late or line.kind == CREDIT_NOTE,
         corrects=line.cites,
         lease=line.lease,
@@ -127,15 +131,17 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
 
 
 def _priced(line: Line) -> Priced:
+    quantity = Fraction(line.charged_ns, _PRICED_IN.get(line.meter, _HOUR_NS))
     rate = line.rate_nano_per_hour
-    if line.meter not in _PRICED_IN and line.meter != RUN_METER:
-        rate = 0
+    if line.meter != RUN_METER:  # by a month's total: what a unit of this line came to
+        quantity = Fraction(focus.quantity(quantity))  # as it is written
+        rate = round(line.amount_nano / quantity) if quantity else 0
     return Priced(
         sku=f"{line.chip}/{line.tier}/{line.meter}",
         price=f"price/{line.price_version}/{line.chip}/{line.tier}/{line.meter}",
         list_unit_nano=rate,
         contracted_unit_nano=rate,
-        quantity=Fraction(line.charged_ns, _PRICED_IN.get(line.meter, _HOUR_NS)),
+        quantity=quantity,
         consumed=Fraction(line.charged_ns, _CONSUMED.get(line.meter, _SECOND_NS)),
         category=Pricing.DYNAMIC if line.tier == "SPOT" else Pricing.STANDARD,
     )
