@@ -255,7 +255,7 @@ FORGERIES = {
     tax_added: "billed are",
     payable: "payable_nano is",
     tax_rate: "of tax",
-    fee_on_egress: "no rule prices the meter egress",
+    fee_on_egress: "no tariff prices the meter egress",
     credit_less: "it is no credit",
 }
 
@@ -325,3 +325,16 @@ async def test_a_long_walk_of_bills_is_agreed_with(world):
             made = await create_invoice(world.books, RandomIds(), Scope(TENANT, PROJECT), f"r{n}")
             invoice = await get_invoice(world.books, TENANT, made.head.name)
             assert check(await evidence_of(world, invoice)) == []
+
+
+async def test_the_price_of_another_meter_lies_within_its_tariff(billed):
+    evidence, _ = billed
+    line = line_of(evidence, meter="egress")
+    count = line["charged_ns"]
+    known = {"version": 5, "meter": "egress", "minimum_nano": 0, "pass_through": False}
+    evidence["tariffs"] = [known | {"per": 1, "prices_nano": [1_000_000, 2_000_000]}]
+    for amount_nano, right in ((count * 1_500_000, True), (count * 2_000_001, False)):
+        line["price_version"], line["amount_nano"] = 5, amount_nano
+        balanced(evidence)
+        told = [it.what for it in check(evidence) if "tariff" in it.what]
+        assert (told == []) == right

@@ -24,6 +24,7 @@ Line = Mapping[str, Any]
 Key = tuple[str, int]  # lease, segment
 _EXPONENT = {"USD": 2, "EUR": 2, "GBP": 2, "CNY": 2, "JPY": 0}
 _CREDITS = {"reclaim_credit", "sla_credit", "promo_credit"}
+_TARIFF = ("version", "meter", "per", "minimum_nano", "pass_through")
 _HEAD = "gridlease meter report 1"
 
 
@@ -56,26 +57,20 @@ async def collect(client: Client, name: str) -> dict[str, Any]:
         "invoice": invoice,
         "cited": {it: await document(it) for it in sorted(cited - {invoice["name"]})},
         "reports": [
-            {
-                "lease": it.lease,
-                "segment": it.segment,
-                "node": it.node,
-                "node_key": it.node_key,
-                "report": it.report,
-                "signature": base64.b64encode(it.signature).decode(),
-                "recorded_ms": it.record_time.ToMilliseconds(),
-            }
+            {name: getattr(it, name) for name in ("lease", "segment", "node", "node_key", "report")}
+            | {"signature": base64.b64encode(it.signature).decode()}
+            | {"recorded_ms": it.record_time.ToMilliseconds()}
             for it in await client.list_meter_reports(invoice["name"])
         ],
         "prices": [
-            {
-                "version": it.version,
-                "chip": it.chip,
-                "tier": it.tier,
-                "price_nano_per_hour": it.price_nano_per_hour,
-                "effective_ms": it.effective_time.ToMilliseconds(),
-            }
+            {name: getattr(it, name) for name in ("version", "chip", "tier", "price_nano_per_hour")}
+            | {"effective_ms": it.effective_time.ToMilliseconds()}
             for it in await client.list_prices(history=True)
+        ],
+        "tariffs": [
+            {name: getattr(it, name) for name in _TARIFF}
+            | {"prices_nano": [step.price_nano for step in it.steps]}
+            for it in await client.list_tariffs()
         ],
     }
 
@@ -133,7 +128,7 @@ def _lines(evidence: Mapping[str, Any], trust: Trust) -> Iterator[Finding]:
                 troubles += _price(line, prices)
                 troubles += _charge(line, context[line["lease"]], known)
             elif line["amount_nano"] or line["rate_nano_per_hour"]:
-                troubles.append(f"no rule prices the meter {line['meter']}")
+                troubles += _tariff(line, evidence.get("tariffs", ()), trust)
         elif line["kind"] == "CREDIT":
             if line["amount_nano"] > 0 or line["note"] not in _CREDITS:
                 troubles.append("it is no credit")
@@ -208,6 +203,22 @@ def _price(line: Line, prices: Mapping[int, Any]) -> Iterator[str]:
     rate = money.rate_nano_per_hour(price["price_nano_per_hour"], line["quantity_milli"])
     if rate != line["rate_nano_per_hour"]:
         yield f"its rate is {line['rate_nano_per_hour']}, by the price {rate}"
+
+
+def _tariff(line: Line, tariffs: Iterable[Mapping[str, Any]], trust: Trust) -> Iterator[str]:
+    """Other meters go by a month's total: each line lies between its cheapest and dearest step."""
+    known = next((it for it in tariffs if it["version"] == line["price_version"]), None)
+    if known is None or known["meter"] != line["meter"]:
+        yield f"no tariff prices the meter {line['meter']}"
+    elif known["pass_through"]:
+        if not trust.unsigned:
+            yield "the site's price of energy is billing's word"
+    else:
+        prices, count, per = known["prices_nano"], line["charged_ns"], known["per"]
+        least = 0 if known["minimum_nano"] else min(prices) * count // per
+        most = -(-max(prices) * count // per) + known["minimum_nano"]
+        if not least <= line["amount_nano"] <= most or count > line["counter_ns"]:
+            yield f"its amount is {line['amount_nano']}, by tariff {least} to {most}"
 
 
 def _charge(line: Line, segments: Mapping[int, Line], known: Mapping[str, Line]) -> Iterator[str]:
