@@ -166,6 +166,8 @@ class Node:
             Scrubber, book, body.sandboxes, files, SystemClock(), keeper=body.keeper
         )
         reporter = self._reporter(scheduler, book)
+        if self._images is not None:
+            await self._images.held()
         self._ailments = Ailments(self._state, body.keeper, scrubber.ailments, reporter.again)
         self._certificates = Certificates(
             self._state, body.facts.devices, body.keeper, SystemClock(), self._ailments.judged

@@ -13,6 +13,7 @@ from gridlease_agent.images import reference
 from gridlease_agent.images.fetch import Fetcher
 from gridlease_agent.images.roots import ImageRoots
 from gridlease_agent.images.store import Held, ImageStore
+from gridlease_agent.images.tasks import TaskImages
 from gridlease_kernel.faults import Fault
 from gridlease_testkit.registry import (
     INDEX,
@@ -243,3 +244,14 @@ def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(Fault) as caught:
         reference.parse(name + ("?" if name.endswith(":") else ""))
     assert caught.value.reason == "BAD_IMAGE_NAME"
+
+
+async def test_a_node_that_starts_again_knows_all_its_images(
+    tmp_path: Path, registry: LoopbackRegistry
+) -> None:
+    store = ImageStore(tmp_path / "images", LIMIT)
+    digest = registry.add_image(tar_of(("a", b"x")))
+    name = f"{registry.address}/team/app:v1"
+    assert await TaskImages(_fetcher(store), _Node(store)).fetch(name) == digest
+    again = ImageStore(tmp_path / "images", LIMIT)
+    assert await TaskImages(_fetcher(again), _Node(again)).held() == (digest, name)

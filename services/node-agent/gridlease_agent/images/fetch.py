@@ -22,6 +22,7 @@ from gridlease_agent.images.seam import Images
 _CONFIG_BYTES = 4 << 20
 _AT_ONCE = 4
 _MOST_PINS = 1024
+_MOST_NAMES = 512
 _TURNS = 16
 Logins = Callable[[str], Login]  # by registry
 
@@ -47,7 +48,7 @@ class Fetcher:
         self._logins = logins
         self._machine = machine
         self._timeout_s = timeout_s
-        self._pins = folder / "pins.json"
+        self._pins, self._named = folder / "pins.json", folder / "names.json"
         self._turn = threading.Lock()
         self._turns = tuple(threading.Lock() for _ in range(_TURNS))
         self._blobs = tuple(threading.Lock() for _ in range(_TURNS))
@@ -72,7 +73,26 @@ class Fetcher:
         with self._turns[hash(name) % _TURNS]:
             found = self._pull(wanted, digest, stop)
         self._pin(job, wanted, found)
+        self._name(str(wanted), found)
         return found
+
+    def names(self) -> dict[str, str]:
+        """What was fetched by which name, last of all: name -> digest, also of what has left."""
+        try:
+            found: dict[str, str] = json.loads(self._named.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def _name(self, name: str, digest: str) -> None:
+        with self._turn:
+            known = self.names()
+            if known.get(name) == digest:
+                return
+            newest = dict(list((known | {name: digest}).items())[-_MOST_NAMES:])
+            part = self._named.with_suffix(".part")
+            part.write_text(json.dumps(newest), "utf-8")
+            part.replace(self._named)
 
     def _pull(self, wanted: Reference, digest: str, stop: threading.Event | None) -> str:
         image = self.resolve(self._registry(wanted), digest or wanted.version)

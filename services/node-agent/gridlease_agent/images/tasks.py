@@ -47,8 +47,10 @@ class TaskImages:
         return await asyncio.to_thread(self._images.ready, digest, lease_id)
 
     async def held(self) -> tuple[str, ...]:
-        """Digests of the images here, the most recently used first."""
-        self.known = await asyncio.to_thread(self._images.held)
+        """Digests of the images here, the most recently used first; then their names."""
+        digests = await asyncio.to_thread(self._images.held)
+        names = await asyncio.to_thread(self._fetcher.names)
+        self.known = (*digests, *(name for name, digest in names.items() if digest in digests))
         return self.known
 
     async def room(self) -> int:

@@ -288,7 +288,7 @@ class NodeInventory(google.protobuf.message.Message):
 
     @property
     def images(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Images at hand, by digest ("sha256:" and 64 hex digits)."""
+        """Images at hand: by digest ("sha256:" and 64 hex digits), then by the names that they were last fetched by."""
 
     @property
     def quarantined(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
