@@ -110,15 +110,13 @@ def signed(report: Mapping[str, Any]) -> bool:
 
 
 def _lines(evidence: Mapping[str, Any], trust: Trust) -> Iterator[Finding]:
-    invoice, reports = evidence["invoice"], {}
-    for it in evidence["reports"]:
-        reports[it["lease"], it["segment"]] = it
+    invoice = evidence["invoice"]
+    reports = {(it["lease"], it["segment"]): it for it in evidence["reports"]}
     prices = {it["version"]: it for it in evidence["prices"]}
     known = _lines_of(evidence.get("cited", {}).values())
     context = _segments([*known.values(), *invoice["lines"]])
     seen: set[tuple[Any, ...]] = set()
     for line in invoice["lines"]:
-        at = line["position"]
         identity = (line["kind"], line["lease"], line["segment"], line["meter"], line["source"])
         troubles = ["it is there twice"] if identity in seen else []
         seen.add(identity)
@@ -136,7 +134,7 @@ def _lines(evidence: Mapping[str, Any], trust: Trust) -> Iterator[Finding]:
             troubles += _given_back(line, known)
         else:
             troubles.append(f"no rule knows the kind {line['kind']}")
-        yield from (Finding(at, it) for it in troubles)
+        yield from (Finding(line["position"], it) for it in troubles)
 
 
 def _lines_of(documents: Iterable[Mapping[str, Any]]) -> dict[str, Line]:
@@ -283,6 +281,6 @@ def _sums(invoice: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _digest(invoice: Mapping[str, Any]) -> Iterator[Finding]:
     said = {key: value for key, value in invoice.items() if key != "content_sha256"}
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
     if hashlib.sha256(text.encode()).hexdigest() != invoice["content_sha256"]:
         yield Finding(0, "the digest is of another content")
