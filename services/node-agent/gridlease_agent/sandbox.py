@@ -7,7 +7,9 @@ for who writes what), so an agent that starts again finds every sandbox as it wa
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
+import json
 import os
 import shutil
 import threading
@@ -130,7 +132,10 @@ class Sandboxes:
             give(folder / "work", spec.host_uid)
         with contextlib.suppress(FileExistsError):
             os.mkfifo(folder / "control", 0o600)
-        self.extend(lease_id, deadline)
+        # Whole, and on disk with the plan's folder: after a power cut it is another boot's anyway.
+        draft = folder / "deadline.json.new"
+        draft.write_text(json.dumps(dataclasses.asdict(deadline)), "utf-8")
+        draft.replace(folder / "deadline.json")
         spec = self._ground.ready(spec)
         try:
             spec = secrets.shown(spec, folder, held=bool(spec.hold))

@@ -8,6 +8,7 @@ names only staged paths, and it is the same whatever folder the node keeps its s
 from __future__ import annotations
 
 import base64
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,16 @@ def _config(
         strict = profile.load(arch)
         config["linux"]["seccomp"] = oci.render(strict)
         # crun loads this program instead of compiling the list above: a third of the CPU.
-        config["annotations"]["run.oci.seccomp_bpf_data"] = base64.b64encode(
-            bpf.compile_profile(strict)
-        ).decode("ascii")
+        config["annotations"]["run.oci.seccomp_bpf_data"] = _program(arch)
     limits.apply(config, spec, host.cgroups)
     network.apply(config, spec)
     return config
+
+
+@functools.cache
+def _program(arch: profile.Arch) -> str:
+    """The profile, compiled: the same for every sandbox."""
+    return base64.b64encode(bpf.compile_profile(profile.load(arch))).decode("ascii")
 
 
 def _process(spec: SandboxSpec) -> dict[str, Any]:
