@@ -150,6 +150,10 @@ class LedgerRows:
         self._tx.step()
         return {it: self._t.contracts[it] for it in wanted if it}
 
+    async def used(self, keys):
+        self._tx.step()
+        return frozenset(it for it in keys if it in self._t.keys)
+
     async def receivable(self, tenant):
         self._tx.step()
         return self._t.account("receivable", tenant)

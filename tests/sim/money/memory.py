@@ -12,7 +12,7 @@ from gridlease_kernel.faults import Conflict
 
 from tests.sim.money.broken import conflict, crashed
 from tests.sim.money.ledger import LedgerRows
-from tests.sim.money.rows import EvidenceRows, LeaseRows, LineRows, PriceRows
+from tests.sim.money.rows import EvidenceRows, LeaseRows, LineRows, PriceRows, TariffRows
 
 _ATTEMPTS = 8
 
@@ -40,6 +40,7 @@ class Work:
         self.journals = 0
         self.leases = LeaseRows(self)
         self.lines = LineRows(self)
+        self.tariffs = TariffRows(self)
         self.ledger = LedgerRows(self)
         self.prices = PriceRows(self)
         self.evidence = EvidenceRows(self)

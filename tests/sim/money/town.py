@@ -47,6 +47,8 @@ class Profile:
     pay_nano: int = 400_000_000_000
     leases: int = 10
     turn_ms: int = 12_000
+    nodes: int = 4
+    tenants: int = 3
 
 
 PROFILES = {
@@ -89,17 +91,17 @@ class Town:
         self._queue = []
         self._numbers = itertools.count()
         self.books, self.oracle = open_books(self)
-        self.settlers = [self._settler() for _ in range(2)]
+        self.settlers = [self.new_settler() for _ in range(2)]
         self.nodes = {}
         self.owner = {}  # lease -> node
         self.asks = {}
         self.keys = {}  # lease -> its node's key
         self.open = {}  # lease -> ask: those that the scheduler still wants
-        self._tenants = [f"tenants/{n}" for n in range(3)]
-        for n in range(4):
+        self._tenants = [f"tenants/{n}" for n in range(profile.tenants)]
+        for n in range(profile.nodes):
             self.new_node(n)
 
-    def _settler(self):
+    def new_settler(self):
         return Settler(self.books, TERMS, self.pen.holds, self.clock)
 
     def new_node(self, turn):
@@ -116,8 +118,13 @@ class Town:
         self.clock.now_ms = max(self.clock.now_ms, at_ms)
         return act, args
 
-    def next_ms(self):
-        return self._queue[0][0] if self._queue else None
+    def pop_together(self, span_ms, most):
+        """What happens within a span: all of it at its end."""
+        first_ms = self._queue[0][0]
+        acts = [self.pop()]
+        while len(acts) < most and self._queue and self._queue[0][0] <= first_ms + span_ms:
+            acts.append(self.pop())
+        return acts
 
     def fault(self, kind, share):
         """Whether it happens now; counted where it does."""
@@ -161,7 +168,7 @@ class Town:
         at = self.random.randrange(len(self.settlers))
         if self.fault("restart", self.profile.crash / 20):
             await self.settlers[at].close()
-            self.settlers[at] = self._settler()
+            self.settlers[at] = self.new_settler()
         self.oracle.begin(node.name, reports)
         answers = await self.call(
             "report", self.settlers[at].settle(node.name, reports), len(reports)
@@ -171,7 +178,9 @@ class Town:
             self.send(node.hear, answers, sent_ns)
 
     async def authorize(self, asks):
-        self.keys |= {ask.lease_id: ask.node_key for ask in asks}
+        for ask in asks:
+            self.keys[ask.lease_id] = ask.node_key
+            self.pen.owns(ask.lease_id, ask.node if ask.node_key else "")
         told = await self.call("authorize", authorize(self.books, asks, TERMS))
         if told and all(it.ok for it in told):
             for ask in asks:
