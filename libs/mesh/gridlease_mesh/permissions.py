@@ -73,7 +73,8 @@ ROLES: Final[Mapping[str, Role]] = {
     ),
     "billing": Role(
         serves=frozenset(
-            {f"{_B}.{it}Service" for it in ("Lease", "Settlement", "Account", "Report")}
+            f"{_B}.{it}Service"
+            for it in ("Lease", "Settlement", "Account", "Report", "Supplier", "Contract")
         ),
         to_nodes=frozenset({f"{_B}.SettlementService"}),
     ),
@@ -82,7 +83,7 @@ ROLES: Final[Mapping[str, Role]] = {
         to_nodes=frozenset({f"{_G}.BundleContentService"}),
         calls=frozenset(
             {f"{_S}.{it}Service" for it in ("Job", "Fleet", "Capacity")}
-            | {f"{_B}.{it}Service" for it in ("Account", "Report")}
+            | {f"{_B}.{it}Service" for it in ("Account", "Report", "Supplier", "Contract")}
         ),
         on_nodes=frozenset({f"{_A}.TaskFileService", f"{_A}.SessionService"}),
     ),
@@ -98,7 +99,17 @@ ROLES: Final[Mapping[str, Role]] = {
 # Public: served by the gateway over gRPC, never on the mesh.
 PUBLIC: Final = frozenset(
     f"{_G}.{it}Service"
-    for it in ("Job", "Session", "Fleet", "Capacity", "Billing", "Report", "Access")
+    for it in (
+        "Job",
+        "Session",
+        "Fleet",
+        "Capacity",
+        "Billing",
+        "Report",
+        "Supplier",
+        "Contract",
+        "Access",
+    )
 )
 NODE_SERVES: Final = frozenset({f"{_A}.TaskFileService", f"{_A}.SessionService"})
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from gridlease.gateway.v1 import gateway_pb2_grpc
+from gridlease.gateway.v1 import contract_pb2_grpc, gateway_pb2_grpc
 from gridlease_kernel.faults import Conflict, Fault, Invalid, Precondition, Unreachable
 from gridlease_mesh import status
 
@@ -62,6 +62,8 @@ class Connection:
         self.capacity: Any = gateway_pb2_grpc.CapacityServiceStub(self.channel)
         self.billing: Any = gateway_pb2_grpc.BillingServiceStub(self.channel)
         self.reports: Any = gateway_pb2_grpc.ReportServiceStub(self.channel)
+        self.suppliers: Any = contract_pb2_grpc.SupplierServiceStub(self.channel)
+        self.contracts: Any = contract_pb2_grpc.ContractServiceStub(self.channel)
         self.access: Any = gateway_pb2_grpc.AccessServiceStub(self.channel)
 
     async def ask(

@@ -17,6 +17,7 @@ from gridlease.type.v1 import fleet_pb2, job_pb2, money_pb2
 from gridlease_sdk import where
 from gridlease_sdk.capacitycalls import CapacityCalls
 from gridlease_sdk.channel import Connection
+from gridlease_sdk.contractcalls import ContractCalls
 from gridlease_sdk.invoicecalls import InvoiceCalls
 from gridlease_sdk.jobcalls import ENDED, JobCalls
 from gridlease_sdk.jobfile import Draft
@@ -24,7 +25,7 @@ from gridlease_sdk.reportcalls import ReportCalls
 from gridlease_sdk.sessioncalls import SessionCalls
 
 
-class Client(JobCalls, CapacityCalls, InvoiceCalls, SessionCalls, ReportCalls):
+class Client(JobCalls, CapacityCalls, InvoiceCalls, SessionCalls, ReportCalls, ContractCalls):
     """A connection to the platform with one API key."""
 
     @classmethod

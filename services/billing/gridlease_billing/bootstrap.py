@@ -10,7 +10,13 @@ import os
 import tomllib
 from collections.abc import AsyncIterator
 
-from gridlease.billing.v1 import account_pb2_grpc, lease_pb2_grpc, report_pb2_grpc
+from gridlease.billing.v1 import (
+    account_pb2_grpc,
+    contract_pb2_grpc,
+    lease_pb2_grpc,
+    report_pb2_grpc,
+    supplier_pb2_grpc,
+)
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import RandomIds
@@ -33,7 +39,9 @@ from gridlease_billing.prices import load_defaults
 from gridlease_billing.reopen import reopen
 from gridlease_billing.report_ports import ReportBook
 from gridlease_billing.rpc.accounts import Accounts
+from gridlease_billing.rpc.contracts import Contracts
 from gridlease_billing.rpc.leases import Leases, Settlements
+from gridlease_billing.rpc.partners import Suppliers
 from gridlease_billing.rpc.reports import Reports
 from gridlease_billing.settings import Settings
 from gridlease_billing.ticks import Settler
@@ -108,6 +116,8 @@ def _server(
     account_pb2_grpc.add_AccountServiceServicer_to_server(
         Accounts(books, RandomIds(), PdfPrinter(), terms, settings.notice_ms), server
     )
+    supplier_pb2_grpc.add_SupplierServiceServicer_to_server(Suppliers(books), server)
+    contract_pb2_grpc.add_ContractServiceServicer_to_server(Contracts(books, RandomIds()), server)
     report_pb2_grpc.add_ReportServiceServicer_to_server(Reports(books, book), server)
     return server
 

@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 
 from gridlease_kernel.faults import Fault
 
+from gridlease_billing.commitments import bill_hours
 from gridlease_billing.months import make_months
 from gridlease_billing.ports import Books
 from gridlease_billing.report_ports import ReportBook
 from gridlease_billing.reports import find_anomalies, forget_windows, watch_budgets
+from gridlease_billing.suppliers import RELEASE_BATCH, release_held
 
 _LOG = logging.getLogger(__name__)
 _SELDOM_S = 6 * 3_600.0
@@ -35,6 +37,7 @@ class Upkeep:
                 rest_s = _SELDOM_S if await self.seldom() else _SOON_S
                 seldom_s = uptime_s + rest_s
             await self._try("budgets", self.often)
+            await self._try("commitments", self.hours)
             await asyncio.sleep(self._every_s)
 
     async def often(self) -> None:
@@ -42,12 +45,18 @@ class Upkeep:
         if told := await watch_budgets(self._book):
             _LOG.info("budgets have reached thresholds", extra={"count": told})
 
+    async def hours(self) -> None:
+        """Bills hours of commitments that are over, all that are due."""
+        while billed := await bill_hours(self._books):
+            _LOG.info("hours of commitments are billed", extra={"count": billed})
+
     async def seldom(self) -> bool:
         """Months, days that cost unlike others, old windows; whether all of it was done."""
         done = [
             await self._try("months", self._months),
             await self._try("anomalies", self._anomalies),
             await self._try("windows", self._windows),
+            await self._try("holdbacks", self._holdbacks),
         ]
         return all(done)
 
@@ -61,6 +70,12 @@ class Upkeep:
 
     async def _windows(self) -> None:
         await forget_windows(self._book)
+
+    async def _holdbacks(self) -> None:
+        while released := await release_held(self._books):
+            _LOG.info("holdbacks are released", extra={"lines": released})
+            if released < RELEASE_BATCH:
+                break
 
     async def _try(self, what: str, part: Callable[[], Awaitable[None]]) -> bool:
         try:

@@ -48,6 +48,7 @@ from gridlease_gateway.rpc.access import Access
 from gridlease_gateway.rpc.billing import Billing
 from gridlease_gateway.rpc.bundles import BundleContent, Bundles
 from gridlease_gateway.rpc.capacity import Capacity
+from gridlease_gateway.rpc.contracts import Contracts, Suppliers
 from gridlease_gateway.rpc.files import Files
 from gridlease_gateway.rpc.fleet import Fleet
 from gridlease_gateway.rpc.invoices import Invoices
@@ -188,6 +189,8 @@ def _assemble(
             Reports(inside),
             Webhooks(PostgresWebhooks(pool), ids, local=settings.gateway_webhook_local),
         ),
+        "SupplierService": (Suppliers(inside, access, ids),),
+        "ContractService": (Contracts(inside, access, ids),),
         "AccessService": (Access(access, guard, ids, clock),),
     }
     return table(_handlers(rooms)), door, auditor

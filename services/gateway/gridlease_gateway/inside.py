@@ -17,7 +17,12 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 from gridlease.agent.v1 import files_pb2_grpc, session_pb2_grpc
-from gridlease.billing.v1 import account_pb2_grpc, report_pb2_grpc
+from gridlease.billing.v1 import (
+    account_pb2_grpc,
+    contract_pb2_grpc,
+    report_pb2_grpc,
+    supplier_pb2_grpc,
+)
 from gridlease.scheduler.v1 import capacity_pb2_grpc, fleet_pb2_grpc, job_pb2_grpc
 from gridlease_kernel.faults import Conflict, Fault, Late, Unreachable
 from gridlease_mesh import status
@@ -60,6 +65,8 @@ class Inside:
         self.jobs: Any = job_pb2_grpc.JobServiceStub(channel)
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
         self.capacity: Any = capacity_pb2_grpc.CapacityServiceStub(channel)
+        self.suppliers: Any = supplier_pb2_grpc.SupplierServiceStub(channel)
+        self.contracts: Any = contract_pb2_grpc.ContractServiceStub(channel)
         self.accounts: Any = account_pb2_grpc.AccountServiceStub(channel)
         self.reports: Any = report_pb2_grpc.ReportServiceStub(channel)
         self._nodes: collections.OrderedDict[str, _OnNode] = collections.OrderedDict()

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
-from gridlease.gateway.v1 import gateway_pb2
+from gridlease.gateway.v1 import contract_pb2, gateway_pb2
 
 from gridlease_gateway.calls import Call
 from gridlease_gateway.domain.keys import Role
@@ -104,6 +104,19 @@ RULES: Final[Mapping[str, Rule]] = {
     "ReportService.CreateWebhook": _CHANGE,
     "ReportService.ListWebhooks": _READ,
     "ReportService.DeleteWebhook": _CHANGE,
+    "SupplierService.CreateSupplier": _OPERATOR_CHANGE,
+    "SupplierService.ListSuppliers": _OPERATOR_READ,
+    "SupplierService.CreateContract": _OPERATOR_CHANGE,
+    "SupplierService.AssignNode": _OPERATOR_CHANGE,
+    "SupplierService.RenderStatement": _OPERATOR_READ,
+    "SupplierService.CreatePayout": _OPERATOR_CHANGE,
+    "ContractService.CreateCommitment": _CHANGE,
+    "ContractService.ListCommitments": _READ,
+    "ContractService.CreateTariff": _OPERATOR_CHANGE,
+    "ContractService.ListTariffs": _READ,
+    "ContractService.CreateExchange": _OPERATOR_CHANGE,
+    "ContractService.ListFootprints": _READ,
+    "ContractService.CreateEmbodied": _OPERATOR_CHANGE,
     "AccessService.GetCaller": _READ,
     "AccessService.CreateTenant": _OPERATOR_CHANGE,
     "AccessService.CreateApiKey": _CHANGE,
@@ -127,7 +140,8 @@ class Method:
 
 def public_methods() -> dict[str, MethodDescriptor]:
     """Every method of the public protos, by "Service.Method"."""
-    services = gateway_pb2.DESCRIPTOR.services_by_name.values()
+    files = (gateway_pb2.DESCRIPTOR, contract_pb2.DESCRIPTOR)
+    services = [service for file in files for service in file.services_by_name.values()]
     return {f"{service.name}.{it.name}": it for service in services for it in service.methods}
 
 

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 from gridlease.agent.v1 import files_pb2_grpc
 from gridlease.billing.v1 import account_pb2_grpc, report_pb2_grpc
-from gridlease.gateway.v1 import gateway_pb2_grpc
+from gridlease.gateway.v1 import contract_pb2_grpc, gateway_pb2_grpc
 from gridlease.scheduler.v1 import capacity_pb2_grpc, fleet_pb2_grpc, job_pb2_grpc
 from gridlease_gateway.bootstrap import gateway
 from gridlease_gateway.settings import Settings
@@ -38,7 +38,8 @@ class World:
         """A stub whose calls carry one of the keys (None: no key)."""
         secret = self.keys.get(key, key)
         metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
-        plain = getattr(gateway_pb2_grpc, f"{service}Stub")(self.channel)
+        where = contract_pb2_grpc if service in ("SupplierService", "ContractService") else None
+        plain = getattr(where or gateway_pb2_grpc, f"{service}Stub")(self.channel)
         return _Keyed(plain, metadata)
 
 

@@ -30,7 +30,8 @@ _DUE = """
 SELECT DISTINCT c.tenant, c.starts_ms + h.hours * 3600000::int8 AS hour_ms
 FROM commitment AS c, LATERAL (
     SELECT count(*) AS hours FROM commitment_hour WHERE commitment = c.id) AS h
-WHERE c.starts_ms + h.hours * 3600000::int8 <= $1 AND c.starts_ms + h.hours * 3600000::int8 < c.ends_ms
+WHERE c.starts_ms + h.hours * 3600000::int8 <= $1
+    AND c.starts_ms + h.hours * 3600000::int8 < c.ends_ms
 ORDER BY hour_ms, c.tenant LIMIT $2
 """
 _RUNNING = """

@@ -55,8 +55,7 @@ class Earned:
     @property
     def parts(self) -> Split:
         """Where its amount went; a correction below zero takes back from each."""
-        found = split(self.contract, abs(self.amount_nano))
-        return found if self.amount_nano >= 0 else Split(0, 0, 0) - found
+        return split(self.contract, self.amount_nano)
 
 
 @dataclass(frozen=True, slots=True)

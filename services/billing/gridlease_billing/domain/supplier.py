@@ -68,7 +68,8 @@ def split(contract: Contract | None, charged_nano: int) -> Split:
     >>> split(Contract("s", 1, 7_000, 1_000), 1_001)
     Split(revenue_nano=301, payable_nano=630, holdback_nano=70)
     """
-    assert charged_nano >= 0, charged_nano
+    if charged_nano < 0:  # a correction takes back from each as much as it would have given
+        return Split(0, 0, 0) - split(contract, -charged_nano)
     if contract is None:
         return Split(charged_nano, 0, 0)
     part = charged_nano * contract.share_permyriad // PERMYRIAD

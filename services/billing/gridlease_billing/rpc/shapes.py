@@ -13,6 +13,7 @@ from gridlease_kernel.faults import Invalid
 from gridlease_mesh import meter_report
 
 from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
+from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.grant_row import Answer, Ask, Phase, Report
 from gridlease_billing.domain.price import CURRENCY, Price, Tier
 from gridlease_billing.domain.spot import ChipUse
@@ -102,7 +103,16 @@ def ask(order: lease_pb2.LeaseOrder) -> Ask:
         notice_ms=order.notice_ms,
         site=plain(order.site),
         node_key=plain(order.node_key),
+        power=_power(order),
     )
+
+
+def _power(order: lease_pb2.LeaseOrder) -> SitePower | None:
+    """A site's power, where the order tells it."""
+    if not order.HasField("power"):
+        return None
+    told = order.power
+    return SitePower(told.pue_milli, tuple(told.carbon_mg_per_kwh), tuple(told.price_nano_per_kwh))
 
 
 def plain(value: str) -> str:

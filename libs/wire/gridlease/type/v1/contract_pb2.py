@@ -22,26 +22,45 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/type/v1/contract.proto\x12\x11gridlease.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n\x08Supplier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x03 \x01(\x05\x12\x17\n\x0fshare_permyriad\x18\x04 \x01(\x05\x12\x1a\n\x12holdback_permyriad\x18\x05 \x01(\x05\x12\x15\n\rholdback_days\x18\x06 \x01(\x05\x12\r\n\x05nodes\x18\x07 \x03(\t\x12\x14\n\x0cpayable_nano\x18\x08 \x01(\x03\x12\x15\n\rholdback_nano\x18\t \x01(\x03\x12\x10\n\x08\x63urrency\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfd\x02\n\nCommitment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x0c\n\x04\x63hip\x18\x04 \x01(\t\x12\x0c\n\x04site\x18\x05 \x01(\t\x12\x16\n\x0equantity_milli\x18\x06 \x01(\x03\x12.\n\nbegin_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12rate_nano_per_hour\x18\t \x01(\x03\x12\x10\n\x08\x63urrency\x18\n \x01(\t\x12\x12\n\nhour_count\x18\x0b \x01(\x03\x12\x15\n\rused_permille\x18\x0c \x01(\x05\x12\x10\n\x08\x66\x65\x65_nano\x18\r \x01(\x03\x12\x12\n\ncover_nano\x18\x0e \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"/\n\nTariffStep\x12\r\n\x05\x61\x62ove\x18\x01 \x01(\x03\x12\x12\n\nprice_nano\x18\x02 \x01(\x03\"\x94\x02\n\x06Tariff\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12,\n\x05steps\x18\x04 \x03(\x0b\x32\x1d.gridlease.type.v1.TariffStep\x12\x0b\n\x03per\x18\x05 \x01(\x03\x12\x14\n\x0cminimum_nano\x18\x06 \x01(\x03\x12\x14\n\x0cpass_through\x18\x07 \x01(\x08\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\tFootprint\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0c\n\x04\x63hip\x18\x03 \x01(\t\x12\x0c\n\x04site\x18\x04 \x01(\t\x12\x11\n\tdevice_mj\x18\x05 \x01(\x03\x12\x0f\n\x07site_mj\x18\x06 \x01(\x03\x12\x16\n\x0eoperational_mg\x18\x07 \x01(\x03\x12\x14\n\x0cknown_carbon\x18\x08 \x01(\x08\x12\x13\n\x0b\x65mbodied_mg\x18\t \x01(\x03\x12%\n\x1d\x65mbodied_uncertainty_permille\x18\n \x01(\x05\x12\x17\n\x0f\x65mbodied_source\x18\x0b \x01(\t\x12\x13\n\x0b\x65nergy_nano\x18\x0c \x01(\x03\x12\x11\n\tpue_milli\x18\r \x01(\x05\"l\n\x08\x45mbodied\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61rbon_g\x18\x02 \x01(\x03\x12\x12\n\nlife_hours\x18\x03 \x01(\x03\x12\x1c\n\x14uncertainty_permille\x18\x04 \x01(\x05\x12\x0e\n\x06source\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/type/v1/contract.proto\x12\x11gridlease.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n\x08Supplier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x03 \x01(\x05\x12\x17\n\x0fshare_permyriad\x18\x04 \x01(\x05\x12\x1a\n\x12holdback_permyriad\x18\x05 \x01(\x05\x12\x15\n\rholdback_days\x18\x06 \x01(\x05\x12\r\n\x05nodes\x18\x07 \x03(\t\x12\x14\n\x0cpayable_nano\x18\x08 \x01(\x03\x12\x15\n\rholdback_nano\x18\t \x01(\x03\x12\x10\n\x08\x63urrency\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfd\x02\n\nCommitment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x0c\n\x04\x63hip\x18\x04 \x01(\t\x12\x0c\n\x04site\x18\x05 \x01(\t\x12\x16\n\x0equantity_milli\x18\x06 \x01(\x03\x12.\n\nbegin_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12rate_nano_per_hour\x18\t \x01(\x03\x12\x10\n\x08\x63urrency\x18\n \x01(\t\x12\x12\n\nhour_count\x18\x0b \x01(\x03\x12\x15\n\rused_permille\x18\x0c \x01(\x05\x12\x10\n\x08\x66\x65\x65_nano\x18\r \x01(\x03\x12\x12\n\ncover_nano\x18\x0e \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\nTariffStep\x12\x16\n\x05\x61\x62ove\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12$\n\nprice_nano\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\"\x88\x03\n\x06Tariff\x12\x18\n\x07version\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x38\n\x05meter\x18\x02 \x01(\tB)\xbaH&r$R\x06\x65gressR\x07storageR\x06\x65nergyR\tprovision\x12\x15\n\x04site\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x36\n\x05steps\x18\x04 \x03(\x0b\x32\x1d.gridlease.type.v1.TariffStepB\x08\xbaH\x05\x92\x01\x02\x10 \x12\x1d\n\x03per\x18\x05 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12&\n\x0cminimum_nano\x18\x06 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12\x14\n\x0cpass_through\x18\x07 \x01(\x08\x12\x19\n\x08\x63urrency\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18\x03\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\tFootprint\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0c\n\x04\x63hip\x18\x03 \x01(\t\x12\x0c\n\x04site\x18\x04 \x01(\t\x12\x11\n\tdevice_mj\x18\x05 \x01(\x03\x12\x0f\n\x07site_mj\x18\x06 \x01(\x03\x12\x16\n\x0eoperational_mg\x18\x07 \x01(\x03\x12\x14\n\x0cknown_carbon\x18\x08 \x01(\x08\x12\x13\n\x0b\x65mbodied_mg\x18\t \x01(\x03\x12%\n\x1d\x65mbodied_uncertainty_permille\x18\n \x01(\x05\x12\x17\n\x0f\x65mbodied_source\x18\x0b \x01(\t\x12\x13\n\x0b\x65nergy_nano\x18\x0c \x01(\x03\x12\x11\n\tpue_milli\x18\r \x01(\x05\"l\n\x08\x45mbodied\x12\x0c\n\x04\x63hip\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61rbon_g\x18\x02 \x01(\x03\x12\x12\n\nlife_hours\x18\x03 \x01(\x03\x12\x1c\n\x14uncertainty_permille\x18\x04 \x01(\x05\x12\x0e\n\x06source\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlease.type.v1.contract_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUPPLIER']._serialized_start=89
-  _globals['_SUPPLIER']._serialized_end=364
-  _globals['_COMMITMENT']._serialized_start=367
-  _globals['_COMMITMENT']._serialized_end=748
-  _globals['_TARIFFSTEP']._serialized_start=750
-  _globals['_TARIFFSTEP']._serialized_end=797
-  _globals['_TARIFF']._serialized_start=800
-  _globals['_TARIFF']._serialized_end=1076
-  _globals['_FOOTPRINT']._serialized_start=1079
-  _globals['_FOOTPRINT']._serialized_end=1353
-  _globals['_EMBODIED']._serialized_start=1355
-  _globals['_EMBODIED']._serialized_end=1463
+  _globals['_TARIFFSTEP'].fields_by_name['above']._loaded_options = None
+  _globals['_TARIFFSTEP'].fields_by_name['above']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_TARIFFSTEP'].fields_by_name['price_nano']._loaded_options = None
+  _globals['_TARIFFSTEP'].fields_by_name['price_nano']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\000'
+  _globals['_TARIFF'].fields_by_name['version']._loaded_options = None
+  _globals['_TARIFF'].fields_by_name['version']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_TARIFF'].fields_by_name['meter']._loaded_options = None
+  _globals['_TARIFF'].fields_by_name['meter']._serialized_options = b'\272H&r$R\006egressR\007storageR\006energyR\tprovision'
+  _globals['_TARIFF'].fields_by_name['site']._loaded_options = None
+  _globals['_TARIFF'].fields_by_name['site']._serialized_options = b'\272H\004r\002\030P'
+  _globals['_TARIFF'].fields_by_name['steps']._loaded_options = None
+  _globals['_TARIFF'].fields_by_name['steps']._serialized_options = b'\272H\005\222\001\002\020 '
+  _globals['_TARIFF'].fields_by_name['per']._loaded_options = None
+  _globals['_TARIFF'].fields_by_name['per']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\000'
+  _globals['_TARIFF'].fields_by_name['minimum_nano']._loaded_options = None
+  _globals['_TARIFF'].fields_by_name['minimum_nano']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\000'
+  _globals['_TARIFF'].fields_by_name['currency']._loaded_options = None
+  _globals['_TARIFF'].fields_by_name['currency']._serialized_options = b'\272H\004r\002\030\003'
+  _globals['_SUPPLIER']._serialized_start=118
+  _globals['_SUPPLIER']._serialized_end=393
+  _globals['_COMMITMENT']._serialized_start=396
+  _globals['_COMMITMENT']._serialized_end=777
+  _globals['_TARIFFSTEP']._serialized_start=779
+  _globals['_TARIFFSTEP']._serialized_end=853
+  _globals['_TARIFF']._serialized_start=856
+  _globals['_TARIFF']._serialized_end=1248
+  _globals['_FOOTPRINT']._serialized_start=1251
+  _globals['_FOOTPRINT']._serialized_end=1525
+  _globals['_EMBODIED']._serialized_start=1527
+  _globals['_EMBODIED']._serialized_end=1635
 # @@protoc_insertion_point(module_scope)
