@@ -81,9 +81,15 @@ class Rig:
         self.book = after
 
     def over(self, lease):
+        self.over_but_kept(lease)
+        self.remove(lease)
+
+    def over_but_kept(self, lease):
         eventually_sync(lambda: isinstance(self.sandboxes.inspect(lease), Exited), 20, lease)
         record = self.sandboxes.inspect(lease).record
         assert record.exit_code == 0, (record, (self.sandboxes.folder(lease) / "log").read_text())
+
+    def remove(self, lease):
         self.sandboxes.remove(lease)
         subprocess.run(["rm", "-rf", str(self.sandboxes.folder(lease))], check=True)
 
@@ -159,7 +165,10 @@ def ahead(rig, count, digest=""):
 
 
 def thawed(rig, count):
-    """The keeper's thaw → the reply of numpy in memory; and from the release to it."""
+    """The keeper's thaw → the reply of numpy in memory; and from the release to it.
+
+    The release also writes the launch, and the keeper makes the start durable before it thaws.
+    """
     spans, whole = [], []
     found = environments.prepare(_LOCK, _KEPT, progress=note)
     parts = {"environment": str(found.folder), "environment_env": found.env}
@@ -176,10 +185,11 @@ def thawed(rig, count):
         rig.held.release(warm, spec, (command,), Deadline.after(60_000, 0))
         done = _first_byte(fd)
         whole.append(_ms(done - began))
-        started = json.loads((rig.sandboxes.folder(lease) / "started.json").read_text())
         offset = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
-        spans.append(_ms(done + offset - started["boottime_ns"]))
-        rig.over(lease)
+        rig.over_but_kept(lease)
+        thawed = json.loads((rig.sandboxes.folder(lease) / "thawed.json").read_text())
+        spans.append(_ms(done + offset - thawed["boottime_ns"]))
+        rig.remove(lease)
     return spans, whole
 
 
