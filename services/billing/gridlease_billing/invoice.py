@@ -139,9 +139,12 @@ async def replayed(books: Books, tenant: str, name: str) -> Invoice:
         return await tx.lines.behind({it.source for it in invoice.lines})
 
     found = {it.source: it for it in await books.run(work)}
-    # Counters that cost nothing are no part of the books, and what cites what is the documents'.
+    # Counters that cost nothing are no part of the books, hours of pots are summed up from many
+    # rows, and what cites what is the documents'.
     lines = [
-        it if it.source.startswith("meter/") else replace(found[it.source], cites=it.cites)
+        it
+        if it.source.startswith(("meter/", "hours/"))
+        else replace(found[it.source], cites=it.cites)
         for it in invoice.lines
     ]
     return compose(invoice.head, lines, invoice.parties)
@@ -216,9 +219,12 @@ async def _finalize(tx: Work, draft: Invoice) -> Invoice:
 async def _lines(tx: Work, name: str, scope: Scope, usage: Sequence[Line]) -> list[Line]:
     """What goes on the invoice: usage, corrections of what is billed, and credits as far as they
     leave the total at zero or more; the rest waits for the next."""
+    pots = await tx.lines.hours(scope)
     lines = [*usage, *await tx.lines.corrections(scope)]
+    lines += [it for it in pots if it.kind != "CREDIT"]
     left_nano = sum(it.amount_nano for it in lines)
-    for credit in await tx.lines.credits(scope) if lines else ():
+    covers = [it for it in pots if it.kind == "CREDIT"]
+    for credit in [*covers, *await tx.lines.credits(scope)] if lines else ():
         if left_nano + credit.amount_nano >= 0:
             left_nano += credit.amount_nano
             lines.append(credit)

@@ -353,6 +353,10 @@ class LineStore(Protocol):
         """Those that no invoice carries, oldest first; amounts below zero."""
         ...
 
+    async def hours(self, scope: Scope) -> list[Line]:
+        """Capacity bought ahead that no invoice carries: fees, and below zero what they covered."""
+        ...
+
     async def behind(self, sources: Collection[str]) -> list[Line]:
         """The lines that some rows of the books make, whatever invoice carries them."""
         ...

@@ -69,6 +69,17 @@ _CREDITS = f"""{_CREDITED} AND l.state = 'FINAL'
 ORDER BY j.id
 """
 _CREDITS_OF = f"{_CREDITED} AND j.id = ANY($1)"
+# Hours of capacity bought ahead that no invoice carries: their fees, or what they covered.
+_HOURS = """
+SELECT c.*, min(h.hour_ms) AS first_ms, max(h.hour_ms) AS last_ms,
+    sum(h.size_milli_ns)::numeric AS size, sum(h.used_milli_ns)::numeric AS used,
+    sum(h.fee_nano)::int8 AS fee, sum(h.cover_nano)::int8 AS cover
+FROM commitment AS c JOIN commitment_hour AS h ON h.commitment = c.id
+WHERE c.tenant = $1 AND c.project = $2 AND h.hour_ms >= coalesce((
+    SELECT max((i.line->>'ends_ms')::int8) FROM invoice_line AS i
+    WHERE i.lease = c.id AND i.segment = 0 AND i.meter = $3), 0)
+GROUP BY c.id ORDER BY c.id
+"""
 _WRITTEN = """
 SELECT lease, segment, sum(charged)::int8 AS charged,
     min(recorded_ms) FILTER (WHERE class = 'usage') AS cites_ms
@@ -85,6 +96,9 @@ FROM unnest($4::int[], $5::int8[], $6::int8[]) AS t (segment, charged, amount)
 JOIN line AS o ON o.lease = $2 AND o.segment = t.segment AND o.meter = $3 AND o.class = 'usage'
 JOIN meter AS m ON m.lease = o.lease AND m.segment = o.segment
 """
+
+
+_HOUR_MS = 3_600_000
 
 
 class PostgresLines:
@@ -108,6 +122,22 @@ class PostgresLines:
         """Credits to leases that no invoice carries, oldest first; amounts below zero."""
         found = await self._db.fetch(_CREDITS, scope.tenant, scope.project, scope.job)
         return [_credit(it) for it in found]
+
+    async def hours(self, scope: Scope) -> list[Line]:
+        """What pots cost, used and unused, and below zero what usage they covered."""
+        if scope.job:
+            return []
+        lines: list[Line] = []
+        for it in await self._db.fetch(_HOURS, scope.tenant, scope.project, "commitment"):
+            used, size = int(it["used"]), int(it["size"])
+            used_nano = it["fee"] * used // size
+            lines.append(_pot(it, "commitment", "used", used, used_nano))
+            lines.append(_pot(it, "commitment", "unused", size - used, it["fee"] - used_nano))
+        for it in await self._db.fetch(_HOURS, scope.tenant, scope.project, "cover"):
+            if it["cover"]:
+                used = int(it["used"])
+                lines.append(_pot(it, "cover", "commitment_cover", used, -it["cover"]))
+        return lines
 
     async def behind(self, sources: Collection[str]) -> list[Line]:
         """The lines that some rows of the books make, whatever invoice carries them."""
@@ -167,6 +197,34 @@ def _line(it: asyncpg.Record) -> Line:
         cites=it["cites"],
         note=it["note"],
         source=source,
+    )
+
+
+def _pot(it: asyncpg.Record, meter: str, note: str, milli_ns: int, amount_nano: int) -> Line:
+    ns = milli_ns // it["quantity_milli"]
+    return Line(
+        lease=it["id"],
+        job="",
+        node="",
+        segment=0,
+        meter=meter,
+        chip=it["chip"],
+        tier="RESERVED",
+        quantity_milli=it["quantity_milli"],
+        rate_nano_per_hour=it["rate_nano_per_hour"],
+        price_version=it["price_version"],
+        counter_ns=ns,
+        granted_ns=int(it["size"]) // it["quantity_milli"],
+        charged_ns=ns,
+        amount_nano=amount_nano,
+        opened_ms=it["recorded_ms"],
+        kind="PURCHASE" if meter == "commitment" else "CREDIT",
+        site=it["site"],
+        starts_ms=it["first_ms"],
+        ends_ms=it["last_ms"] + _HOUR_MS,
+        note=note,
+        # Two documents that begin at the same hour cannot both be: the source is unique.
+        source=f"hours/{it['id']}/{it['first_ms']}/{note}",
     )
 
 

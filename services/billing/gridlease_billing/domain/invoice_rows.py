@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from gridlease_billing.domain import focus, focus_rules
-from gridlease_billing.domain.focus import SERVICES, Bill, Category, Charge, Priced, Pricing
+from gridlease_billing.domain.focus import (
+    SERVICES,
+    Bill,
+    Category,
+    Charge,
+    Commitment,
+    Priced,
+    Pricing,
+)
 from gridlease_billing.domain.invoice import CREDIT_NOTE, Invoice
 from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Treatment
@@ -101,12 +109,13 @@ def focus_rows(invoice: Invoice) -> list[dict[str, focus.Cell]]:
 
 def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charge:
     meter = line.meter if line.meter in SERVICES else RUN_METER
+    pot = line.kind == "PURCHASE"
     credit = line.kind in ("CREDIT", CREDIT_NOTE)
     cost = billed_nano if credit else line.amount_nano
     late = line.kind == "CORRECTION"
     priced = None if credit or late else _priced(line)
     listed = cost
-    if priced is not None and line.meter != RUN_METER:
+    if priced is not None and line.meter != RUN_METER and not pot:
         listed = round(priced.list_unit_nano * priced.quantity)
     said = f"{line.chip} {line.tier}, {line.meter}" + (f": {line.note}" if line.note else "")
     return Charge(
@@ -122,7 +131,8 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
         priced,
         correction=late or line.kind == CREDIT_NOTE,
         corrects=line.cites,
-        lease=line.lease,
+        commitment=_commitment(line) if pot else None,
+        lease="" if pot else line.lease,
         job=line.job,
         node=line.node,
         region=line.site,
@@ -133,7 +143,8 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
 def _priced(line: Line) -> Priced:
     quantity = Fraction(line.charged_ns, _PRICED_IN.get(line.meter, _HOUR_NS))
     rate = line.rate_nano_per_hour
-    if line.meter != RUN_METER:  # by a month's total: what a unit of this line came to
+    pot = line.kind == "PURCHASE"
+    if line.meter != RUN_METER and not pot:  # by a month's total: what a unit of this line came to
         quantity = Fraction(focus.quantity(quantity))  # as it is written
         rate = round(line.amount_nano / quantity) if quantity else 0
     return Priced(
@@ -142,6 +153,18 @@ def _priced(line: Line) -> Priced:
         list_unit_nano=rate,
         contracted_unit_nano=rate,
         quantity=quantity,
-        consumed=Fraction(line.charged_ns, _CONSUMED.get(line.meter, _SECOND_NS)),
-        category=Pricing.DYNAMIC if line.tier == "SPOT" else Pricing.STANDARD,
+        consumed=None
+        if pot and line.note == "unused"
+        else Fraction(line.charged_ns, _CONSUMED.get(line.meter, _SECOND_NS)),
+        category=Pricing.COMMITTED
+        if pot
+        else Pricing.DYNAMIC
+        if line.tier == "SPOT"
+        else Pricing.STANDARD,
     )
+
+
+def _commitment(line: Line) -> Commitment:
+    name = line.lease.rpartition("/")[2]
+    hours = Fraction(line.charged_ns, _HOUR_NS)
+    return Commitment(line.lease, name, line.note == "used", hours)

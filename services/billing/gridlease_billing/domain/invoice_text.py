@@ -119,7 +119,7 @@ def _cells(line: Line, language: str) -> tuple[str, ...]:
         _charge(line, language),
         f"{line.lease}/{line.segment}" if line.segment else line.lease,
         f"{decimal(line.quantity_milli, 1_000)} x {line.chip} {_tier(line)}",
-        decimal(line.rate_nano_per_hour, NANO) if line.meter == RUN_METER else "",
+        decimal(line.rate_nano_per_hour, NANO) if line.meter in (RUN_METER, "commitment") else "",
         _quantity(line),
         decimal(line.amount_nano, NANO),
     )

@@ -43,7 +43,9 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "reclaim_credit": "Notice not given",
         "sla_credit": "Service level",
         "promo_credit": "Promotion",
-        "page": "Page",
+        "commitment": "Capacity bought ahead",
+        "cover": "Covered usage",
+        "commitment_cover": "Usage covered by capacity bought ahead",
         "rule": (
             "Amount = rate x hours, rounded down to 1e-9. Billed amounts are rounded once, by"
             " largest remainder; tax is computed once, on their total. Currency: "
@@ -87,7 +89,9 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "reclaim_credit": "未提前通知",
         "sla_credit": "服务等级",
         "promo_credit": "优惠",
-        "page": "第",
+        "commitment": "预购容量",
+        "cover": "已覆盖用量",
+        "commitment_cover": "预购容量已覆盖的用量",
         "rule": (
             "金额 = 单价 x 小时数,向下舍入到 1e-9。"
             "应收金额按最大余数法一次舍入;税额只按合计计算一次。币种:"
@@ -98,6 +102,8 @@ LANGUAGES = tuple(WORDS)
 _NOTES_ZH: Mapping[str, str] = {
     "not priced": "不计价",
     "late usage": "迟报用量",
+    "used": "已用",
+    "unused": "未用",
     "No tax is charged: the issuer is not registered for it.": "不征税:开具方未登记纳税。",
     "Reverse charge: the tax is owed by the recipient (Directive 2006/112/EC, art. 196).": (
         "反向征税:税款由接收方缴纳(2006/112/EC 指令第 196 条)。"
