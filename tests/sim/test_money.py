@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.money import bills, postgres
 from tests.sim.money.command import in_memory
 from tests.sim.money.run import world
 from tests.sim.money.town import PROFILES
@@ -51,3 +52,20 @@ def test_worlds_meet_what_they_are_meant_to_meet():
         "report", "authorize", "close", "credit", "price", "expire", "lost", "crash", "restart",
         "cut off", "died", "jump", "lie", "DATABASE_UNREACHABLE",
     }  # fmt: skip
+
+
+def test_no_atom_drifts_on_postgresql():
+    """A moment of it; and verify-bill agrees with each invoice."""
+    outcome = postgres.run(2, 400, each=400, first=1, each_end=bills.verified)
+    assert outcome.broken == []
+    assert outcome.drift_nano == 0
+    assert outcome.met["backends killed"] > 0
+
+
+@pytest.mark.slow
+def test_no_atom_drifts_on_postgresql_over_a_hundred_thousand_events():
+    outcome = postgres.run(4, 100_000, each=12_500, each_end=bills.verified)
+    assert outcome.broken == []
+    assert (outcome.events >= 100_000, outcome.drift_nano) == (True, 0)
+    assert outcome.met["server killed"] > 0
+    assert outcome.met["bill verified"] > 0

@@ -38,7 +38,11 @@ def main(arguments):
     parser = argparse.ArgumentParser(prog="./dev sim billing", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="one seed = one run (1)")
     parser.add_argument("--events", type=int, help="events (10000000; --postgres: 1000000)")
-    parser.add_argument("--world", type=int, help="only this world of the run, to look at a fault")
+    parser.add_argument(
+        "--world",
+        type=int,
+        help="only this world of the run (--postgres: from this one on), to look at a fault",
+    )
     parser.add_argument("--profile", help="of that world, instead of its own")
     parser.add_argument("--processes", type=int, default=2, help="at a time (2)")
     parser.add_argument("--postgres", action="store_true", help="real PostgreSQL, killed at times")

@@ -10,12 +10,13 @@ _MS_NS = 1_000_000
 class Task:
     """A lease on its node, with the true counters."""
 
-    __slots__ = ("ask", "ends_ns", "exit_ns", "final", "heard_ns", "last", "rates", "run",
+    __slots__ = ("ask", "ends_ns", "exit_ns", "final", "heard_ns", "last", "more", "rates", "run",
                  "seen_ns", "segment", "spool", "told_last")  # fmt: skip
 
-    def __init__(self, ask, now_ns, lasts_ns):
+    def __init__(self, ask, now_ns, lasts_ns, *, more):
         self.ask = ask
         self.spool = f"s-{ask.lease_id}"
+        self.more = more  # it counts more than its run time
         self.segment = 0  # 0 = not granted yet
         self.ends_ns = 0  # of the grant, on this node's clock
         self.exit_ns = now_ns + lasts_ns  # when it ends by itself
@@ -47,7 +48,9 @@ class Node:
         if self.dead or ask.lease_id in self.tasks or ask.lease_id in self.ended:
             return
         lasts_ns = self.town.random.choice([5, 45, 200, 900, 100_000]) * 1_000 * _MS_NS
-        self.tasks[ask.lease_id] = Task(ask, self.now_ns(), lasts_ns)
+        self.tasks[ask.lease_id] = Task(
+            ask, self.now_ns(), lasts_ns, more=self.town.random.random() < 0.4
+        )
 
     async def turn(self):
         """Counts, and reports unless it is cut off."""
@@ -80,14 +83,13 @@ class Node:
         task.seen_ns = now_ns
 
     def _report(self, task):
-        r = self.town.random
         counters = {(segment, "run"): ns for segment, ns in task.run.items() if ns}
-        if task.segment and r.random() < 0.3:
-            total = sum(task.run.values())
-            counters[task.segment, "egress"] = task.run[task.segment] // 1_000
-            counters[1, "provision"] = 5_000_000_000
-            if r.random() < 0.2:
-                counters[task.segment, "lookups"] = total // 1_000_000
+        if task.more:
+            for segment, ns in task.run.items():
+                counters[segment, "egress"] = ns // 1_000
+                counters[segment, "lookups"] = ns // 1_000_000
+            if task.run:
+                counters[1, "provision"] = 5_000_000_000
         phase = Phase.STARTING if task.segment else Phase.KNOWN
         if task.final:
             phase = Phase.CLEAN
