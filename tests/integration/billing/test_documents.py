@@ -334,15 +334,20 @@ async def test_capacity_bought_ahead_is_on_the_invoice_used_and_unused(world):
     from gridlease_billing.commitments import HOUR_MS, bill_hours
     from gridlease_billing.contract_ports import Bought
     from gridlease_billing.domain.commitment import Commitment
+    from gridlease_verify.bill import Trust, check
 
+    from tests.integration.billing.test_verify import evidence_of
+
+    await world.price(4 * USD, "reserved", tier="RESERVED")
+    reserved = await world.pool.fetchval("SELECT version FROM price WHERE tier = 'RESERVED'")
     now_ms = await world.pool.fetchval("SELECT (extract(epoch FROM now()) * 1000)::int8")
     starts_ms = now_ms // HOUR_MS * HOUR_MS - 4 * HOUR_MS
     pot = Commitment(
-        "commitments/c1", TENANT, "H100-80GB", 1_500, starts_ms, starts_ms + 3 * HOUR_MS, 7 * USD
+        "commitments/c1", TENANT, "H100-80GB", 1_500, starts_ms, starts_ms + 3 * HOUR_MS, 6 * USD
     )
 
     async def insert(tx):
-        await tx.commitments.insert(Bought(pot, PROJECT, "past"), 1, starts_ms)
+        await tx.commitments.insert(Bought(pot, PROJECT, "past"), reserved, starts_ms)
 
     await world.books.run(insert)
     await ran(world, "a", 50 * SECOND_NS)
@@ -352,14 +357,18 @@ async def test_capacity_bought_ahead_is_on_the_invoice_used_and_unused(world):
         pass
     invoice = await bill(world)
     told = {(it.meter, it.note): it.amount_nano for it in invoice.lines if it.meter != "egress"}
-    assert told["commitment", "used"] + told["commitment", "unused"] == 3 * 7 * USD
-    assert told["commitment", "used"] == 21 * USD * 50_000 // (1_500 * 3_600 * 3)
+    assert told["commitment", "used"] + told["commitment", "unused"] == 3 * 6 * USD
+    assert told["commitment", "used"] == 18 * USD * 50_000 // (1_500 * 3_600 * 3)
     assert told["cover", "commitment_cover"] == -told["run", ""] == -50 * CENT
-    assert invoice.total_nano == 21 * USD
+    assert invoice.total_nano == 18 * USD
     rows = list(csv.DictReader(io.StringIO(as_focus(invoice).decode())))
     status = {row["CommitmentDiscountStatus"]: row["BilledCost"] for row in rows}
     assert set(status) == {"Used", "Unused", ""}
     assert as_text(invoice, "zh")
+    evidence = await evidence_of(world, invoice)
+    assert check(evidence, Trust(unsigned=True)) == []
+    evidence["invoice"]["lines"][0]["ends_ms"] += HOUR_MS
+    assert "the parts of its pot" in str(check(evidence, Trust(unsigned=True)))
     assert await replayed(world.books, TENANT, invoice.head.name) == invoice
     with pytest.raises(Precondition) as caught:
         await bill(world, "again")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from gridlease_billing.domain.grant_row import Cause, Phase
@@ -338,3 +339,10 @@ async def test_the_price_of_another_meter_lies_within_its_tariff(billed):
         balanced(evidence)
         told = [it.what for it in check(evidence) if "tariff" in it.what]
         assert (told == []) == right
+
+
+def test_the_program_is_short_enough_to_be_read():
+    import gridlease_verify
+
+    folder = Path(gridlease_verify.__file__).parent
+    assert sum(len(it.read_text().splitlines()) for it in folder.glob("*.py")) <= 300

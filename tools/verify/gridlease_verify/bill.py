@@ -1,8 +1,8 @@
 """Is a bill what its signed meter reports and the published prices say?
 
 Everything is computed again from docs/metering.md and docs/invoices.md, with integers only:
-signatures, counters, charges, amounts, roundings, tax, sums and the digest. No code of billing is
-used: an error there cannot hide here. Evidence is one JSON object; see docs/invoices.md.
+signatures, counters, charges, amounts, roundings, tax, sums and digest; evidence is JSON. No code
+of billing is used: an error there cannot hide here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from nacl.signing import VerifyKey
 Line = Mapping[str, Any]
 Key = tuple[str, int]  # lease, segment
 _EXPONENT = {"USD": 2, "EUR": 2, "GBP": 2, "CNY": 2, "JPY": 0}
-_CREDITS = {"reclaim_credit", "sla_credit", "promo_credit"}
+_TIERS = {1: "RESERVED", 2: "ON_DEMAND", 3: "SPOT"}
+_CREDITS = {"reclaim_credit", "sla_credit", "promo_credit", "commitment_cover"}
+_WHERE = ("lease", "segment", "meter")
 _TARIFF = ("version", "meter", "per", "minimum_nano", "pass_through")
 _HEAD = "gridlease meter report 1"
 
@@ -85,11 +87,7 @@ def check(evidence: Mapping[str, Any], trust: Trust = Trust()) -> list[Finding]:
 
 
 def counters_of(report: Mapping[str, Any]) -> dict[tuple[int, str], int]:
-    """What a report's text counts, by segment and meter.
-
-    Raises:
-        ValueError: it is none, or another lease's.
-    """
+    """What a report's text counts, by segment and meter; ValueError: it is none of this lease."""
     head, lease, *rest = str(report["report"]).splitlines()
     if head != _HEAD or lease != f"lease {report['lease']}":
         raise ValueError("not a report of this lease")
@@ -102,8 +100,9 @@ def signed(report: Mapping[str, Any]) -> bool:
     key = str(report["node_key"])
     try:
         raw = base64.b32decode(key + "=" * (-len(key) % 8))
-        signature = base64.b64decode(report["signature"], validate=True)
-        VerifyKey(raw[1:33]).verify(str(report["report"]).encode(), signature)
+        VerifyKey(raw[1:33]).verify(
+            report["report"].encode(), base64.b64decode(report["signature"])
+        )
     except (CryptoError, ValueError, TypeError):
         return False
     return True
@@ -113,7 +112,8 @@ def _lines(evidence: Mapping[str, Any], trust: Trust) -> Iterator[Finding]:
     invoice = evidence["invoice"]
     reports = {(it["lease"], it["segment"]): it for it in evidence["reports"]}
     prices = {it["version"]: it for it in evidence["prices"]}
-    known = _lines_of(evidence.get("cited", {}).values())
+    cited = evidence.get("cited", {}).values()
+    known = {f"{doc['name']}#{it['position']}": it for doc in cited for it in doc["lines"]}
     context = _segments([*known.values(), *invoice["lines"]])
     seen: set[tuple[Any, ...]] = set()
     for line in invoice["lines"]:
@@ -130,16 +130,13 @@ def _lines(evidence: Mapping[str, Any], trust: Trust) -> Iterator[Finding]:
         elif line["kind"] == "CREDIT":
             if line["amount_nano"] > 0 or line["note"] not in _CREDITS:
                 troubles.append("it is no credit")
+        elif line["kind"] == "PURCHASE":
+            troubles += _purchase(line, invoice["lines"], prices)
         elif line["kind"] == "CREDIT_NOTE":
             troubles += _given_back(line, known)
         else:
             troubles.append(f"no rule knows the kind {line['kind']}")
         yield from (Finding(line["position"], it) for it in troubles)
-
-
-def _lines_of(documents: Iterable[Mapping[str, Any]]) -> dict[str, Line]:
-    """The lines of other documents, as they are cited."""
-    return {f"{doc['name']}#{it['position']}": it for doc in documents for it in doc["lines"]}
 
 
 def _segments(lines: Iterable[Line]) -> dict[str, dict[int, Line]]:
@@ -148,13 +145,10 @@ def _segments(lines: Iterable[Line]) -> dict[str, dict[int, Line]]:
     for it in lines:
         if it["meter"] == "run" and it["kind"] in ("USAGE", "CORRECTION"):
             mine = found.setdefault(it["lease"], {})
-            if it["segment"] not in mine or _reach(mine[it["segment"]]) <= _reach(it):
+            last = mine.setdefault(it["segment"], it)
+            if (last["counter_ns"], last["before"]) <= (it["counter_ns"], it["before"]):
                 mine[it["segment"]] = it
     return found
-
-
-def _reach(line: Line) -> tuple[int, int]:
-    return line["counter_ns"], line["before"]
 
 
 def _proof(
@@ -177,12 +171,8 @@ def _proof(
     except (ValueError, IndexError):
         yield "its report is none, or another lease's"
         return
-    last = max(
-        it["counter_ns"]
-        for it in invoice["lines"]
-        if (it["lease"], it["segment"], it["meter"])
-        == (line["lease"], line["segment"], line["meter"])
-    )
+    same = [it for it in invoice["lines"] if all(it[name] == line[name] for name in _WHERE)]
+    last = max(it["counter_ns"] for it in same)
     later = report["recorded_ms"] > invoice["issued_ms"]
     if last > told or (last < told and not later):
         yield f"it counts {last}, the signed report {told}"
@@ -193,8 +183,7 @@ def _price(line: Line, prices: Mapping[int, Any]) -> Iterator[str]:
     if price is None:
         yield f"there is no price version {line['price_version']}"
         return
-    tiers = {1: "RESERVED", 2: "ON_DEMAND", 3: "SPOT"}
-    if (price["chip"], tiers.get(price["tier"])) != (line["chip"], line["tier"]):
+    if (price["chip"], _TIERS.get(price["tier"])) != (line["chip"], line["tier"]):
         yield f"price version {price['version']} is of something else"
     if price["effective_ms"] > line["starts_ms"]:
         yield f"price version {price['version']} was not in force yet"
@@ -244,6 +233,17 @@ def _charge(line: Line, segments: Mapping[int, Line], known: Mapping[str, Line])
     amount = money.amount_nano(rate, max(0, after)) - money.amount_nano(rate, max(0, before))
     if amount != line["amount_nano"]:
         yield f"its amount is {line['amount_nano']}, by rate and time {amount}"
+
+
+def _purchase(line: Line, lines: Iterable[Line], prices: Mapping[int, Any]) -> Iterator[str]:
+    """A pot costs its rate by the hour, used or not."""
+    hours, rest = divmod(line["ends_ms"] - line["starts_ms"], 3_600_000)
+    of_pot = [it for it in lines if (it["kind"], it["lease"]) == ("PURCHASE", line["lease"])]
+    parts = [it["amount_nano"] for it in of_pot]
+    if rest or min(parts) < 0 or sum(parts) != line["rate_nano_per_hour"] * hours:
+        yield "the parts of its pot are not rate times hours"
+    # It keeps the price of the moment in which it was bought, in its first hour at the latest.
+    yield from _price({**line, "starts_ms": line["starts_ms"] + 3_600_000}, prices)
 
 
 def _given_back(line: Line, known: Mapping[str, Line]) -> Iterator[str]:
