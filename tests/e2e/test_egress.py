@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from gridlease.type.v1 import job_pb2, money_pb2
+from gridlease_agent.network.tasks import TaskNetworks
 from gridlease_sdk import Client
 from gridlease_testkit.waiting import eventually
 
@@ -96,9 +97,13 @@ def _ip(*words: str) -> None:
 @pytest.fixture
 def world(folder: Path, uplink: str) -> Iterator[World]:
     one = World(folder / "state", timing={**QUICK, "GRIDLEASE_UPLINKS": uplink})
+    fabric = TaskNetworks(folder / "state/node").fabric_name
     one.start()
     yield one
     one.stop()
+    # A node that stops leaves its networks to the tasks that go on; here nobody comes back.
+    with contextlib.suppress(subprocess.CalledProcessError):
+        _ip("netns", "del", fabric)
 
 
 @pytest.mark.slow
