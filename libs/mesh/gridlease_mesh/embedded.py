@@ -20,7 +20,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gridlease_kernel.faults import Precondition, Unreachable
 
@@ -31,6 +31,9 @@ _READY_S = 15.0
 _STOP_S = 5.0
 _POLL_S = 0.02
 _HOST = "127.0.0.1"
+
+
+_LINE_BYTES: Final = 16 << 10  # a credential with all its subjects is one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +268,7 @@ class EmbeddedNats:
             "http": f"{_HOST}:{self._monitor_port}",
             "max_payload": limits.max_payload_bytes,
             "max_connections": limits.max_connections,
+            "max_control_line": _LINE_BYTES,
             "write_deadline": "5s",
             "ping_interval": "20s",
             "jetstream": {

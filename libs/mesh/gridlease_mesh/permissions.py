@@ -166,7 +166,7 @@ def role_permissions(
     if role.to_nodes:
         publish.add(f"{subjects.node_inbox('*')}.>")
     for root in _roots(prefix) if role.calls else ():
-        publish |= _doors(root, role.calls)
+        publish |= _asking(root, role.calls)
     if role.on_nodes:
         publish |= _doors(subjects.node_root(prefix, "*"), role.on_nodes)
     publish |= _feed_subjects(name, role, prefix)
@@ -193,6 +193,17 @@ def _doors(root: str, services: Iterable[str]) -> set[str]:
     """All that a caller of these services says under a root, and all that their server hears."""
     doors = {f"{root}.{service}.*" for service in services}
     doors |= {subjects.who(root, service) for service in services}
+    return doors | {f"{root}._call.*.*", f"{root}._cancel"}
+
+
+def _asking(root: str, services: Iterable[str]) -> set[str]:
+    """As ``_doors``, of a caller: who serves, it may ask of a whole package, which is shorter.
+
+    A credential is one line to the broker, and a line of NATS has 4096 bytes at most.
+    """
+    doors = {f"{root}.{service}.*" for service in services}
+    packages = {service.rpartition(".")[0] for service in services}
+    doors |= {subjects.who(root, f"{package}.*") for package in packages}
     return doors | {f"{root}._call.*.*", f"{root}._cancel"}
 
 
