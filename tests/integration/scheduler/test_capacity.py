@@ -58,6 +58,22 @@ async def test_quotas_nest_and_must_make_sense_together(world):
     assert (await world.get(job.name)).tasks[0].lease
 
 
+async def test_an_order_tells_billing_what_power_is_at_its_site(world):
+    await world.start()
+    agent = await world.agent("n1")
+    site = types.Site(
+        name="sites/local", pue_milli=1_250, price_nano_per_kwh=range(24),
+        carbon_mg_per_kwh=[400_000],
+    )  # fmt: skip
+    await world.capacity.SetSite(capacity_pb2.SetSiteRequest(site=site))
+    await world.submit()
+    lease = (await agent.given()).lease
+    power = world.billing.orders[lease].power
+    assert power.pue_milli == 1_250
+    assert list(power.price_nano_per_kwh) == list(range(24))
+    assert list(power.carbon_mg_per_kwh) == [400_000]
+
+
 async def test_sites_are_written_whole_and_planned_with(world, pool):
     await world.start()
     await world.agent("n1")

@@ -117,6 +117,7 @@ def _orders(order: Order, passports: Mapping[str, Passport]) -> list[lease_pb2.L
             attempt=task.attempt,
             notice_ms=task.notice_ms,
             site=_site(passports.get(member.node_id)),
+            power=_power(passports.get(member.node_id)),
             node_key=passports[member.node_id].key if member.node_id in passports else "",
         )
         for lease_id, member in zip(order.lease_ids, order.placed.members, strict=True)
@@ -125,6 +126,18 @@ def _orders(order: Order, passports: Mapping[str, Passport]) -> list[lease_pb2.L
 
 def _site(passport: Passport | None) -> str:
     return f"sites/{passport.site}" if passport is not None and passport.site else ""
+
+
+def _power(passport: Passport | None) -> lease_pb2.SitePower | None:
+    """The site's power, for the lease's energy and carbon."""
+    if passport is None or passport.power is None:
+        return None
+    power = passport.power
+    return lease_pb2.SitePower(
+        pue_milli=power.pue_milli,
+        carbon_mg_per_kwh=power.carbon_mg_per_kwh,
+        price_nano_per_kwh=power.price_nano_per_kwh,
+    )
 
 
 def _answer(given: Sequence[lease_pb2.LeaseAuthorization]) -> Authorized | Refused:
