@@ -24,6 +24,7 @@ HOSTILE_URLS = [
     "https://example.com:99999/", "https://example.com:-1/", "https://example.com:x/",
     "https://example.com/#f", "https://exa mple.com/", "https://example.com/\r\nHost: x",
     "https://example.com\\@127.0.0.1/", "https://例え.jp/", "javascript:alert(1)", "https",
+    "https://127.0.0.1/", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://169.254.169.254/",
 ]  # fmt: skip
 NOT_PUBLIC = [
     "127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255",

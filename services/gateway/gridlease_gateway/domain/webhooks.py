@@ -57,6 +57,8 @@ def target_of(url: str, *, local: bool) -> Target:
     port = port or (_HTTPS if secure else 80)
     if port < _WELL_KNOWN_PORTS and port != _HTTPS and not local:
         raise _refused("is at a port of another service")
+    if _is_literal(parts.hostname) and not local and not is_public(parts.hostname):
+        raise _refused("is an address that is not public")
     path = parts.path or "/"
     return Target(secure, parts.hostname, port, path + (f"?{parts.query}" if parts.query else ""))
 
@@ -124,6 +126,14 @@ def pause_s(failures: int) -> int:
 def wanted(types: Sequence[str], kind: str) -> bool:
     """Whether an event of that type is sent."""
     return not types or any(kind.startswith(each) for each in types)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _refused(why: str) -> Invalid:
