@@ -225,12 +225,18 @@ def _invoice_lines(found: money_pb2.Invoice) -> Iterator[str]:
     yield f"invoice   {found.number} ({found.name}), {words.clock(found.issue_time)}"
     yield f"for       {found.tenant}, {found.project}"
     for line in found.lines:
+        if line.meter != "run" or line.kind not in ("", "USAGE"):
+            amount = words.money(line.amount_nano, line.currency)
+            yield f"  {line.lease}: {line.meter} {line.note or line.counter_ns} = {amount}"
+            continue
         rate = words.money(line.rate_nano_per_hour, line.currency)
         seconds = f"{line.charged_ns // 1_000_000_000}.{line.charged_ns % 1_000_000_000:09d} s"
         amount = words.money(line.amount_nano, line.currency)
         yield f"  {words.short(line.job)} {line.lease}: {line.chip}, {line.meter} {seconds}"
         yield f"    x {rate} an hour = {amount}"
     yield f"total     {words.money(found.total_nano, found.currency)}"
+    if found.tax_nano:
+        yield f"tax       {words.money(found.tax_nano, found.currency)}"
     yield f"payable   {words.money(found.payable_nano, found.currency)}"
 
 

@@ -182,6 +182,8 @@ async def _accuracy(tenant: Client, name: str) -> float:
 def _tell_receipt(ended: Ended, say: Say) -> None:
     say("receipt    charged seconds x hourly rate / 3600 = amount")
     for line in ended.invoice.lines:
+        if line.meter != "run":
+            continue  # what is counted beside it has no price here
         say(
             f"           {line.charged_ns / 1e9:.9f} s x {_usd(line.rate_nano_per_hour)} = "
             f"{_usd(line.amount_nano)}   ({line.quantity_milli / 1000:g} x {line.chip})"
