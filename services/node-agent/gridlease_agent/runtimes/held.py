@@ -11,7 +11,6 @@ ended is seen in the folders. ``prepared`` in a folder is a lease's own, on its 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import json
@@ -85,11 +84,15 @@ class HeldSandboxes:
 
     def warm(self, warm_id: str) -> bool:
         """Is it made, and does it wait, with nothing of anybody in it?"""
+        prepared = self._sandboxes.folder(warm_id) / "prepared"
+        return not prepared.exists() and self._waits(warm_id)
+
+    def _waits(self, warm_id: str) -> bool:
         folder = self._sandboxes.folder(warm_id)
         held = shim.read_json(str(folder / "held.json")) or {}
         own = shim.read_json(str(folder / "shim.json")) or {}
         alive = bool(own) and shim.start_ticks(own["pid"]) == own["start_ticks"]
-        if any((folder / name).exists() for name in ("exit.json", "stop.json", "prepared")):
+        if any((folder / name).exists() for name in ("exit.json", "stop.json")):
             return False
         return alive and held.get("boot_id") == shim.boot_id() and "init_pid" in held
 
@@ -125,16 +128,18 @@ class HeldSandboxes:
     def _rename(self, warm_id: str, folder: Path) -> None:
         """The lease's own folder goes into the warm one, and that takes its name."""
         here = self._sandboxes.folder(warm_id)
-        if not self.warm(warm_id):
-            raise _not_warm(warm_id)
+        waits = self._waits(warm_id)
         try:
-            if folder.exists():
+            if waits and folder.exists():
                 folder.rename(here / "prepared")
-            here.rename(folder)
-        except OSError as trouble:
-            with contextlib.suppress(OSError):
-                (here / "prepared").rename(folder)
-            raise _not_warm(warm_id) from trouble
+            if waits:
+                here.rename(folder)
+                return
+        except OSError:
+            waits = False
+        if not folder.exists() and (here / "prepared").exists():  # as it was, also from a crash
+            (here / "prepared").rename(folder)
+        raise _not_warm(warm_id)
 
     def _let_go(
         self,
