@@ -78,6 +78,10 @@ class Settler:
             self._folding.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._folding
+        for _, told in self._waiting:  # what was not begun is not done: they ask again
+            if not told.done():
+                told.set_exception(ConnectionAbortedError())
+        self._waiting.clear()
 
     def _ticks(self, node: str, reports: Sequence[Report]) -> list[Tick]:
         """Those of ``reports`` that need no decision as far as this process knows."""

@@ -162,6 +162,9 @@ class Town:
         except Fault as fault:
             self.meet(fault.reason)
             return None
+        except ConnectionAbortedError:  # the process that had it is gone
+            self.meet("process gone")
+            return None
 
     # What is delivered.
     async def settle(self, node, reports, sent_ns):

@@ -1,5 +1,6 @@
 """Ticks: what may move without a decision, and that both ways charge the same."""
 
+import asyncio
 from dataclasses import replace
 
 from gridlease_billing.domain import grant
@@ -13,6 +14,8 @@ from gridlease_billing.domain.grant_row import (
     Terms,
 )
 from gridlease_billing.domain.tick import CATALOGUE, Known, only_counts, tracks
+from gridlease_billing.ticks import Settler, Tick
+from gridlease_kernel.clock import SystemClock
 
 TERMS = Terms()
 S = 1_000_000_000
@@ -61,3 +64,22 @@ def test_a_report_that_only_counts():
         replace(report, counters={(1, "of my own"): 1}),
     ):
         assert not only_counts(other, known, "n", 0)
+
+
+async def test_who_waits_for_a_settler_that_is_closed_hears_of_it():
+    class Stuck:
+        async def run(self, _work):
+            await asyncio.Event().wait()
+
+    settler = Settler(Stuck(), TERMS, lambda *_: True, SystemClock())
+    known = Known(1, "n1", "s", "", 1, 1, 1, 1)
+    ticks = [Tick(known, Report("l", "s", Phase.STARTING), (0,) * len(CATALOGUE))]
+    waiting = [asyncio.create_task(settler._fold(ticks)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the first are under way
+    waiting.append(asyncio.create_task(settler._fold(ticks)))
+    await asyncio.sleep(0)
+    await settler.close()
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(it) for it in found] == [ConnectionAbortedError] * 4
