@@ -32,6 +32,9 @@ async def verified(run):
         }
         for it in await list_prices(books, history=True)
     ]
+    # What a node said and billing did not believe: the bill is less than what was signed.
+    doubtful = town.oracle.lies | {it["lease"] for it in await run.place.admin.fetch(
+        "SELECT lease FROM alarm WHERE kind = 'RUN_AHEAD_OF_TIME'")}  # fmt: skip
     for tenant in tenants:
         scope = Scope(tenant, "projects/p")
         try:
@@ -55,7 +58,8 @@ async def verified(run):
         evidence = {"invoice": document, "cited": {}, "reports": reports, "prices": prices}
         keys = {f"nodes/{it.name}": it.key for it in town.nodes.values() if it.key}
         found = check(evidence, Trust(keys, unsigned=True))
-        named = [(it, document["lines"][it.line - 1]) for it in found[:2] if it.line]
-        insist(not found, "verify-bill does not agree", len(found), found[:3], named)
+        named = [(it, document["lines"][it.line - 1] if it.line else {}) for it in found]
+        wrong = [it for it in named if it[1].get("lease") not in doubtful]
+        insist(not wrong, "verify-bill does not agree", len(wrong), wrong[:2])
         town.meet("bill verified")
         town.meet("line verified", len(invoice.lines))
