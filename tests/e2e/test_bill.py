@@ -48,7 +48,7 @@ async def test_a_real_bill_is_agreed_with(world: World, tmp_path) -> None:
     assert b"does not hold" in caught.stdout
     for kind in ("text", "json", "csv", "focus", "pdf"):
         path = tmp_path / f"bill.{kind}"
-        wrote = await cli("invoices", "download", invoice.name, "--format", kind, "-o", str(path))
+        wrote = await cli("invoices", "download", invoice.name, "--as", kind, "--to", str(path))
         assert wrote.returncode == 0, wrote.stderr
         assert path.stat().st_size > 100
     drilled = await cli("invoices", "lines", invoice.name)

@@ -110,9 +110,9 @@ def show_one(context: typer.Context, invoice: Name) -> None:
 def download(
     context: typer.Context,
     invoice: Name,
-    file_format: Annotated[str, typer.Option("--format", help=", ".join(_FORMATS))] = "pdf",
+    file_format: Annotated[str, typer.Option("--as", help=", ".join(_FORMATS))] = "pdf",
     language: Annotated[str, typer.Option(help="en or zh, of text and pdf")] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write")] = None,
+    out: Annotated[Path | None, typer.Option("--to", help="The file to write")] = None,
 ) -> None:
     """Write a bill to a file."""
     options = options_of(context)
@@ -120,7 +120,7 @@ def download(
         raise Invalid(
             f"There is no format {file_format!r}.",
             reason="UNKNOWN_VALUE",
-            field="--format",
+            field="--as",
             remedy=f"Choose one of: {', '.join(_FORMATS)}.",
         )
 
@@ -130,7 +130,7 @@ def download(
 
     found = reach(options, work)
     path = out or Path(found.file_name)
-    _write(path, found.content, "--out")
+    _write(path, found.content, "--to")
     told = {"file": str(path), "bytes": len(found.content), "media_type": found.media_type}
     show(options, told, [f"written to {path}"])
 
