@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gridlease_kernel.faults import Fault, Precondition
 
@@ -31,6 +31,7 @@ _WAIT_MS = 600_000  # one that its agent does not come back to ends by itself
 _EXTEND_S = 120.0
 _LOOK_S, _CALM_S = 0.1, 15.0
 _FETCH_AGAIN_S = 300.0
+_TRIES, _TRY_AGAIN_S = 2, 600.0
 _LEAST_ROOM = 2 << 30  # nothing that was used leaves for what may be
 
 
@@ -65,6 +66,7 @@ class WarmPool:
         self._fetched: dict[str, tuple[float, str]] = {}
         rows = book.spool.rows.values()
         self._begun = [x.lease_id for x in rows if x.phase is Phase.STARTING and x.ready_ns is None]
+        self._failed: dict[WarmKind, tuple[int, float]] = {}
         self.bell = Bell()
 
     @property
@@ -178,12 +180,28 @@ class WarmPool:
         for warm_id in sorted(self._waiting - before):
             _LOG.info("a sandbox waits for a lease", extra={"warm": warm_id})
         gone = True
+        self._note_failed(spool, before, seen)
         for warm_id in found.drop:
             gone = await self._drop(warm_id) and gone
         await self._extend(found.keep)
-        if found.make and gone and self._idle():
-            await self._make(found.make[0])
-        return gone and not found.make and len(self._waiting) == len(found.keep)
+        make = [kind for kind in found.make if self._may(kind)]
+        if make and gone and self._idle():
+            await self._make(make[0])
+        return gone and not make and len(self._waiting) == len(found.keep)
+
+    def _note_failed(
+        self, spool: Spool, waited: frozenset[str], seen: Mapping[str, warm.Being]
+    ) -> None:
+        """Kinds that end before they wait, as where a module is missing, are left for a while."""
+        now_s = self._host.now().boottime_ns / 1e9
+        for warm_id, row in spool.warm.items():
+            if seen.get(warm_id) is warm.Being.OVER and warm_id not in waited:
+                self._failed[row.kind] = (self._failed.get(row.kind, (0, 0.0))[0] + 1, now_s)
+
+    def _may(self, kind: WarmKind) -> bool:
+        times, at_s = self._failed.get(kind, (0, 0.0))
+        later = self._host.now().boottime_ns / 1e9 - at_s >= _TRY_AGAIN_S
+        return times < _TRIES or later
 
     async def _drop(self, warm_id: str) -> bool:
         assert self._holding is not None

@@ -99,6 +99,21 @@ async def test_a_frozen_one_has_its_modules(centre: Centre, agent: Agent) -> Non
     assert (used(agent), output(agent, "ls-1")) == (1, "True ls-1\n")
 
 
+async def test_what_cannot_be_made_is_left_alone(centre: Centre, agent: Agent) -> None:
+    wish(centre, 0, frozen=1, modules=["no_such_module"])
+    made: set[str] = set()
+
+    def seen() -> bool:
+        made.update(each.name for each in ahead(agent))
+        return len(made) >= 2 and not ahead(agent)
+
+    await eventually(seen, 20)
+    centre.want("ls-1", ["echo cold"])
+    await eventually(lambda: centre.gone("ls-1"), 20)
+    await eventually(lambda: not ahead(agent), 5)
+    assert used(agent) == 0
+
+
 async def _killed(centre: Centre, agent: Agent, rounds: int, seed: int) -> None:
     """Core or executor dies at a random point of making and releasing, again and again."""
     chance = random.Random(seed)
