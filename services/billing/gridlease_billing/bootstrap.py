@@ -76,7 +76,8 @@ async def serving(settings: Settings) -> AsyncIterator[PostgresBooks]:
         stack.push_async_callback(bus.close)
         book = PostgresReportBook(pool)
         await patiently(
-            "restored books", lambda: reopen(books, book, settings.terms(), settings.longest_ms)
+            "restored books",
+            lambda: reopen(books, book, settings.terms(), settings.reopens_after_ms),
         )
         settler = Settler(
             books, settings.terms(), meter_report.holds, SystemClock(), settings.gather_ms

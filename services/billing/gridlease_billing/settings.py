@@ -31,6 +31,7 @@ class Settings:
     hold_ttl_ms: int = 60_000
     late_after_ms: int = 604_800_000
     slow_tick_ms: int = 10_000
+    restored_wait_ms: int = -1  # after a restore; -1 = the longest grant; 0 = no node runs, surely
     budgets_every_ms: int = 30_000  # how often spending is held against budgets
     kill_margin_ms: int = 2_000
     clock_step_margin_ms: int = 3_000
@@ -52,6 +53,11 @@ class Settings:
     def longest_ms(self) -> int:
         """The longest that a grant issued now may let a lease run."""
         return max(self.grant_ms, LONGEST_NOTICE_MS) + self.terms().margin_ms
+
+    @property
+    def reopens_after_ms(self) -> int:
+        """How long after a restore grants of before may still run."""
+        return self.longest_ms if self.restored_wait_ms < 0 else self.restored_wait_ms
 
     def terms(self) -> Terms:
         """The protocol's times. Source: docs/lease-protocol.md, section 5."""
