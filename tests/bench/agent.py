@@ -19,6 +19,7 @@ from tests.integration.agent import centre as centres
 from tests.integration.agent.agents import Agent
 
 _MOCK = Path(__file__).parents[1] / "unit" / "agent_devices" / "mock_nvml.c"
+_MOCK_CUDA = _MOCK.with_name("mock_cuda.c")
 _TARGETS = {"pss_mb": 45.0, "pss_per_task_mb": 1.0, "cpu_percent_of_core": 0.2}
 _SETTLE_S = 5.0
 
@@ -43,10 +44,14 @@ def keepers(agent):
 
 
 def _mock(folder):
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-o", str(library), str(_MOCK)], check=True, timeout=60
-    )
+    """A root of stand-ins: NVIDIA's driver, and a library that knows as many GPUs as it is told."""
+    library = folder / "usr/lib/libnvidia-ml.so.1"
+    library.parent.mkdir(parents=True)
+    (folder / "proc/driver/nvidia").mkdir(parents=True)
+    (folder / "proc/driver/nvidia/version").write_text("a stand-in\n")
+    for made, source in ((library, _MOCK), (library.with_name("libcuda.so.1"), _MOCK_CUDA)):
+        command = ["cc", "-shared", "-fPIC", "-o", str(made), str(source)]
+        subprocess.run(command, check=True, timeout=60)
 
 
 def _parts(agent):
@@ -69,7 +74,8 @@ async def _measure(root, tasks, seconds):
                     centre.want(name, ["exec sleep 100000"])
                 for name in names:
                     await eventually(lambda name=name: centre.running(name), 120)
-                return await _figures(agent, seconds)
+                found = await _figures(agent, seconds)
+                return found | {"devices": len(centre.inventories[-1].devices)}
             finally:
                 agent.stop()
                 agent.end_tasks()
@@ -102,8 +108,8 @@ def main(arguments):
     root = Path(tempfile.mkdtemp(prefix="bench-agent-"))
     try:
         if shutil.which("cc"):
-            _mock(root)
-            os.environ["LD_LIBRARY_PATH"] = str(root)
+            _mock(root / "devices")
+            os.environ["GRIDLEASE_DEVICE_ROOT"] = str(root / "devices")
             os.environ["MOCK_NVML_GPUS"] = str(words.devices)
         else:
             print("there is no C compiler: no devices", file=sys.stderr)
