@@ -168,7 +168,7 @@ def credit(
 def lines(
     context: typer.Context,
     invoice: Name,
-    line: Annotated[int, typer.Option("--line", min=1, help="Only this line")] = 0,
+    line: Annotated[int, typer.Option("--line", min=0, help="Only this line; 0 = all")] = 0,
 ) -> None:
     """From lines to segments to the signed reports behind them."""
     options = options_of(context)
