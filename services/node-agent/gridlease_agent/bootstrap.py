@@ -43,6 +43,7 @@ from gridlease_agent.domain.session import Limits, idle
 from gridlease_agent.domain.spool import Row
 from gridlease_agent.domain.task import Overtime, Task
 from gridlease_agent.domain.warm import Bounds
+from gridlease_agent.energy import EnergyTally
 from gridlease_agent.health import Health
 from gridlease_agent.images.fetch import Fetcher
 from gridlease_agent.images.tasks import TaskImages
@@ -225,6 +226,9 @@ class Node:
                 observer = await self._observer(lambda: reconciler.cgroups, stack, backfill)
                 group.create_task(backfill.run(), name="backfill")
                 group.create_task(observer.run(), name="observe")
+                real = [device.id for device in body.facts.devices if not device.emulated]
+                tally = EnergyTally(lambda: observer.watched, real)
+                group.create_task(tally.run(book), name="energy")
             health = Health(self._state, book, body.lending.agent_version)
             group.create_task(health.run(), name="health")
             group.create_task(reporter.run(), name="report")

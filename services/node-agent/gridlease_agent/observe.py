@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gridlease_kernel.clock import Clock
 from gridlease_mesh.telemetry_sample import NodeIdentity, Sample, sample
 
+from gridlease_agent.domain.health import Watched
 from gridlease_agent.ports import Host
 from gridlease_agent.sampling.devices import DeviceSampler
 from gridlease_agent.sampling.host import HostSampler
@@ -45,6 +46,11 @@ class Observer:
         self._running = running
         self._clocks = clocks
         self._offers = offers
+
+    @property
+    def watched(self) -> Mapping[str, Watched]:
+        """Devices by id, as they were last judged."""
+        return self._devices.watched
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from gridlease_agent.domain.spool import Phase, Row, Spool
 
+ENERGY_METER = "energy"  # millijoules that the lease's devices drew; the wire's name
 EGRESS_METER = "egress"  # bytes that the task has sent, with their headers; the wire's name
 
 
@@ -35,3 +36,32 @@ def _sent(row: Row, total: int) -> Row:
     key = (row.segments[-1][0], EGRESS_METER)
     counters = {**row.counters, key: row.counters.get(key, 0) + more}
     return replace(row, counters=counters)
+
+
+def holders(spool: Spool) -> dict[str, frozenset[str]]:
+    """By device: the leases that run on it."""
+    found: dict[str, frozenset[str]] = {}
+    for row in spool.rows.values():
+        if row.phase is Phase.STARTING and row.segments:
+            for device in row.devices:
+                found[device] = found.get(device, frozenset()) | {row.lease_id}
+    return found
+
+
+def drew(spool: Spool, drawn: Mapping[str, int], held: Mapping[str, frozenset[str]]) -> Spool:
+    """The spool with what devices drew since the last look, given to who held them at both looks.
+
+    ``drawn``: device -> millijoules. Leases that share a device share it evenly; what cannot be
+    divided is nobody's.
+    """
+    shares: dict[str, int] = {}
+    for device, leases in holders(spool).items():
+        for lease_id in leases & held.get(device, frozenset()):
+            shares[lease_id] = shares.get(lease_id, 0) + drawn.get(device, 0) // len(leases)
+    rows = [spool.rows[lease_id] for lease_id, share in shares.items() if share > 0]
+    return spool.with_rows(*(_drew(row, shares[row.lease_id]) for row in rows))
+
+
+def _drew(row: Row, share: int) -> Row:
+    key = (row.segments[-1][0], ENERGY_METER)
+    return replace(row, counters={**row.counters, key: row.counters.get(key, 0) + share})
