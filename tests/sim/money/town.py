@@ -95,6 +95,7 @@ class Town:
         self.nodes = {}
         self.owner = {}  # lease -> node
         self.asks = {}
+        self.doubted = set()  # leases whose kept report is not their last
         self.keys = {}  # lease -> its node's key
         self.open = {}  # lease -> ask: those that the scheduler still wants
         self._tenants = [f"tenants/{n}" for n in range(profile.tenants)]
@@ -307,6 +308,7 @@ class Town:
         counters = dict(it.counters)
         if way == "nowhere":
             counters[99, "run"] = r.randrange(10**15)
+            self.doubted.add(it.lease_id)  # such a report is kept as the one that counts furthest
         else:
             counters[1, "run"] = counters.get((1, "run"), 0) + r.randrange(1, 10**14)
         told = replace(it, counters=counters)
