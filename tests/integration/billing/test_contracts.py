@@ -77,7 +77,7 @@ async def test_payments_that_cannot_be_exchanged_are_refused(world):
     good = Foreign(TENANT, USD, "EUR", 11, 10, "", "r1")
     for change, reason in (
         ({"currency": "USD"}, "SAME_CURRENCY"),
-        ({"currency": "XXX"}, "UNKNOWN_CURRENCY"),
+        ({"currency": "XTS"}, "UNKNOWN_CURRENCY"),
         ({"amount_nano": 1, "numerator": 1, "denominator": 2}, "AMOUNT_TOO_SMALL"),
         ({"amount_nano": 10**18, "numerator": 10**9, "denominator": 1}, "AMOUNT_TOO_LARGE"),
     ):
