@@ -21,10 +21,10 @@ from gridlease_billing.domain.late import Correction, Written
 from gridlease_billing.domain.price import CURRENCY, NewPrice, Price
 from gridlease_billing.domain.settlement import Alarm
 from gridlease_billing.domain.spot import ChipUse, LastMove
-from gridlease_billing.domain.statement import Earned, Moved, Partner
-from gridlease_billing.domain.supplier import Contract, split
+from gridlease_billing.domain.supplier import Contract
 from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Line, Stored
+from gridlease_billing.supplier_ports import SupplierStore
 
 T = TypeVar("T")
 EVERY = "*"
@@ -59,49 +59,6 @@ class Change:
     after: GrantRow
     effect: Effect
     price_version: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NewContract:
-    """Terms to give a supplier."""
-
-    supplier: str
-    share_permyriad: int
-    holdback_permyriad: int
-    holdback_days: int
-    request_id: str
-
-    def made(self, contract: Contract) -> bool:
-        """Was ``contract`` written for this?"""
-        return (
-            contract.supplier,
-            contract.share_permyriad,
-            contract.holdback_permyriad,
-            contract.holdback_days,
-        ) == (self.supplier, self.share_permyriad, self.holdback_permyriad, self.holdback_days)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A line of which a part was kept back. ``line``: its key in the books."""
-
-    line: tuple[str, int, str, str, int]
-    amount_nano: int
-    contract: Contract
-
-    @property
-    def held_nano(self) -> int:
-        return split(self.contract, self.amount_nano).holdback_nano
-
-
-@dataclass(frozen=True, slots=True)
-class Payout:
-    """Money to a supplier; ``amount_nano`` 0 = all that is payable."""
-
-    supplier: str
-    amount_nano: int
-    note: str
-    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,52 +344,6 @@ class TaxStore(Protocol):
 
     async def put_rate(self, it: TaxSource, now_ms: int) -> bool:
         """False: the country has an entry of that time."""
-        ...
-
-
-class SupplierStore(Protocol):
-    """Partners, their terms and what they are owed."""
-
-    async def create(self, name: str, display_name: str, now_ms: int) -> None: ...
-
-    async def partners(self, name: str = "") -> list[Partner]: ...
-
-    async def of_leases(self, leases: Collection[str]) -> dict[str, Contract]:
-        """Terms of leases on partners' nodes."""
-        ...
-
-    async def lock(self, name: str) -> None:
-        """Of one supplier's contracts and payouts, one at a time."""
-        ...
-
-    async def find_contract(self, request_id: str) -> Contract | None: ...
-
-    async def add_contract(self, new: NewContract, now_ms: int) -> None: ...
-
-    async def find_owner(self, request_id: str) -> tuple[str, str] | None:
-        """(node, supplier) as assigned by that request."""
-        ...
-
-    async def assign(self, node: str, supplier: str, request_id: str, now_ms: int) -> None: ...
-
-    async def held(self, now_ms: int, limit: int) -> list[Held]:
-        """Lines whose part was kept back long enough and is not released, oldest first."""
-        ...
-
-    async def released(self, held: Collection[Held], journal: int, now_ms: int) -> None: ...
-
-    async def paid(self, key: str) -> tuple[str, int] | None:
-        """(supplier, amount) of the payout with that key."""
-        ...
-
-    async def lines(self, name: str, from_ms: int, until_ms: int) -> Sequence[Earned]: ...
-
-    async def moves(self, partner: Partner, from_ms: int, until_ms: int) -> Sequence[Moved]:
-        """All journals besides charges."""
-        ...
-
-    async def sums(self, partner: Partner, before_ms: int) -> tuple[int, int]:
-        """(payable, holdback) of all entries before a time."""
         ...
 
 

@@ -6,7 +6,8 @@ from gridlease_kernel.faults import Invalid, Missing, Precondition
 
 from gridlease_billing.credit import reused
 from gridlease_billing.domain.statement import Partner, Statement
-from gridlease_billing.ports import Books, Held, NewContract, Payout, Work
+from gridlease_billing.ports import Books, Work
+from gridlease_billing.supplier_ports import Held, NewContract, Payout
 
 RELEASE_BATCH = 1_000  # lines at a time
 

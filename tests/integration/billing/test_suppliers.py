@@ -10,7 +10,8 @@ from gridlease_billing.credit import pay_in
 from gridlease_billing.domain.grant_row import Cause, Phase
 from gridlease_billing.domain.statement import render
 from gridlease_billing.domain.supplier import PERMYRIAD, split, split_lines
-from gridlease_billing.ports import Credit, NewContract, Payout
+from gridlease_billing.ports import Credit
+from gridlease_billing.supplier_ports import NewContract, Payout
 from gridlease_billing.suppliers import (
     assign_node,
     create_contract,

@@ -10,7 +10,7 @@ from gridlease_store.pool import Connection
 from gridlease_billing.adapters.ledger_store import contract_of
 from gridlease_billing.domain.statement import Earned, Moved, Partner
 from gridlease_billing.domain.supplier import Contract
-from gridlease_billing.ports import Held, NewContract
+from gridlease_billing.supplier_ports import Held, NewContract
 
 _ACCOUNT = """
 INSERT INTO account (kind, supplier) VALUES ($1, $2)

@@ -12,8 +12,9 @@ from gridlease.type.v1 import contract_pb2
 from gridlease_billing import suppliers
 from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.statement import Partner, render
-from gridlease_billing.ports import Books, NewContract, Payout
+from gridlease_billing.ports import Books
 from gridlease_billing.rpc import shapes
+from gridlease_billing.supplier_ports import NewContract, Payout
 
 
 class Suppliers(supplier_pb2_grpc.SupplierServiceServicer):
