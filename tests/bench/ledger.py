@@ -28,6 +28,7 @@ from gridlease_mesh import meter_report
 from gridlease_store.migrate import migrate
 from gridlease_store.pool import connect_pool
 from gridlease_testkit.postgres import TestServer, start_server
+from gridlease_testkit.waiting import elapsed
 
 from tests.bench import children, figures
 
@@ -273,7 +274,7 @@ async def seeing(world, known, rounds):
     with Cost(await _pids(world)) as cost:
         for node, mine in list(nodes.items())[: len(nodes) // 3]:
             tasks.append(asyncio.create_task(settle(node, mine, ran_ns)))
-            await asyncio.sleep(_EVERY_S / len(nodes))
+            await elapsed(_EVERY_S / len(nodes))
         await asyncio.gather(*tasks)
     await settler.close()
     return visible, cost.cpu_s / cost.wall_s

@@ -11,6 +11,7 @@ A test that does not ask for a server does not start one.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import shutil
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gridlease_mesh.embedded import EmbeddedNats
 
     from .postgres import TestServer
+
+_MNT_DETACH = 2
 
 
 def pytest_configure() -> None:
@@ -57,7 +60,26 @@ def state_folder() -> Iterator[Path]:
     """An empty folder whose path leaves room for a socket's name."""
     folder = _short_folder()
     yield folder
+    unmounted(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_mount_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test's sandboxes mounted under its own folder goes with it, also after a kill."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None and os.geteuid() == 0:
+        unmounted(folder)
+
+
+def unmounted(folder: Path) -> None:
+    """Detach every mount under ``folder``, the innermost first."""
+    lines = Path("/proc/self/mounts").read_text("utf-8").splitlines()
+    inside = [place for line in lines if (place := line.split()[1]).startswith(f"{folder}/")]
+    libc = ctypes.CDLL(None)
+    for place in reversed(inside):
+        libc.umount2(place.encode(), _MNT_DETACH)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import os
@@ -15,7 +14,7 @@ import pytest
 from gridlease.scheduler.v1 import sync_pb2
 from gridlease_agent.adapters.spool_file import SpoolFile
 from gridlease_agent.runtimes.choose import crun_candidate
-from gridlease_testkit.waiting import eventually
+from gridlease_testkit.waiting import elapsed, eventually
 
 from tests.integration.agent.agents import Agent
 from tests.integration.agent.centre import Centre
@@ -123,7 +122,7 @@ async def _killed(centre: Centre, agent: Agent, rounds: int, seed: int) -> None:
         centre.want(lease, ["echo ran >> /work/out; cat /work/out"])
         who = pids(agent)[chance.choice(["core", "executor"])]
         with_in = chance.uniform(0, 0.25)
-        await _after(with_in)
+        await elapsed(with_in)
         assert who
         with contextlib.suppress(ProcessLookupError):
             os.kill(who, signal.SIGKILL)
@@ -147,10 +146,6 @@ async def _killed(centre: Centre, agent: Agent, rounds: int, seed: int) -> None:
     store.close()
     assert recorded is not None
     assert not recorded.spool.warm
-
-
-async def _after(seconds: float) -> None:
-    await asyncio.sleep(seconds)
 
 
 async def test_a_kill_costs_no_lease_twice(centre: Centre, agent: Agent) -> None:
