@@ -66,13 +66,15 @@ BUGS = (
         "return -(-rate_nano_per_hour * span_ms * 1_000_000 // HOUR_NS)",
         "return rate_nano_per_hour * span_ms * 1_000_000 // HOUR_NS", SEGMENT),
     Bug("skip the sort of remainders", _MONEY,
-        "key=lambda i: (-(parts_nano[i] % step), i)", "key=lambda i: i", RATING),
+        "key=lambda i: (-(parts_nano[i] % step), i)", "key=lambda i: i", SEGMENT),
     Bug("round per slice", _BILLING + "domain/rating.py",
         "amounts.append(price_of(tariff, after) - price_of(tariff, total))",
         "amounts.append(price_of(tariff, quantity))", RATING),
     Bug("charge after FINAL", _GRANT,
-        "    if row.state is State.FINAL:\n        return row\n    row = _booked",
-        "    row = _booked",
+        "    if row.state is State.FINAL:\n        return row\n"
+        "    row = _booked(replace(row, segments=frozen(row.segments, row.counters)))",
+        "    segments = tuple(replace(it, frozen_ns=None) for it in row.segments)\n"
+        "    row = _booked(replace(row, segments=segments))",
         SIM, quick=True),
     Bug("release no hold at the end", _GRANT, "state=State.FINAL, held_nano=0, segments=segments)",
         "state=State.FINAL, segments=segments)", SIM),

@@ -1,7 +1,7 @@
 """What may be charged of segments that overlap, and what a hold covers."""
 
 from gridlease_billing.domain.segment import Segment, chargeable, span_ns
-from gridlease_kernel.money import HOUR_NS, hold_nano
+from gridlease_kernel.money import HOUR_NS, hold_nano, largest_remainder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,3 +29,15 @@ def test_no_more_than_was_granted_and_no_more_in_sum(steps, told):
 def test_a_hold_covers_its_span(rate, span_ms):
     exact = rate * span_ms * 1_000_000
     assert exact <= hold_nano(rate, span_ms) * HOUR_NS < exact + HOUR_NS
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=8))
+def test_the_largest_remainders_are_rounded_up(parts):
+    step = 10_000_000
+    found = largest_remainder(parts, step)
+    assert sum(found) == (sum(parts) + step // 2) // step * step
+    up = [part % step for part, it in zip(parts, found, strict=True) if it > part]
+    down = [
+        part % step for part, it in zip(parts, found, strict=True) if it <= part and part % step
+    ]
+    assert min(up, default=step) >= max(down, default=0)

@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 
 from gridlease_billing.domain.grant_row import State
 from gridlease_billing.domain.late import LONGEST_LATE_MS
+from gridlease_billing.domain.price import in_force
 from gridlease_billing.domain.segment import fold
 
 from tests.sim.money.broken import insist
@@ -181,6 +182,10 @@ class Oracle:
         if before is None:
             insist(not row.charged_nano, "a charge before it ran", row)
             return
+        if before.state is row.state is State.OPEN and row.ends_at_ms > before.ends_at_ms:
+            now = in_force(self.tables.prices[ask.chip, ask.tier], self.now_ms())
+            kept = ask.tier == "SPOT" and ask.max_rate_nano_per_hour is not None
+            insist(kept or row.segments[-1].period == now.version, "renewed at an old price", row)
         grown = row.charged_nano + row.held_nano - before.charged_nano - before.held_nano
         insist(grown <= 0 or (row.state is State.OPEN and row.ends_at_ms > before.ends_at_ms),
                "captured more than was held", before, row)  # fmt: skip
