@@ -184,8 +184,9 @@ class Oracle:
             return
         if before.state is row.state is State.OPEN and row.ends_at_ms > before.ends_at_ms:
             now = in_force(self.tables.prices[ask.chip, ask.tier], self.now_ms())
-            kept = ask.tier == "SPOT" and ask.max_rate_nano_per_hour is not None
-            insist(kept or row.segments[-1].period == now.version, "renewed at an old price", row)
+            kept = ask.tier == "SPOT"  # a gang goes on where it would cost more than it accepts
+            same = now is None or row.segments[-1].period == now.version
+            insist(kept or same, "renewed at an old price", row)
         grown = row.charged_nano + row.held_nano - before.charged_nano - before.held_nano
         insist(grown <= 0 or (row.state is State.OPEN and row.ends_at_ms > before.ends_at_ms),
                "captured more than was held", before, row)  # fmt: skip
