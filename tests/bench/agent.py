@@ -20,6 +20,7 @@ from tests.integration.agent.agents import Agent
 
 _MOCK = Path(__file__).parents[1] / "unit" / "agent_devices" / "mock_nvml.c"
 _MOCK_CUDA = _MOCK.with_name("mock_cuda.c")
+_MEMORY_BYTES = 8 << 20
 _TARGETS = {"pss_mb": 45.0, "pss_per_task_mb": 1.0, "cpu_percent_of_core": 0.2}
 _SETTLE_S = 5.0
 
@@ -43,12 +44,18 @@ def keepers(agent):
     return found
 
 
-def _mock(folder):
-    """A root of stand-ins: NVIDIA's driver, and a library that knows as many GPUs as it is told."""
+def _mock(folder, devices):
+    """A root of stand-ins: NVIDIA's driver, its libraries, and a file for each GPU's memory."""
     library = folder / "usr/lib/libnvidia-ml.so.1"
     library.parent.mkdir(parents=True)
     (folder / "proc/driver/nvidia").mkdir(parents=True)
-    (folder / "proc/driver/nvidia/version").write_text("a stand-in\n")
+    (folder / "proc/driver/nvidia/version").write_text("NVRM version: 550.54.15\n")
+    said = library.parent / "mock"  # read by the stand-ins: no environment reaches a scrub
+    said.mkdir()
+    (said / "MOCK_NVML_GPUS").write_text(str(devices))
+    (said / "MOCK_CUDA_MEMORY").write_text(f"{folder}/memory%")
+    for index in range(devices):
+        (folder / f"memory{index}").write_bytes(bytes(_MEMORY_BYTES))
     for made, source in ((library, _MOCK), (library.with_name("libcuda.so.1"), _MOCK_CUDA)):
         command = ["cc", "-shared", "-fPIC", "-o", str(made), str(source)]
         subprocess.run(command, check=True, timeout=60)
@@ -108,9 +115,8 @@ def main(arguments):
     root = Path(tempfile.mkdtemp(prefix="bench-agent-"))
     try:
         if shutil.which("cc"):
-            _mock(root / "devices")
+            _mock(root / "devices", words.devices)
             os.environ["GRIDLEASE_DEVICE_ROOT"] = str(root / "devices")
-            os.environ["MOCK_NVML_GPUS"] = str(words.devices)
         else:
             print("there is no C compiler: no devices", file=sys.stderr)
         found = asyncio.run(_measure(root, words.tasks, words.seconds))

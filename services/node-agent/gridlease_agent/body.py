@@ -40,6 +40,7 @@ class Body:
     keeper: DeviceKeeping = field(default_factory=lambda: NothingKept(emulated=True))
     files: Files | None = None  # the leases' files, where another process holds them
     warm: Holding | None = None  # sandboxes made ahead, where the host can
+    host: Isolating | None = None  # who opens what is root's alone, where that is another process
 
 
 def real_body(state: Path, settings: Settings) -> Body:
@@ -77,6 +78,7 @@ def core_body(state: Path, settings: Settings) -> Body:
         executor.room("devices"),
         executor.room("files"),
         executor.room("warm") if told.holds else None,
+        host,
     )
 
 

@@ -62,7 +62,7 @@ from gridlease_agent.report import Reporter
 from gridlease_agent.rpc import TaskFiles
 from gridlease_agent.rpc_sessions import TaskSessions
 from gridlease_agent.sampling.devices import DeviceSampler, Look, by_files, by_nvml
-from gridlease_agent.sampling.host import HostSampler
+from gridlease_agent.sampling.host import HostSampler, energy_file, energy_zones
 from gridlease_agent.sampling.kept import KeptFiles
 from gridlease_agent.sampling.leases import LeaseSampler
 from gridlease_agent.scrub import Scrubber
@@ -266,6 +266,11 @@ class Node:
         """Telemetry of this host: to the mesh, and to the local page where one is wanted."""
         facts, files = self._body.facts, KeptFiles()
         stack.callback(files.close)
+        if self._body.host is not None:
+            for zone in energy_zones():
+                number = await asyncio.to_thread(self._body.host.open_energy, zone)
+                if number is not None:
+                    files.keep(energy_file(zone), number)
         offers = [backfill.offer]
         if self._settings.metrics_port:
             page = MetricsPage()

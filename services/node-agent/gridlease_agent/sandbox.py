@@ -85,6 +85,7 @@ class Sandboxes:
         self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._shims: set[int] = set()
         self._sight = Sight()
+        self._first: dict[str, tuple[int, int]] = {}  # lease -> its first process, and its start
         self._looking = threading.Lock()
         self._state, self._keeper = state_dir, keeper
 
@@ -219,12 +220,13 @@ class Sandboxes:
 
     def runs(self, lease_id: str) -> bool:
         """Whether the task's first process lives at this very moment."""
-        started = shim.read_json(str(self.folder(lease_id) / "started.json"))
-        if not started or started["boot_id"] != shim.boot_id():
-            return False
-        pid = started["init_pid"]
-        same = shim.start_ticks(pid) == started["init_ticks"]
-        return same and shim.state_letter(pid) not in "ZX"
+        first = self._first.get(lease_id)
+        if first is None:
+            started = shim.read_json(str(self.folder(lease_id) / "started.json"))
+            if not started or started["boot_id"] != shim.boot_id():
+                return False
+            first = self._first[lease_id] = (started["init_pid"], started["init_ticks"])
+        return _lives(*first)
 
     @staticmethod
     def _unclaimed(folder: Path) -> SandboxState:
@@ -294,6 +296,7 @@ class Sandboxes:
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "control").unlink(missing_ok=True)
         self._ground.left(lease_id)
+        self._first.pop(lease_id, None)
         _fsync(folder)
 
     def _existing(self, lease_id: str) -> Path:
@@ -324,10 +327,13 @@ class Sandboxes:
 
 def _alive(own: Mapping[str, Any]) -> bool:
     """Whether the process that wrote ``shim.json`` still is: same boot, pid and start."""
-    pid = own.get("pid", 0)
-    if own["boot_id"] != shim.boot_id() or shim.start_ticks(pid) != own["start_ticks"]:
-        return False
-    return shim.state_letter(pid) not in "ZX"
+    return own["boot_id"] == shim.boot_id() and _lives(own.get("pid", 0), own["start_ticks"])
+
+
+def _lives(pid: int, ticks: int) -> bool:
+    """Whether a process that began at these ticks is there and no zombie."""
+    stat = shim.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return len(stat) > 19 and int(stat[19]) == ticks and stat[0] not in "ZX"
 
 
 def _lost(own: Mapping[str, Any], started: Mapping[str, Any] | None) -> Exit:

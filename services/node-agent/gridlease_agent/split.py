@@ -42,7 +42,8 @@ def run(flags: Flags, settings: Settings, argv: Sequence[str]) -> int | None:
     state = flags.state
     flags.environments.mkdir(parents=True, exist_ok=True, mode=0o755)
     account.share_out(state, *who)
-    needed = [*cover.programs(), *_packages(), state, flags.environments]
+    stand_ins = [x for x in (settings.device_root, settings.device_families) if x and x.is_dir()]
+    needed = [*cover.programs(), *_packages(), *stand_ins, state, flags.environments]
     trouble = parent.trial(needed, who, state)
     if trouble:
         _LOG.warning("the core stays root: %s", trouble)

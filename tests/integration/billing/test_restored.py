@@ -51,8 +51,9 @@ async def test_every_document_is_the_same_bytes_on_a_second_machine(world, dsn, 
         for document, files in before.items():
             assert printed(await get_invoice(books, TENANT, document)) == files
         for document in (first, later):
-            assert printed(await replayed(books, TENANT, document.head.name)) == (
-                before[document.head.name]
+            assert (
+                printed(await replayed(books, TENANT, document.head.name))
+                == (before[document.head.name])
             )
     finally:
         pool.terminate()

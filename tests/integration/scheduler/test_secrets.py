@@ -37,7 +37,7 @@ async def _tables_with(pool, canary):
     found = []
     for (name,) in tables:
         held = await pool.fetchval(
-            f'SELECT count(*) FROM "{name}" t WHERE t::text LIKE $1 OR t::text LIKE $2',  # noqa: S608
+            f'SELECT count(*) FROM "{name}" t WHERE t::text LIKE $1 OR t::text LIKE $2',
             f"%{canary}%",
             f"%{hexed}%",
         )

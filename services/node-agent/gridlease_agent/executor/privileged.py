@@ -10,6 +10,7 @@ from gridlease_agent.adapters.lease_files import LeaseFiles
 from gridlease_agent.devices.keeper import keeper_at
 from gridlease_agent.devices.place import place_of
 from gridlease_agent.devices.scrubbed import DeviceKeeping, NothingKept
+from gridlease_agent.executor.codec import Handle
 from gridlease_agent.executor.device_record import DeviceRecord, GuardedDevices
 from gridlease_agent.executor.guard import Guarded, GuardedFiles, GuardedHeld
 from gridlease_agent.images.roots import ImageRoots
@@ -21,6 +22,7 @@ from gridlease_agent.runtimes.choose import choose_runtime
 from gridlease_agent.runtimes.devices import table_of
 from gridlease_agent.runtimes.held import HeldSandboxes
 from gridlease_agent.runtimes.states import Isolation
+from gridlease_agent.sampling import host
 from gridlease_agent.sandbox import Sandboxes
 from gridlease_agent.sessions.host import SessionHost
 from gridlease_agent.settings import Settings
@@ -45,6 +47,14 @@ class Privileged:
     def discovered(self) -> NodeFacts:
         """What this host is made of."""
         return self.facts
+
+    def open_energy(self, zone: str) -> Handle | None:
+        """A processor package's energy counter, open to read: the file is root's alone.
+
+        Raises:
+            Invalid: BAD_NAME.
+        """
+        return host.open_energy(zone)
 
 
 def privileged(state: Path, settings: Settings, core: tuple[int, int] | None = None) -> Privileged:

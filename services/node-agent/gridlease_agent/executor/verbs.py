@@ -50,7 +50,7 @@ def _each(patience_s: float, text: str) -> dict[str, float]:
 
 
 ROOMS: dict[str, Room] = {
-    "host": Room(Isolating, _each(QUICK_S, "isolation discovered")),
+    "host": Room(Isolating, _each(QUICK_S, "isolation discovered open_energy")),
     "sandboxes": Room(
         SandboxRunner,
         _each(QUICK_S, "extend stop kill look alive inspect egress_bytes")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gridlease_agent import shim
+from gridlease_agent.executor.codec import Handle
 from gridlease_agent.probes.facts import NodeFacts
 from gridlease_agent.runtimes.spec import SandboxSpec
 
@@ -123,3 +124,4 @@ class Isolating(Protocol):
 
     def isolation(self) -> Isolation: ...
     def discovered(self) -> NodeFacts: ...
+    def open_energy(self, zone: str) -> Handle | None: ...

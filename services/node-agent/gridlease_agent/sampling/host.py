@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
+from gridlease_kernel.faults import Invalid
 from gridlease_mesh.telemetry_sample import HostReadings
 
+from gridlease_agent.executor.codec import Handle
 from gridlease_agent.sampling.cell import ABSENT, Cell, derived, measured, qualities
 from gridlease_agent.sampling.kept import KeptFiles
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _IDLE = (3, 4)  # idle and iowait among the columns of /proc/stat
 _RAPL = "sys/class/powercap"
+_ZONE = re.compile(r"[a-z-]+:[0-9]{1,3}")
+
+
+def energy_zones(root: Path = Path("/")) -> tuple[str, ...]:
+    """The processors' packages that count the energy they use."""
+    found = sorted(path.name for path in (root / _RAPL).glob("intel-rapl:[0-9]*"))
+    return tuple(name for name in found if _ZONE.fullmatch(name))
+
+
+def open_energy(zone: str, root: Path = Path("/")) -> Handle | None:
+    """A package's counter, open: the file is root's alone (CVE-2020-8694); None = there is none.
+
+    Raises:
+        Invalid: BAD_NAME.
+    """
+    if _ZONE.fullmatch(zone) is None:
+        raise Invalid(f"{zone[:64]!r} is no zone.", reason="BAD_NAME", field="zone")
+    try:
+        return Handle(os.open(root / energy_file(zone), os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return None
+
+
+def energy_file(zone: str) -> str:
+    """Under which name the sampler reads a zone's counter."""
+    return f"{_RAPL}/{zone}/energy_uj"
 
 
 class HostSampler:
@@ -20,11 +50,7 @@ class HostSampler:
     def __init__(self, files: KeptFiles, disk: str = "/") -> None:
         self._files = files
         self._disk = disk
-        self._zones = [
-            f"{_RAPL}/{path.name}/energy_uj"
-            for path in sorted((files.root / _RAPL).glob("intel-rapl:[0-9]*"))
-            if path.name.count(":") == 1
-        ]
+        self._zones = [energy_file(zone) for zone in energy_zones(files.root)]
         self._before: tuple[int, int] | None = None  # (ns, µJ)
 
     def read(self, now_ns: int) -> HostReadings:

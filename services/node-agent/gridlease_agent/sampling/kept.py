@@ -37,6 +37,11 @@ class KeptFiles:
             return int(self.text(name))
         return None
 
+    def keep(self, name: str, number: int) -> None:
+        """Read this file under that name: one that we could not have opened ourselves."""
+        self.forget(name)
+        self._open[name] = number
+
     def forget(self, name: str) -> None:
         """Close one file."""
         number = self._open.pop(name, None)
