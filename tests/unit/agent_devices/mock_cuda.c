@@ -83,9 +83,10 @@ int cuMemAlloc_v2(uint64_t *out, size_t wanted) {
 int cuMemFree_v2(uint64_t address) { (void)address; return 0; }
 int cuMemsetD32_v2(uint64_t address, unsigned word, size_t count) {
     uint32_t *at = (uint32_t *)(uintptr_t)address;
+    const int stuck = faulty("stuck"); /* once: it may be a file */
     for (size_t k = 0; k < count; k++) {
         size_t place = (size_t)((uint8_t *)(at + k) - memory);
-        if (!(faulty("stuck") && place < 4096)) at[k] = word;
+        if (!(stuck && place < 4096)) at[k] = word;
     }
     return 0;
 }
