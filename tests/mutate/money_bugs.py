@@ -25,6 +25,9 @@ RATING = ("tests/property/billing", "tests/property/kernel", "tests/unit/kernel"
 SEGMENT = ("tests/property/billing/test_segment.py",)
 UNITS = ("tests/unit/billing/test_settlement.py", "tests/unit/billing/test_means.py")
 CREDIT = ("tests/property/billing/test_credit_note.py",)
+METERING = ("tests/integration/billing/test_metering.py", "tests/unit/billing/test_ticks.py")
+LATE = ("tests/property/billing/test_late_data.py", "tests/integration/billing/test_documents.py",
+        "tests/integration/billing/test_invoice.py")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +107,13 @@ BUGS = (
     Bug("believe run time ahead of time", _SETTLEMENT,
         "kept[segment, meter] = min(cumulative, most)", "kept[segment, meter] = cumulative", SIM),
     Bug("believe any signature", _BILLING + "settle.py",
-        "if not ask.node_key or proof(ask.node_key, it.text, it.signature):", "if True:", SIM),
+        "if not ask.node_key or proof(ask.node_key, it.text, it.signature):", "if True:", METERING),
     Bug("a tick beyond its cap", _TICK, "cap_ns = min(segment.granted_ns, ",
-        "cap_ns = max(segment.granted_ns, ", SIM),
+        "cap_ns = max(segment.granted_ns, ", METERING),
     Bug("a tick of a lease that is fenced", _TICK,
         "row.state is State.OPEN\n        and row.spool_id",
-        "row.spool_id", SIM),
-    Bug("a tick of another node", _TICK, "        and known.node == node\n", "", WALK),
+        "row.spool_id", METERING),
+    Bug("a tick of another node", _TICK, "        and known.node == node\n", "", METERING),
     Bug("a tick that ends a lease is only counted", _TICK,
         "        and not report.final\n", "", WALK),
     Bug("refund twice what is owed", _BILLING + "domain/credits.py",
@@ -124,9 +127,9 @@ BUGS = (
         quick=True),
     Bug("late usage is charged for ever again", _BILLING + "domain/late.py",
         "amount = amount_nano(rate, ns) - amount_nano(rate, known.charged_ns)",
-        "amount = amount_nano(rate, ns)", SIM),
+        "amount = amount_nano(rate, ns)", LATE),
     Bug("late usage is lost", _BILLING + "domain/late.py",
-        "return reported_ns(after.counters) > reported_ns(before.counters)", "return False", SIM),
+        "return reported_ns(after.counters) > reported_ns(before.counters)", "return False", LATE),
     Bug("a credit note beyond its line", _BILLING + "domain/credit_note.py",
         "left = [part.left_nano for part in parts]\n    if",
         "left = [part.amount_nano for part in parts]\n    if", CREDIT),
