@@ -45,15 +45,6 @@ def test_a_lease_that_awaits_a_word_may_not_move():
         assert [it.quick_until_ms for it in tracks(other)] == [0]
 
 
-def test_what_an_earlier_segment_left_is_not_had_at_the_next_rate():
-    row = opened()
-    report = Report("l", "s", Phase.STARTING, counters={(1, "run"): 10 * S})
-    dearer = {"l": Quote(72 * S, 2)}
-    row = grant.settle([row], {"l": report}, dearer, Funds(10**12), 61_000, TERMS).rows[0]
-    last = list(tracks(row))[-1]
-    assert (last.segment, last.cap_ns) == (2, row.segments[-1].granted_ns)
-
-
 def test_what_is_told_beyond_the_grant_needs_a_decision():
     row = replace(opened(), counters={(1, "run"): 121 * S})
     assert [it.quick_until_ms for it in tracks(row)] == [0]
