@@ -82,7 +82,7 @@ def test_telemetry():
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="leases' networks need root")
 def test_isolation():
-    found = outcome("isolation", "--seconds", "1", "--classes", "2")
+    found = outcome("isolation", "--seconds", "3", "--classes", "2")
     results = found["results"]
     assert results["bombs_contained"]
     assert set(results["critical_flow_percent"]) == {"2"}

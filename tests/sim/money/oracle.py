@@ -177,7 +177,8 @@ class Oracle:
             price = self.tables.versions[it.period - 1]
             rate = (price.price_nano_per_hour * ask.quantity_milli + 500) // 1_000
             kind = (price.chip, price.tier) == (ask.chip, ask.tier)
-            begun = price.effective_ms <= it.starts_ms
+            # What was authorised holds, also where the clock has gone back since.
+            begun = price.effective_ms <= it.starts_ms or rate == row.rate_nano_per_hour
             insist(it.rate_nano_per_hour == rate and begun and kind, "a wrong rate", it, price)
         if before is None:
             insist(not row.charged_nano, "a charge before it ran", row)
