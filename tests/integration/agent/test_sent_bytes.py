@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,6 @@ from tests.integration.agent.centre import Centre
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
 _HEADERS = 14 + 20 + 8
 _SENDS = "for at in 1 2 3 4 5; do echo hello > /dev/udp/100.64.0.0/9; done"

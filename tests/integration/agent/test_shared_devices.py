@@ -17,7 +17,7 @@ from gridlease_testkit.waiting import eventually
 from tests.integration.agent import centre as centres
 from tests.integration.agent.agents import Agent
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes, so it needs root")
+pytestmark = pytest.mark.root
 BUSY = "while true; do sleep 0.05; done"
 _FAMILY = """
 name = "slices"

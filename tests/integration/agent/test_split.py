@@ -13,7 +13,7 @@ from gridlease_testkit.waiting import eventually
 from tests.integration.agent.agents import Agent
 from tests.integration.agent.centre import Centre
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to leave out")
+pytestmark = pytest.mark.root
 BUSY = "while true; do sleep 0.05; done"
 
 

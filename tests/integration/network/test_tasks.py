@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,6 @@ from tests.integration.sandbox.conftest import crun_runtime
 __all__ = ["crun_runtime"]
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
 _SEND = f"""
 import signal, socket

@@ -158,7 +158,6 @@ async def test_a_path_too_long_for_a_socket_gets_a_short_private_one(launch, sta
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 async def test_a_folder_that_only_root_can_enter(launch, state_folder):
     state_folder.chmod(0o700)
     accounts = {it.pw_name for it in pwd.getpwall()}
@@ -177,7 +176,6 @@ async def test_a_folder_that_only_root_can_enter(launch, state_folder):
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 async def test_without_user_namespaces_it_drops_to_an_account(launch, state_folder, monkeypatch):
     state_folder.chmod(0o755)
     monkeypatch.setattr(runas, "namespace", lambda: None)
@@ -198,7 +196,6 @@ async def test_without_user_namespaces_it_drops_to_an_account(launch, state_fold
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_where_no_account_can_reach_it_one_sentence_says_so(launch, state_folder, monkeypatch):
     state_folder.chmod(0o700)
     monkeypatch.setattr(runas, "namespace", lambda: None)
@@ -225,7 +222,6 @@ def test_no_programs_is_a_sentence(launch, tmp_path):
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
 def test_a_full_disk_is_a_sentence(launch, state_folder):
     small = state_folder / "small"
     small.mkdir()

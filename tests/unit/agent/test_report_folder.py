@@ -156,7 +156,7 @@ def test_what_is_no_small_regular_file_is_no_report(
     assert time.monotonic() - began < 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+@pytest.mark.root
 def test_a_device_is_not_opened(folder: Path, reports: ReportFolders) -> None:
     try:
         os.mknod(folder / "checkpoint.json", 0o020666, os.makedev(1, 5))

@@ -1,7 +1,6 @@
 """The host's own test: what makes it unfit, and that it is measured once a boot and driver."""
 
 import json
-import os
 
 import pytest
 from gridlease_agent.domain.fitness import Finding, ailment, clocks
@@ -45,7 +44,7 @@ def test_a_kernel_without_filters_is_unfit(tmp_path):
     assert check_of(tmp_path, root).ailment == "seccomp: this kernel cannot filter system calls"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user sets no limits")
+@pytest.mark.root
 def test_controllers_are_looked_for_in_both_versions(tmp_path):
     root = host(tmp_path / "root", proc__cgroups="#name\ncpu 1 2 1\npids 5 2 0\n")
     assert check_of(tmp_path, root).ailment == "cgroup: memory, pids cannot be limited"

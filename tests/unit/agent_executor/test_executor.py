@@ -214,7 +214,7 @@ def test_a_spec_reaches_nothing_beyond_its_lease(
     assert executor.room("sandboxes").look() == ()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+@pytest.mark.root
 def test_no_two_leases_share_users(executor: Executor, tmp_path: Path) -> None:
     work = tmp_path / "leases" / "ls-9" / "work"
     work.mkdir(parents=True)
@@ -239,7 +239,7 @@ def test_links_are_never_followed(executor: Executor, tmp_path: Path) -> None:
     os.close(below)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+@pytest.mark.root
 def test_a_folder_is_given_without_what_is_not_its_own(tmp_path: Path) -> None:
     outside, work = tmp_path / "outside", tmp_path / "work"
     outside.write_text("root's")
@@ -255,7 +255,7 @@ def test_a_folder_is_given_without_what_is_not_its_own(tmp_path: Path) -> None:
     assert outside.stat().st_uid == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.root
 def test_a_core_sees_what_it_needs_and_no_more(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     (closed / "state").mkdir(parents=True)
@@ -279,7 +279,7 @@ def test_a_core_sees_what_it_needs_and_no_more(tmp_path: Path) -> None:
     assert (closed / "secret").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+@pytest.mark.root
 def test_the_core_cannot_put_its_folder_in_the_place_of_roots(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 PERMYRIAD = 10_000
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,3 @@ def against(contract: Contract | None, amount_nano: int, own_account: int) -> di
         sides[contract.payable_account] = -part.payable_nano
         sides[contract.holdback_account] = -part.holdback_nano
     return sides
-
-
-def released_ms(contract: Contract, charged_ms: int) -> int:
-    """When what was kept back of a charge becomes payable."""
-    return charged_ms + contract.holdback_days * _DAY_MS
