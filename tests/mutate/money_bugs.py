@@ -71,9 +71,9 @@ BUGS = (
         "return rate_nano_per_hour * span_ms * 1_000_000 // HOUR_NS", SEGMENT),
     Bug("skip the sort of remainders", _MONEY,
         "key=lambda i: (-(parts_nano[i] % step), i)", "key=lambda i: i", SEGMENT),
-    Bug("round per slice", _BILLING + "domain/rating.py",
-        "amounts.append(price_of(tariff, after) - price_of(tariff, total))",
-        "amounts.append(price_of(tariff, quantity))", RATING),
+    Bug("round per slice", _BILLING + "domain/meter_price.py",
+        "return cost(tariff, before + count) - cost(tariff, before)",
+        "return cost(tariff, count)", RATING),
     Bug("charge after FINAL", _GRANT,
         "    if row.state is State.FINAL:\n        return row\n"
         "    row = _booked(replace(row, segments=frozen(row.segments, row.counters)))",

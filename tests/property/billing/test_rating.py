@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+from gridlease_billing.domain.meter_price import cost, grown
 from gridlease_billing.domain.rating import Step, Tariff, price_of
 from gridlease_billing.domain.supplier import Contract, Split, posted, split
 from hypothesis import given
@@ -15,6 +16,15 @@ def tariffs(draw):
     starts = sorted({0, *draw(st.lists(st.integers(1, 10**16), max_size=4))})
     steps = tuple(Step(start, draw(st.integers(0, 10**10))) for start in starts)
     return Tariff(steps, draw(st.integers(1, 10**13)), draw(st.integers(0, 10**12)))
+
+
+@given(tariffs(), SLICES)
+def test_any_slicing_sums_to_the_whole(tariff, slices):
+    total = charged = 0
+    for each in slices:
+        charged += grown(tariff, total, each)
+        total += each
+    assert charged == cost(tariff, total)
 
 
 @given(tariffs(), st.integers(0, 10**16), st.integers(0, 10**15))
