@@ -1,7 +1,7 @@
 """The head's shadow start, and what may start before it."""
 
 from gridlease_scheduler.domain.job import Allocation, Span
-from gridlease_scheduler.domain.order.backfill import late, passed, permits, shadow
+from gridlease_scheduler.domain.order.backfill import late, passed, shadow
 
 from tests.unit.scheduler.standing import A100, CATALOGUE, GIB, HOUR, MINUTE, node, runs, waits
 
@@ -71,20 +71,20 @@ def test_later_jobs_start_if_they_end_before_or_stay_off():
     leases = [runs("a", "n1", EIGHT[:6], worked_ms=0, longest_ms=2 * HOUR), runs("b", "n2", EIGHT)]
     found = promise(waits(count=8), world(*leases), leases)
     assert found.places == (("n1", 1),)
-    assert permits(found, "n1", one(2), HOUR, NOW)
-    assert permits(found, "n1", one(2), 2 * HOUR, NOW)  # late ends are assumed of both
-    assert not permits(found, "n1", one(2), 2 * HOUR + MINUTE, NOW)
-    assert not permits(found, "n1", one(2), 0, NOW)
-    assert permits(found, "n2", one(2), 0, NOW)
+    assert passed(found, "n1", one(2), HOUR, NOW) == found
+    assert passed(found, "n1", one(2), 2 * HOUR, NOW) == found  # late ends are assumed of both
+    assert passed(found, "n2", one(2), 0, NOW) == found
+    assert set(found.spare) == {"n1"}
+    assert not found.spare["n1"].covers(one(2))
 
 
 def test_what_the_head_leaves_is_given_once():
     leases = [runs("a", "n1", EIGHT[:2], worked_ms=0, longest_ms=HOUR)]
     nodes = world(*leases, names=("n1",))
     found = promise(waits(count=7), nodes, leases)
-    assert permits(found, "n1", one(1), 0, NOW)
+    assert found.spare["n1"].covers(one(1))
     after = passed(found, "n1", one(1), 0, NOW)
-    assert not permits(after, "n1", one(1), 0, NOW)
+    assert not after.spare["n1"].covers(one(1))
     assert passed(found, "n1", one(1), 10 * MINUTE, NOW) == found
 
 

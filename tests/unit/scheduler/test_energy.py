@@ -18,7 +18,7 @@ from gridlease_scheduler.domain.electricity.energy import (
     power_of,
     window,
 )
-from gridlease_scheduler.domain.electricity.idle import Host, SleepPolicy, to_sleep, to_wake
+from gridlease_scheduler.domain.electricity.idle import Host, SleepPolicy, to_sleep
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -271,16 +271,6 @@ def test_what_waiting_jobs_want_stays_awake():
     hosts = [host("a"), host("b"), host("c")]
     assert sleepers(*hosts, wanted={"a100": 1}) == ["c"]
     assert sleepers(*hosts, wanted={"a100": 5}) == []
-
-
-def test_waiting_jobs_wake_the_quickest():
-    asleep = [host("slow", wake=300_000), host("quick", wake=30_000), host("t", kind="t4")]
-    proposals = to_wake(asleep, {}, {"a100": 1}, SleepPolicy(reserve=0))
-    assert [it.node_id for it in proposals] == ["quick"]
-    assert proposals[0].saved_mw < 0
-    assert len(to_wake(asleep, {}, {"a100": 1}, SleepPolicy(reserve=1))) == 2
-    assert to_wake(asleep, {"a100": 2}, {"a100": 1}, SleepPolicy(reserve=1)) == ()
-    assert to_wake(asleep, {}, {}, SleepPolicy(reserve=1)) == ()
 
 
 @given(

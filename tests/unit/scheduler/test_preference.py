@@ -1,9 +1,8 @@
 """What each purpose likes, in words that the tables of the domain promise."""
 
 import pytest
-from gridlease_scheduler.domain.chips import AcceleratorNeed
 from gridlease_scheduler.domain.job import Purpose
-from gridlease_scheduler.domain.placing.preference import Candidate, Wish, expand, latency_us, rank
+from gridlease_scheduler.domain.placing.preference import Candidate, Wish, latency_us, rank
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,18 +126,6 @@ def test_alternatives_are_equal_or_in_order():
     second = of("H100-80GB", alternative=1)
     assert order(Wish(Purpose.TRAINING), first, second) == ["H100-80GB", "A100-80GB"]
     assert order(Wish(Purpose.TRAINING, ordered=True), first, second) == ["A100-80GB", "H100-80GB"]
-
-
-def test_alternatives_expand_to_chips_each_once():
-    found = expand(
-        [AcceleratorNeed(("H100-80GB",), count=2), AcceleratorNeed(("A100", "H100-80GB"))],
-        CATALOGUE,
-    )
-    assert [(it.name, it.alternative, it.count) for it in found] == [
-        ("H100-80GB", 0, 2),
-        ("A100-40GB", 1, 1),
-        ("A100-80GB", 1, 1),
-    ]
 
 
 def test_several_of_a_chip_draw_and_cost_as_many_times():

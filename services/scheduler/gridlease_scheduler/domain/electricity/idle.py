@@ -1,4 +1,4 @@
-"""Which idle hosts to propose for power-down, and which sleeping ones for wake-up.
+"""Which idle hosts to propose for power-down.
 
 These are proposals: a host sleeps only when the operator, or the policy that the operator set,
 agrees, and never while a lease lives on it. A reserve of each kind stays awake, so that the next
@@ -18,7 +18,7 @@ class Host:
     """A host without leases. ``kind`` groups hosts that stand in for one another.
 
     Attributes:
-        since_ms: Empty, or asleep, since then.
+        since_ms: Empty since then.
         idle_mw: What it draws while it is empty and awake, PUE included.
         wake_ms: How long it takes to come back; 0 = it cannot sleep.
     """
@@ -41,8 +41,6 @@ class SleepPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """``saved_mw`` is below 0 for a wake-up."""
-
     node_id: str
     saved_mw: int
     message: str
@@ -71,30 +69,6 @@ def to_sleep(
                 proposals.append((host, Proposal(host.node_id, host.idle_mw, message)))
     proposals.sort(key=lambda it: (-it[0].idle_mw, it[0].node_id))
     return tuple(proposal for _, proposal in proposals)
-
-
-def to_wake(
-    asleep: Iterable[Host],
-    awake_empty: Mapping[str, int],
-    wanted: Mapping[str, int],
-    policy: SleepPolicy,
-) -> tuple[Proposal, ...]:
-    """Which sleeping hosts to wake for the jobs that wait, the quickest first.
-
-    Args:
-        awake_empty: Empty hosts of each kind that are awake.
-        wanted: How many hosts of each kind waiting jobs could use now.
-    """
-    proposals: list[Proposal] = []
-    for kind, group in sorted(_by_kind(asleep).items()):
-        need = wanted.get(kind, 0)
-        short = need + policy.reserve - awake_empty.get(kind, 0) if need else 0
-        for host in sorted(group, key=lambda it: (it.wake_ms, it.idle_mw, it.node_id))[
-            : max(0, short)
-        ]:
-            message = f"{need} host(s) of {kind} are wanted; it is up in {host.wake_ms // 1_000} s."
-            proposals.append(Proposal(host.node_id, -host.idle_mw, message))
-    return tuple(proposals)
 
 
 def _by_kind(hosts: Iterable[Host]) -> dict[str, list[Host]]:

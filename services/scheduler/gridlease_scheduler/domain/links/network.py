@@ -165,27 +165,6 @@ def choose(links: Iterable[Link], free: Mapping[str, int], ask: Ask) -> Answer:
             return _route(slow if slow is not None and _within(slow, ask) else quickest, ask)
 
 
-def admit_all(
-    links: Iterable[Link], routes: Iterable[Route], asks: Iterable[Ask]
-) -> tuple[Route, ...] | Refused:
-    """Routes for all requests of a gang, or the first refusal: all or none.
-
-    Greedy, the largest guarantee first: it may refuse what another choice of paths would carry.
-    The routes are in the order of the requests.
-    """
-    known, given = tuple(links), tuple(asks)
-    free = free_mbit(known, routes)
-    found: dict[int, Route] = {}
-    for place in sorted(range(len(given)), key=lambda it: (-given[it].mbit, it)):
-        answer = choose(known, free, given[place])
-        if isinstance(answer, Refused):
-            return answer
-        for link_id in answer.link_ids:
-            free[link_id] -= answer.mbit
-        found[place] = answer
-    return tuple(found[place] for place in range(len(given)))
-
-
 def oversubscribed(links: Iterable[Link], routes: Iterable[Route]) -> tuple[str, ...]:
     """Links that cannot keep what was promised: a check, and what to move after a link shrinks."""
     known = tuple(links)

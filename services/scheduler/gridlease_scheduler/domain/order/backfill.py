@@ -93,16 +93,6 @@ def late(span_ms: int) -> int:
     return span_ms + span_ms // 10 + _CLEAN_MS
 
 
-def permits(
-    promise: Shadow, node_id: str, allocation: Allocation, longest_ms: int, now_ms: int
-) -> bool:
-    """May a later job hold this now, without delaying the promised start?"""
-    left = promise.spare.get(node_id)
-    if left is None or (longest_ms and now_ms + late(longest_ms) <= promise.start_ms):
-        return True
-    return left.covers(allocation)
-
-
 def passed(
     promise: Shadow, node_id: str, allocation: Allocation, longest_ms: int, now_ms: int
 ) -> Shadow:

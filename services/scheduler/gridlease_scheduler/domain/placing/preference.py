@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gridlease_scheduler.domain.chips import AcceleratorNeed, Catalogue, Chip, Kind, Work
+from gridlease_scheduler.domain.chips import Chip, Kind, Work
 from gridlease_scheduler.domain.job import Purpose
 
 Key: TypeAlias = tuple[int, ...]
@@ -84,15 +84,6 @@ class Ranked:
     key: Key
     meets: bool | None
     words: str
-
-
-def expand(alternatives: Iterable[AcceleratorNeed], catalogue: Catalogue) -> tuple[Candidate, ...]:
-    """The chips that a job's alternatives mean, each in the first alternative that means it."""
-    found: dict[str, Candidate] = {}
-    for place, need in enumerate(alternatives):
-        for chip in catalogue.matching(need):
-            found.setdefault(chip.name, Candidate(chip.name, chip, need.count, None, place))
-    return tuple(found.values())
 
 
 def rank(wish: Wish, candidates: Iterable[Candidate]) -> tuple[Ranked, ...]:
