@@ -49,6 +49,8 @@ class Profile:
     turn_ms: int = 12_000
     nodes: int = 4
     tenants: int = 3
+    batch: int = 1  # gangs that one Authorize asks for; what is closed together is one call then
+    office_ms: int = 60_000  # the longest between two acts of an operator
 
 
 PROFILES = {
@@ -185,14 +187,18 @@ class Town:
         for ask in asks:
             self.keys[ask.lease_id] = ask.node_key
             self.pen.owns(ask.lease_id, ask.node if ask.node_key else "")
-        told = await self.call("authorize", authorize(self.books, asks, TERMS))
-        if told and all(it.ok for it in told):
-            for ask in asks:
+        alone = self.profile.batch > 1
+        told = await self.call("authorize", authorize(self.books, asks, TERMS, each_alone=alone))
+        for ask, it in zip(asks, told or (), strict=bool(told)):
+            if it.ok:
                 self.meet("admitted")
                 self.send(self.nodes[ask.node].order, ask)
 
     async def close(self, lease, notice_ms, cause):
-        await self.call("close", close(self.books, [Closure(lease, notice_ms, cause)], TERMS))
+        await self.close_all([Closure(lease, notice_ms, cause)])
+
+    async def close_all(self, closures):
+        await self.call("close", close(self.books, closures, TERMS))
 
     async def expire(self):
         await self.call("expire", expire(self.books, TERMS))
@@ -226,7 +232,7 @@ class Town:
         self.after(self.random.randrange(500, self.profile.turn_ms), self.schedule)
         r = self.random
         if len(self.open) < self.profile.leases:
-            asks = self._asks()
+            asks = [ask for _ in range(self.profile.batch) for ask in self._asks()]
             self.send(self.authorize, asks)
             for ask in asks:
                 self.open[ask.lease_id] = self.asks[ask.lease_id] = ask
@@ -234,12 +240,17 @@ class Town:
         if r.random() < 0.05 and self.asks:
             old = self.asks[r.choice(list(self.asks)[-200:])]
             self.send(self.authorize, [old])
+        closures = []
         for lease in list(self.open):
             if r.random() < 0.02:
                 cause = r.choice(_CAUSES)
                 notice = r.choice([0, 5_000, self.open[lease].notice_ms, 90_000])
-                self.send(self.close, lease, notice, cause)
+                closures.append(Closure(lease, notice, cause))
                 del self.open[lease]
+                if self.profile.batch == 1:
+                    self.send(self.close_all, [closures.pop()])
+        if closures:
+            self.send(self.close_all, closures)
         if r.random() < 0.02:  # before its Authorize comes, if it ever does
             asks = self._asks()
             self.send(self.close, asks[0].lease_id, 0, Cause.STOPPED)
@@ -286,7 +297,7 @@ class Town:
         """An operator's turn: prices and payments, some of them twice."""
         if self.quiet:
             return
-        self.after(self.random.randrange(5_000, 60_000), self.operate)
+        self.after(self.random.randrange(5_000, self.profile.office_ms), self.operate)
         r = self.random
         if r.random() < 0.3:
             later = None if r.random() < 0.7 else self.clock.database_ms() + r.randrange(300_000)
