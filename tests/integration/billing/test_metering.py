@@ -113,6 +113,19 @@ async def test_ticks_of_many_nodes_beside_closes_and_decisions_lose_nothing(worl
     assert wallet.posted_nano == 100 * USD - 48 * CENT * 13 // 10
 
 
+async def test_what_is_counted_is_the_furthest_that_was_told_on_any_meter(world):
+    """Those of the catalogue, and a node's own; however often and in whatever order."""
+    await world.authorize(ask("a"))
+    await world.settle(report("a", phase=Phase.KNOWN))
+    for n in (3, 5, 5, 4, 6, 1):
+        await world.settle(more("a", n * 100_000_000, egress=n, frames=n))
+    found = {it.meter: it.counter_ns for it, *_ in await world.usage()}
+    assert found == {"run": 600_000_000, "egress": 6}
+    meter = await world.pool.fetchrow("SELECT * FROM meter")
+    assert (meter["run"], meter["egress"], meter["rated_nano"]) == (600_000_000, 6, CENT * 6 // 10)
+    assert await world.pool.fetchval("SELECT cumulative FROM counter") == 6
+
+
 async def test_run_time_ahead_of_time_is_not_charged(world):
     terms = replace(TERMS, ahead_ms=2_000)
     await world.authorize(ask("a"))

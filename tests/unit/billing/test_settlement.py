@@ -1,7 +1,9 @@
-"""One call's reports, before anything is decided about them."""
+"""One call's reports: before anything is decided about them, and gang after gang."""
 
+import pytest
 from gridlease_billing.domain.grant_row import Ask, GrantRow, Phase, Report, State, Terms
 from gridlease_billing.domain.means import Means
+from gridlease_billing.domain.segment import Segment
 from gridlease_billing.domain.settlement import merged, not_yours, settle
 from gridlease_billing.domain.usage import Stored
 
@@ -33,3 +35,28 @@ def test_segments_that_were_never_opened_are_not_counted():
     assert after.counters == {}
     assert effect.suspense_ns == 0
     assert not told.parked
+
+
+@pytest.mark.parametrize(
+    ("credit_nano", "budget_nano", "renewed"), [(100, None, 1), (200, None, 2), (200, 120, 1)]
+)
+def test_what_one_gang_takes_the_next_has_not(credit_nano, budget_nano, renewed):
+    """Two leases of a job; another 60 s of one cost 100, and 50 of its hold are left."""
+    rate = 6_000
+    ask = {"tenant": "t", "job": "j", "budget_nano": budget_nano}
+    first = Segment(1, rate, 0, 0, 60_000)
+    stored = {
+        name: Stored(
+            GrantRow(
+                Ask(name, **ask), rate, 60_000, State.OPEN, 60_000, (first,), "s", {}, held_nano=100
+            ),
+            0,
+            0,
+        )
+        for name in ("a", "b")
+    }
+    reports = {name: Report(name, "s", Phase.STARTING) for name in stored}
+    means = Means({"t": credit_nano}, {"j": 0})
+    told = settle(stored, reports, {}, means, 60_000 - 1, Terms())
+    assert sum(effect.hold_nano > 0 for _, _, effect in told.steps) == renewed
+    assert sum(not it.last for it in told.answers.values()) == renewed
