@@ -36,6 +36,12 @@ class ReportCalls:
         answer = await self._on.ask(self._on.reports.GetBurnDown, request, pb.GetBurnDownResponse)
         return answer.burn_down
 
+    async def get_job_cost(self, job: str) -> report_pb2.JobCost:
+        """What a job has cost so far, and how long its money lasts."""
+        request = pb.GetJobCostRequest(job=job)
+        answer = await self._on.ask(self._on.reports.GetJobCost, request, pb.GetJobCostResponse)
+        return answer.cost
+
     async def list_budgets(self) -> list[report_pb2.SpendingBudget]:
         """The tenant's budgets and the project's, with what is spent of them."""
         request = pb.ListBudgetsRequest()

@@ -241,6 +241,11 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
     async def GetBurnDown(self, request, context):
         return report_pb2.GetBurnDownResponse(burn_down={"tenant": request.tenant})
 
+    async def GetJobCost(self, request, context):
+        self.asked.append(request)
+        cost = {"job": request.job, "charged_nano": 5, "lasts_ms": 60_000, "lasts_by": "BUDGET"}
+        return report_pb2.GetJobCostResponse(cost=cost)
+
     async def ListBudgets(self, request, context):
         budgets = [{"project": "projects/other"}, {"project": ""}, {"project": "projects/demo"}]
         return report_pb2.ListBudgetsResponse(budgets=budgets)

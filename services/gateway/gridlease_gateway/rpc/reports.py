@@ -10,6 +10,7 @@ from gridlease.type.v1 import report_pb2 as types
 from gridlease_gateway.calls import Call
 from gridlease_gateway.domain.keys import Caller, Role
 from gridlease_gateway.inside import Inside
+from gridlease_gateway.rpc.jobs import get_job
 
 _USUAL_PERMILLE = (500, 800, 1_000)
 
@@ -38,6 +39,14 @@ class Reports:
             self._inside.reports.GetBurnDown, inner, call.left_s(), report_pb2.GetBurnDownResponse
         )
         return pb.GetBurnDownResponse(burn_down=answer.burn_down)
+
+    async def get_job_cost(self, call: Call, request: pb.GetJobCostRequest) -> Message:
+        await get_job(self._inside, call, request.job, "job")
+        inner = report_pb2.GetJobCostRequest(tenant=call.caller.own_tenant(), job=request.job)
+        answer = await self._inside.ask(
+            self._inside.reports.GetJobCost, inner, call.left_s(), report_pb2.GetJobCostResponse
+        )
+        return pb.GetJobCostResponse(cost=answer.cost)
 
     async def list_budgets(self, call: Call, _request: pb.ListBudgetsRequest) -> Message:
         inner = report_pb2.ListBudgetsRequest(tenant=call.caller.own_tenant())

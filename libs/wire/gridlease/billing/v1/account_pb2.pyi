@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import gridlease.type.v1.contract_pb2
 import gridlease.type.v1.job_pb2
 import gridlease.type.v1.money_pb2
 import sys
@@ -69,6 +70,10 @@ class GetQuoteRequest(google.protobuf.message.Message):
     QUANTITY_MILLI_FIELD_NUMBER: builtins.int
     DURATION_MS_FIELD_NUMBER: builtins.int
     NOTICE_MS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    POWER_FIELD_NUMBER: builtins.int
+    SITES_FIELD_NUMBER: builtins.int
     chip: builtins.str
     """Chip."""
     tier: gridlease.type.v1.job_pb2.Tier.ValueType
@@ -79,6 +84,18 @@ class GetQuoteRequest(google.protobuf.message.Message):
     """For how long, in milliseconds."""
     notice_ms: builtins.int
     """Warning before a stop, in milliseconds; 0 = the platform's default."""
+    priority: builtins.int
+    """The job's, 0 to 100."""
+    site: builtins.str
+    """"sites/{site}" where it would run; empty = the price of everywhere."""
+    @property
+    def power(self) -> gridlease.type.v1.contract_pb2.ChipPower:
+        """What the chip draws; unset = not known."""
+
+    @property
+    def sites(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.contract_pb2.SiteEnergy]:
+        """The sites that have the chip."""
+
     def __init__(
         self,
         *,
@@ -87,8 +104,13 @@ class GetQuoteRequest(google.protobuf.message.Message):
         quantity_milli: builtins.int = ...,
         duration_ms: builtins.int = ...,
         notice_ms: builtins.int = ...,
+        priority: builtins.int = ...,
+        site: builtins.str = ...,
+        power: gridlease.type.v1.contract_pb2.ChipPower | None = ...,
+        sites: collections.abc.Iterable[gridlease.type.v1.contract_pb2.SiteEnergy] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "duration_ms", b"duration_ms", "notice_ms", b"notice_ms", "quantity_milli", b"quantity_milli", "tier", b"tier"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["power", b"power"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "duration_ms", b"duration_ms", "notice_ms", b"notice_ms", "power", b"power", "priority", b"priority", "quantity_milli", b"quantity_milli", "site", b"site", "sites", b"sites", "tier", b"tier"]) -> None: ...
 
 global___GetQuoteRequest = GetQuoteRequest
 
@@ -120,14 +142,27 @@ class ListPricesRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HISTORY_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    RECORDED_AS_OF_FIELD_NUMBER: builtins.int
     history: builtins.bool
     """Every version ever, not only those in force."""
+    @property
+    def as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force at this time; unset = now."""
+
+    @property
+    def recorded_as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """As the book stood at this time; unset = now."""
+
     def __init__(
         self,
         *,
         history: builtins.bool = ...,
+        as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        recorded_as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["history", b"history"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "recorded_as_of", b"recorded_as_of"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "history", b"history", "recorded_as_of", b"recorded_as_of"]) -> None: ...
 
 global___ListPricesRequest = ListPricesRequest
 
@@ -162,6 +197,9 @@ class CreatePriceRequest(google.protobuf.message.Message):
     PRICE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    WITHDRAWN_FIELD_NUMBER: builtins.int
     chip: builtins.str
     """Chip."""
     tier: gridlease.type.v1.job_pb2.Tier.ValueType
@@ -170,9 +208,15 @@ class CreatePriceRequest(google.protobuf.message.Message):
     """Hourly price of one device or CPU core, in nano-units."""
     request_id: builtins.str
     """Makes a retry return the first answer."""
+    site: builtins.str
+    """"sites/{site}"; empty = wherever a site has none of its own."""
+    correction: builtins.bool
+    """A correction of what was in force in the past: nothing that was charged changes."""
+    withdrawn: builtins.bool
+    """There is no such price any more; at a site, that of everywhere holds again."""
     @property
     def effective_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """In force from; unset = now. Never in the past."""
+        """In force from; unset = now. In the past only as a correction."""
 
     def __init__(
         self,
@@ -182,9 +226,12 @@ class CreatePriceRequest(google.protobuf.message.Message):
         price_nano_per_hour: builtins.int = ...,
         effective_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         request_id: builtins.str = ...,
+        site: builtins.str = ...,
+        correction: builtins.bool = ...,
+        withdrawn: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["effective_time", b"effective_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "effective_time", b"effective_time", "price_nano_per_hour", b"price_nano_per_hour", "request_id", b"request_id", "tier", b"tier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "correction", b"correction", "effective_time", b"effective_time", "price_nano_per_hour", b"price_nano_per_hour", "request_id", b"request_id", "site", b"site", "tier", b"tier", "withdrawn", b"withdrawn"]) -> None: ...
 
 global___CreatePriceRequest = CreatePriceRequest
 
@@ -208,6 +255,113 @@ class CreatePriceResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["price", b"price"]) -> None: ...
 
 global___CreatePriceResponse = CreatePriceResponse
+
+@typing.final
+class ListPriorityMultipliersRequest(google.protobuf.message.Message):
+    """Which tables."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    RECORDED_AS_OF_FIELD_NUMBER: builtins.int
+    history: builtins.bool
+    """Every version ever, not only the one in force."""
+    @property
+    def as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force at this time; unset = now."""
+
+    @property
+    def recorded_as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """As the book stood at this time; unset = now."""
+
+    def __init__(
+        self,
+        *,
+        history: builtins.bool = ...,
+        as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        recorded_as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "recorded_as_of", b"recorded_as_of"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "history", b"history", "recorded_as_of", b"recorded_as_of"]) -> None: ...
+
+global___ListPriorityMultipliersRequest = ListPriorityMultipliersRequest
+
+@typing.final
+class ListPriorityMultipliersResponse(google.protobuf.message.Message):
+    """Tables; none = no priority changes a price."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLES_FIELD_NUMBER: builtins.int
+    @property
+    def tables(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.PriorityMultipliers]:
+        """By version."""
+
+    def __init__(
+        self,
+        *,
+        tables: collections.abc.Iterable[gridlease.type.v1.money_pb2.PriorityMultipliers] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tables", b"tables"]) -> None: ...
+
+global___ListPriorityMultipliersResponse = ListPriorityMultipliersResponse
+
+@typing.final
+class CreatePriorityMultipliersRequest(google.protobuf.message.Message):
+    """A new table."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BANDS_FIELD_NUMBER: builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    correction: builtins.bool
+    """A correction of what was in force in the past: nothing that was charged changes."""
+    request_id: builtins.str
+    """Makes a retry return the first answer."""
+    @property
+    def bands(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.PriorityBand]:
+        """By priority; the first from 0 on."""
+
+    @property
+    def effective_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force from; unset = now. In the past only as a correction."""
+
+    def __init__(
+        self,
+        *,
+        bands: collections.abc.Iterable[gridlease.type.v1.money_pb2.PriorityBand] | None = ...,
+        effective_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        correction: builtins.bool = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["effective_time", b"effective_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bands", b"bands", "correction", b"correction", "effective_time", b"effective_time", "request_id", b"request_id"]) -> None: ...
+
+global___CreatePriorityMultipliersRequest = CreatePriorityMultipliersRequest
+
+@typing.final
+class CreatePriorityMultipliersResponse(google.protobuf.message.Message):
+    """The table as written."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: builtins.int
+    @property
+    def table(self) -> gridlease.type.v1.money_pb2.PriorityMultipliers:
+        """The entry."""
+
+    def __init__(
+        self,
+        *,
+        table: gridlease.type.v1.money_pb2.PriorityMultipliers | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["table", b"table"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["table", b"table"]) -> None: ...
+
+global___CreatePriorityMultipliersResponse = CreatePriorityMultipliersResponse
 
 @typing.final
 class CreateCreditRequest(google.protobuf.message.Message):

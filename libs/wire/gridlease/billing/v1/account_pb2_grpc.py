@@ -50,6 +50,16 @@ class AccountServiceStub(object):
                 request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriceRequest.SerializeToString,
                 response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriceResponse.FromString,
                 _registered_method=True)
+        self.ListPriorityMultipliers = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/ListPriorityMultipliers',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListPriorityMultipliersRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListPriorityMultipliersResponse.FromString,
+                _registered_method=True)
+        self.CreatePriorityMultipliers = channel.unary_unary(
+                '/gridlease.billing.v1.AccountService/CreatePriorityMultipliers',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriorityMultipliersRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriorityMultipliersResponse.FromString,
+                _registered_method=True)
         self.CreateCredit = channel.unary_unary(
                 '/gridlease.billing.v1.AccountService/CreateCredit',
                 request_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreateCreditRequest.SerializeToString,
@@ -157,6 +167,20 @@ class AccountServiceServicer(object):
 
     def CreatePrice(self, request, context):
         """A price from a time on. Insert only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriorityMultipliers(self, request, context):
+        """What a job's priority makes of its price: the table in force, or all ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePriorityMultipliers(self, request, context):
+        """A table of priority multipliers from a time on. Insert only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -298,6 +322,16 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.CreatePrice,
                     request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriceRequest.FromString,
                     response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriceResponse.SerializeToString,
+            ),
+            'ListPriorityMultipliers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriorityMultipliers,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListPriorityMultipliersRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.ListPriorityMultipliersResponse.SerializeToString,
+            ),
+            'CreatePriorityMultipliers': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePriorityMultipliers,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriorityMultipliersRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriorityMultipliersResponse.SerializeToString,
             ),
             'CreateCredit': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateCredit,
@@ -467,6 +501,60 @@ class AccountService(object):
             '/gridlease.billing.v1.AccountService/CreatePrice',
             gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriceRequest.SerializeToString,
             gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriorityMultipliers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/ListPriorityMultipliers',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListPriorityMultipliersRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.ListPriorityMultipliersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePriorityMultipliers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.AccountService/CreatePriorityMultipliers',
+            gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriorityMultipliersRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_account__pb2.CreatePriorityMultipliersResponse.FromString,
             options,
             channel_credentials,
             insecure,

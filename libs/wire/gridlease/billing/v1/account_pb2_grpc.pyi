@@ -39,6 +39,18 @@ class AccountServiceStub:
     ]
     """A price from a time on. Insert only."""
 
+    ListPriorityMultipliers: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListPriorityMultipliersRequest,
+        gridlease.billing.v1.account_pb2.ListPriorityMultipliersResponse,
+    ]
+    """What a job's priority makes of its price: the table in force, or all ever."""
+
+    CreatePriorityMultipliers: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.CreatePriorityMultipliersRequest,
+        gridlease.billing.v1.account_pb2.CreatePriorityMultipliersResponse,
+    ]
+    """A table of priority multipliers from a time on. Insert only."""
+
     CreateCredit: grpc.UnaryUnaryMultiCallable[
         gridlease.billing.v1.account_pb2.CreateCreditRequest,
         gridlease.billing.v1.account_pb2.CreateCreditResponse,
@@ -161,6 +173,18 @@ class AccountServiceAsyncStub:
         gridlease.billing.v1.account_pb2.CreatePriceResponse,
     ]
     """A price from a time on. Insert only."""
+
+    ListPriorityMultipliers: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.ListPriorityMultipliersRequest,
+        gridlease.billing.v1.account_pb2.ListPriorityMultipliersResponse,
+    ]
+    """What a job's priority makes of its price: the table in force, or all ever."""
+
+    CreatePriorityMultipliers: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.account_pb2.CreatePriorityMultipliersRequest,
+        gridlease.billing.v1.account_pb2.CreatePriorityMultipliersResponse,
+    ]
+    """A table of priority multipliers from a time on. Insert only."""
 
     CreateCredit: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.billing.v1.account_pb2.CreateCreditRequest,
@@ -290,6 +314,22 @@ class AccountServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.billing.v1.account_pb2.CreatePriceResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.CreatePriceResponse]]:
         """A price from a time on. Insert only."""
+
+    @abc.abstractmethod
+    def ListPriorityMultipliers(
+        self,
+        request: gridlease.billing.v1.account_pb2.ListPriorityMultipliersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.ListPriorityMultipliersResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.ListPriorityMultipliersResponse]]:
+        """What a job's priority makes of its price: the table in force, or all ever."""
+
+    @abc.abstractmethod
+    def CreatePriorityMultipliers(
+        self,
+        request: gridlease.billing.v1.account_pb2.CreatePriorityMultipliersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.account_pb2.CreatePriorityMultipliersResponse, collections.abc.Awaitable[gridlease.billing.v1.account_pb2.CreatePriorityMultipliersResponse]]:
+        """A table of priority multipliers from a time on. Insert only."""
 
     @abc.abstractmethod
     def CreateCredit(

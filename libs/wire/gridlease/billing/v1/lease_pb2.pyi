@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import gridlease.type.v1.contract_pb2
 import gridlease.type.v1.job_pb2
 import gridlease.type.v1.money_pb2
 import sys
@@ -113,6 +114,7 @@ class LeaseOrder(google.protobuf.message.Message):
     SITE_FIELD_NUMBER: builtins.int
     NODE_KEY_FIELD_NUMBER: builtins.int
     POWER_FIELD_NUMBER: builtins.int
+    DRAW_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     job: builtins.str
@@ -149,6 +151,10 @@ class LeaseOrder(google.protobuf.message.Message):
     def power(self) -> global___SitePower:
         """The site's power as the scheduler knows it; unset = not known."""
 
+    @property
+    def draw(self) -> gridlease.type.v1.contract_pb2.ChipPower:
+        """What the chip draws by the catalogue, for estimates where it is not metered; unset = not known."""
+
     def __init__(
         self,
         *,
@@ -169,9 +175,10 @@ class LeaseOrder(google.protobuf.message.Message):
         site: builtins.str = ...,
         node_key: builtins.str = ...,
         power: global___SitePower | None = ...,
+        draw: gridlease.type.v1.contract_pb2.ChipPower | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["power", b"power"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "node_key", b"node_key", "notice_ms", b"notice_ms", "power", b"power", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "site", b"site", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["draw", b"draw", "power", b"power"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "draw", b"draw", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "node_key", b"node_key", "notice_ms", b"notice_ms", "power", b"power", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "site", b"site", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
 
 global___LeaseOrder = LeaseOrder
 
@@ -379,7 +386,7 @@ global___CloseResponse = CloseResponse
 
 @typing.final
 class ChipUse(google.protobuf.message.Message):
-    """How full one chip is at all sites together, in thousandths of devices or CPU cores."""
+    """How full one chip is at a site, in thousandths of devices or CPU cores."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -387,6 +394,9 @@ class ChipUse(google.protobuf.message.Message):
     TOTAL_MILLI_FIELD_NUMBER: builtins.int
     USED_MILLI_FIELD_NUMBER: builtins.int
     WAITING_MILLI_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    WATTS_FIELD_NUMBER: builtins.int
+    POWER_FIELD_NUMBER: builtins.int
     chip: builtins.str
     """Chip."""
     total_milli: builtins.int
@@ -395,6 +405,14 @@ class ChipUse(google.protobuf.message.Message):
     """Of that, what is not free."""
     waiting_milli: builtins.int
     """What waits for it."""
+    site: builtins.str
+    """"sites/{site}"; empty = of nodes without one, or of all sites together."""
+    watts: builtins.int
+    """What one device draws at full load, in watts; 0 = not known."""
+    @property
+    def power(self) -> global___SitePower:
+        """The site's power; unset = not known."""
+
     def __init__(
         self,
         *,
@@ -402,8 +420,12 @@ class ChipUse(google.protobuf.message.Message):
         total_milli: builtins.int = ...,
         used_milli: builtins.int = ...,
         waiting_milli: builtins.int = ...,
+        site: builtins.str = ...,
+        watts: builtins.int = ...,
+        power: global___SitePower | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "total_milli", b"total_milli", "used_milli", b"used_milli", "waiting_milli", b"waiting_milli"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["power", b"power"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "power", b"power", "site", b"site", "total_milli", b"total_milli", "used_milli", b"used_milli", "waiting_milli", b"waiting_milli", "watts", b"watts"]) -> None: ...
 
 global___ChipUse = ChipUse
 
@@ -421,7 +443,7 @@ class ReportUtilizationRequest(google.protobuf.message.Message):
 
     @property
     def chips(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ChipUse]:
-        """Each chip once."""
+        """Each chip once for each site."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class LeaseServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReportUtilization(self, request, context):
-        """How full each chip is: moves its spot price, at most once a window. Idempotent by window.
+        """How full each chip is at each site: moves its spot price there, at most once a window. Idempotent by window.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class LeaseServiceStub:
         gridlease.billing.v1.lease_pb2.ReportUtilizationRequest,
         gridlease.billing.v1.lease_pb2.ReportUtilizationResponse,
     ]
-    """How full each chip is: moves its spot price, at most once a window. Idempotent by window."""
+    """How full each chip is at each site: moves its spot price there, at most once a window. Idempotent by window."""
 
 class LeaseServiceAsyncStub:
     """What the scheduler asks billing about leases. The protocol is docs/lease-protocol.md."""
@@ -58,7 +58,7 @@ class LeaseServiceAsyncStub:
         gridlease.billing.v1.lease_pb2.ReportUtilizationRequest,
         gridlease.billing.v1.lease_pb2.ReportUtilizationResponse,
     ]
-    """How full each chip is: moves its spot price, at most once a window. Idempotent by window."""
+    """How full each chip is at each site: moves its spot price there, at most once a window. Idempotent by window."""
 
 class LeaseServiceServicer(metaclass=abc.ABCMeta):
     """What the scheduler asks billing about leases. The protocol is docs/lease-protocol.md."""
@@ -85,7 +85,7 @@ class LeaseServiceServicer(metaclass=abc.ABCMeta):
         request: gridlease.billing.v1.lease_pb2.ReportUtilizationRequest,
         context: _ServicerContext,
     ) -> typing.Union[gridlease.billing.v1.lease_pb2.ReportUtilizationResponse, collections.abc.Awaitable[gridlease.billing.v1.lease_pb2.ReportUtilizationResponse]]:
-        """How full each chip is: moves its spot price, at most once a window. Idempotent by window."""
+        """How full each chip is at each site: moves its spot price there, at most once a window. Idempotent by window."""
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

@@ -28,7 +28,7 @@ from gridlease.type.v1 import fleet_pb2 as gridlease_dot_type_dot_v1_dot_fleet__
 from gridlease.type.v1 import report_pb2 as gridlease_dot_type_dot_v1_dot_report__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!gridlease/billing/v1/report.proto\x12\x14gridlease.billing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgridlease/type/v1/fleet.proto\x1a\x1egridlease/type/v1/report.proto\"\xc0\x01\n\x11GetRevenueRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06period\x18\x05 \x01(\x0e\x32\x1c.gridlease.billing.v1.Period\"k\n\x12GetRevenueResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.gridlease.type.v1.RevenueRow\x12(\n\x04idle\x18\x02 \x03(\x0b\x32\x1a.gridlease.type.v1.IdleRow\"-\n\x12GetBurnDownRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"E\n\x13GetBurnDownResponse\x12.\n\tburn_down\x18\x01 \x01(\x0b\x32\x1b.gridlease.type.v1.BurnDown\"-\n\x12ListBudgetsRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"I\n\x13ListBudgetsResponse\x12\x32\n\x07\x62udgets\x18\x01 \x03(\x0b\x32!.gridlease.type.v1.SpendingBudget\"M\n\x10SetBudgetRequest\x12\x39\n\x06\x62udget\x18\x01 \x01(\x0b\x32!.gridlease.type.v1.SpendingBudgetB\x06\xbaH\x03\xc8\x01\x01\"F\n\x11SetBudgetResponse\x12\x31\n\x06\x62udget\x18\x01 \x01(\x0b\x32!.gridlease.type.v1.SpendingBudget\"r\n\x12ListNoticesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x1f\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"?\n\x13ListNoticesResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Event\"\x13\n\x11\x43heckBooksRequest\"B\n\x12\x43heckBooksResponse\x12,\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x1d.gridlease.type.v1.BooksCheck*S\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPERIOD_HOUR\x10\x01\x12\x0e\n\nPERIOD_DAY\x10\x02\x12\x10\n\x0cPERIOD_MONTH\x10\x03\x32\xdb\x04\n\rReportService\x12_\n\nGetRevenue\x12\'.gridlease.billing.v1.GetRevenueRequest\x1a(.gridlease.billing.v1.GetRevenueResponse\x12\x62\n\x0bGetBurnDown\x12(.gridlease.billing.v1.GetBurnDownRequest\x1a).gridlease.billing.v1.GetBurnDownResponse\x12\x62\n\x0bListBudgets\x12(.gridlease.billing.v1.ListBudgetsRequest\x1a).gridlease.billing.v1.ListBudgetsResponse\x12\\\n\tSetBudget\x12&.gridlease.billing.v1.SetBudgetRequest\x1a\'.gridlease.billing.v1.SetBudgetResponse\x12\x62\n\x0bListNotices\x12(.gridlease.billing.v1.ListNoticesRequest\x1a).gridlease.billing.v1.ListNoticesResponse\x12_\n\nCheckBooks\x12\'.gridlease.billing.v1.CheckBooksRequest\x1a(.gridlease.billing.v1.CheckBooksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!gridlease/billing/v1/report.proto\x12\x14gridlease.billing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgridlease/type/v1/fleet.proto\x1a\x1egridlease/type/v1/report.proto\"\xe6\x01\n\x11GetRevenueRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06period\x18\x05 \x01(\x0e\x32\x1c.gridlease.billing.v1.Period\x12\x0f\n\x07\x62y_tier\x18\x06 \x01(\x08\x12\x13\n\x0b\x62y_supplier\x18\x07 \x01(\x08\"k\n\x12GetRevenueResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.gridlease.type.v1.RevenueRow\x12(\n\x04idle\x18\x02 \x03(\x0b\x32\x1a.gridlease.type.v1.IdleRow\"-\n\x12GetBurnDownRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"E\n\x13GetBurnDownResponse\x12.\n\tburn_down\x18\x01 \x01(\x0b\x32\x1b.gridlease.type.v1.BurnDown\"E\n\x11GetJobCostRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x17\n\x03job\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\">\n\x12GetJobCostResponse\x12(\n\x04\x63ost\x18\x01 \x01(\x0b\x32\x1a.gridlease.type.v1.JobCost\"-\n\x12ListBudgetsRequest\x12\x17\n\x06tenant\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"I\n\x13ListBudgetsResponse\x12\x32\n\x07\x62udgets\x18\x01 \x03(\x0b\x32!.gridlease.type.v1.SpendingBudget\"M\n\x10SetBudgetRequest\x12\x39\n\x06\x62udget\x18\x01 \x01(\x0b\x32!.gridlease.type.v1.SpendingBudgetB\x06\xbaH\x03\xc8\x01\x01\"F\n\x11SetBudgetResponse\x12\x31\n\x06\x62udget\x18\x01 \x01(\x0b\x32!.gridlease.type.v1.SpendingBudget\"r\n\x12ListNoticesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x1f\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"?\n\x13ListNoticesResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Event\"\x13\n\x11\x43heckBooksRequest\"B\n\x12\x43heckBooksResponse\x12,\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x1d.gridlease.type.v1.BooksCheck*S\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPERIOD_HOUR\x10\x01\x12\x0e\n\nPERIOD_DAY\x10\x02\x12\x10\n\x0cPERIOD_MONTH\x10\x03\x32\xbc\x05\n\rReportService\x12_\n\nGetRevenue\x12\'.gridlease.billing.v1.GetRevenueRequest\x1a(.gridlease.billing.v1.GetRevenueResponse\x12\x62\n\x0bGetBurnDown\x12(.gridlease.billing.v1.GetBurnDownRequest\x1a).gridlease.billing.v1.GetBurnDownResponse\x12_\n\nGetJobCost\x12\'.gridlease.billing.v1.GetJobCostRequest\x1a(.gridlease.billing.v1.GetJobCostResponse\x12\x62\n\x0bListBudgets\x12(.gridlease.billing.v1.ListBudgetsRequest\x1a).gridlease.billing.v1.ListBudgetsResponse\x12\\\n\tSetBudget\x12&.gridlease.billing.v1.SetBudgetRequest\x1a\'.gridlease.billing.v1.SetBudgetResponse\x12\x62\n\x0bListNotices\x12(.gridlease.billing.v1.ListNoticesRequest\x1a).gridlease.billing.v1.ListNoticesResponse\x12_\n\nCheckBooks\x12\'.gridlease.billing.v1.CheckBooksRequest\x1a(.gridlease.billing.v1.CheckBooksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETBURNDOWNREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_GETBURNDOWNREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_GETJOBCOSTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_GETJOBCOSTREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_GETJOBCOSTREQUEST'].fields_by_name['job']._loaded_options = None
+  _globals['_GETJOBCOSTREQUEST'].fields_by_name['job']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
   _globals['_LISTBUDGETSREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_LISTBUDGETSREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_SETBUDGETREQUEST'].fields_by_name['budget']._loaded_options = None
@@ -45,32 +49,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNOTICESREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_LISTNOTICESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTNOTICESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_PERIOD']._serialized_start=1149
-  _globals['_PERIOD']._serialized_end=1232
+  _globals['_PERIOD']._serialized_start=1322
+  _globals['_PERIOD']._serialized_end=1405
   _globals['_GETREVENUEREQUEST']._serialized_start=185
-  _globals['_GETREVENUEREQUEST']._serialized_end=377
-  _globals['_GETREVENUERESPONSE']._serialized_start=379
-  _globals['_GETREVENUERESPONSE']._serialized_end=486
-  _globals['_GETBURNDOWNREQUEST']._serialized_start=488
-  _globals['_GETBURNDOWNREQUEST']._serialized_end=533
-  _globals['_GETBURNDOWNRESPONSE']._serialized_start=535
-  _globals['_GETBURNDOWNRESPONSE']._serialized_end=604
-  _globals['_LISTBUDGETSREQUEST']._serialized_start=606
-  _globals['_LISTBUDGETSREQUEST']._serialized_end=651
-  _globals['_LISTBUDGETSRESPONSE']._serialized_start=653
-  _globals['_LISTBUDGETSRESPONSE']._serialized_end=726
-  _globals['_SETBUDGETREQUEST']._serialized_start=728
-  _globals['_SETBUDGETREQUEST']._serialized_end=805
-  _globals['_SETBUDGETRESPONSE']._serialized_start=807
-  _globals['_SETBUDGETRESPONSE']._serialized_end=877
-  _globals['_LISTNOTICESREQUEST']._serialized_start=879
-  _globals['_LISTNOTICESREQUEST']._serialized_end=993
-  _globals['_LISTNOTICESRESPONSE']._serialized_start=995
-  _globals['_LISTNOTICESRESPONSE']._serialized_end=1058
-  _globals['_CHECKBOOKSREQUEST']._serialized_start=1060
-  _globals['_CHECKBOOKSREQUEST']._serialized_end=1079
-  _globals['_CHECKBOOKSRESPONSE']._serialized_start=1081
-  _globals['_CHECKBOOKSRESPONSE']._serialized_end=1147
-  _globals['_REPORTSERVICE']._serialized_start=1235
-  _globals['_REPORTSERVICE']._serialized_end=1838
+  _globals['_GETREVENUEREQUEST']._serialized_end=415
+  _globals['_GETREVENUERESPONSE']._serialized_start=417
+  _globals['_GETREVENUERESPONSE']._serialized_end=524
+  _globals['_GETBURNDOWNREQUEST']._serialized_start=526
+  _globals['_GETBURNDOWNREQUEST']._serialized_end=571
+  _globals['_GETBURNDOWNRESPONSE']._serialized_start=573
+  _globals['_GETBURNDOWNRESPONSE']._serialized_end=642
+  _globals['_GETJOBCOSTREQUEST']._serialized_start=644
+  _globals['_GETJOBCOSTREQUEST']._serialized_end=713
+  _globals['_GETJOBCOSTRESPONSE']._serialized_start=715
+  _globals['_GETJOBCOSTRESPONSE']._serialized_end=777
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=779
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=824
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=826
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=899
+  _globals['_SETBUDGETREQUEST']._serialized_start=901
+  _globals['_SETBUDGETREQUEST']._serialized_end=978
+  _globals['_SETBUDGETRESPONSE']._serialized_start=980
+  _globals['_SETBUDGETRESPONSE']._serialized_end=1050
+  _globals['_LISTNOTICESREQUEST']._serialized_start=1052
+  _globals['_LISTNOTICESREQUEST']._serialized_end=1166
+  _globals['_LISTNOTICESRESPONSE']._serialized_start=1168
+  _globals['_LISTNOTICESRESPONSE']._serialized_end=1231
+  _globals['_CHECKBOOKSREQUEST']._serialized_start=1233
+  _globals['_CHECKBOOKSREQUEST']._serialized_end=1252
+  _globals['_CHECKBOOKSRESPONSE']._serialized_start=1254
+  _globals['_CHECKBOOKSRESPONSE']._serialized_end=1320
+  _globals['_REPORTSERVICE']._serialized_start=1408
+  _globals['_REPORTSERVICE']._serialized_end=2108
 # @@protoc_insertion_point(module_scope)

@@ -61,12 +61,18 @@ class GetRevenueRequest(google.protobuf.message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     PERIOD_FIELD_NUMBER: builtins.int
+    BY_TIER_FIELD_NUMBER: builtins.int
+    BY_SUPPLIER_FIELD_NUMBER: builtins.int
     tenant: builtins.str
     """"tenants/{tenant}"; empty = all, and the idle capacity with it."""
     project: builtins.str
     """"projects/{project}"; empty = all."""
     period: global___Period.ValueType
     """By what."""
+    by_tier: builtins.bool
+    """Also by tier."""
+    by_supplier: builtins.bool
+    """Also by the nodes' owner; for operators."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """From."""
@@ -83,9 +89,11 @@ class GetRevenueRequest(google.protobuf.message.Message):
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         period: global___Period.ValueType = ...,
+        by_tier: builtins.bool = ...,
+        by_supplier: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "period", b"period", "project", b"project", "start_time", b"start_time", "tenant", b"tenant"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by_supplier", b"by_supplier", "by_tier", b"by_tier", "end_time", b"end_time", "period", b"period", "project", b"project", "start_time", b"start_time", "tenant", b"tenant"]) -> None: ...
 
 global___GetRevenueRequest = GetRevenueRequest
 
@@ -153,6 +161,49 @@ class GetBurnDownResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["burn_down", b"burn_down"]) -> None: ...
 
 global___GetBurnDownResponse = GetBurnDownResponse
+
+@typing.final
+class GetJobCostRequest(google.protobuf.message.Message):
+    """Whose, and which job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}" of the caller."""
+    job: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        job: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "tenant", b"tenant"]) -> None: ...
+
+global___GetJobCostRequest = GetJobCostRequest
+
+@typing.final
+class GetJobCostResponse(google.protobuf.message.Message):
+    """The cost."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COST_FIELD_NUMBER: builtins.int
+    @property
+    def cost(self) -> gridlease.type.v1.report_pb2.JobCost:
+        """As the books have it now; nothing of another tenant's."""
+
+    def __init__(
+        self,
+        *,
+        cost: gridlease.type.v1.report_pb2.JobCost | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["cost", b"cost"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cost", b"cost"]) -> None: ...
+
+global___GetJobCostResponse = GetJobCostResponse
 
 @typing.final
 class ListBudgetsRequest(google.protobuf.message.Message):

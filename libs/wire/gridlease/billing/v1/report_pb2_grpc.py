@@ -45,6 +45,11 @@ class ReportServiceStub(object):
                 request_serializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetBurnDownRequest.SerializeToString,
                 response_deserializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetBurnDownResponse.FromString,
                 _registered_method=True)
+        self.GetJobCost = channel.unary_unary(
+                '/gridlease.billing.v1.ReportService/GetJobCost',
+                request_serializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetJobCostRequest.SerializeToString,
+                response_deserializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetJobCostResponse.FromString,
+                _registered_method=True)
         self.ListBudgets = channel.unary_unary(
                 '/gridlease.billing.v1.ReportService/ListBudgets',
                 request_serializer=gridlease_dot_billing_dot_v1_dot_report__pb2.ListBudgetsRequest.SerializeToString,
@@ -80,6 +85,13 @@ class ReportServiceServicer(object):
 
     def GetBurnDown(self, request, context):
         """How long a tenant's money lasts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJobCost(self, request, context):
+        """What a job has cost so far, and how long its money lasts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +137,11 @@ def add_ReportServiceServicer_to_server(servicer, server):
                     servicer.GetBurnDown,
                     request_deserializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetBurnDownRequest.FromString,
                     response_serializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetBurnDownResponse.SerializeToString,
+            ),
+            'GetJobCost': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobCost,
+                    request_deserializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetJobCostRequest.FromString,
+                    response_serializer=gridlease_dot_billing_dot_v1_dot_report__pb2.GetJobCostResponse.SerializeToString,
             ),
             'ListBudgets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBudgets,
@@ -202,6 +219,33 @@ class ReportService(object):
             '/gridlease.billing.v1.ReportService/GetBurnDown',
             gridlease_dot_billing_dot_v1_dot_report__pb2.GetBurnDownRequest.SerializeToString,
             gridlease_dot_billing_dot_v1_dot_report__pb2.GetBurnDownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobCost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.billing.v1.ReportService/GetJobCost',
+            gridlease_dot_billing_dot_v1_dot_report__pb2.GetJobCostRequest.SerializeToString,
+            gridlease_dot_billing_dot_v1_dot_report__pb2.GetJobCostResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,12 @@ class ReportServiceStub:
     ]
     """How long a tenant's money lasts."""
 
+    GetJobCost: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.report_pb2.GetJobCostRequest,
+        gridlease.billing.v1.report_pb2.GetJobCostResponse,
+    ]
+    """What a job has cost so far, and how long its money lasts."""
+
     ListBudgets: grpc.UnaryUnaryMultiCallable[
         gridlease.billing.v1.report_pb2.ListBudgetsRequest,
         gridlease.billing.v1.report_pb2.ListBudgetsResponse,
@@ -71,6 +77,12 @@ class ReportServiceAsyncStub:
         gridlease.billing.v1.report_pb2.GetBurnDownResponse,
     ]
     """How long a tenant's money lasts."""
+
+    GetJobCost: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.report_pb2.GetJobCostRequest,
+        gridlease.billing.v1.report_pb2.GetJobCostResponse,
+    ]
+    """What a job has cost so far, and how long its money lasts."""
 
     ListBudgets: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.billing.v1.report_pb2.ListBudgetsRequest,
@@ -114,6 +126,14 @@ class ReportServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.billing.v1.report_pb2.GetBurnDownResponse, collections.abc.Awaitable[gridlease.billing.v1.report_pb2.GetBurnDownResponse]]:
         """How long a tenant's money lasts."""
+
+    @abc.abstractmethod
+    def GetJobCost(
+        self,
+        request: gridlease.billing.v1.report_pb2.GetJobCostRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.report_pb2.GetJobCostResponse, collections.abc.Awaitable[gridlease.billing.v1.report_pb2.GetJobCostResponse]]:
+        """What a job has cost so far, and how long its money lasts."""
 
     @abc.abstractmethod
     def ListBudgets(

@@ -202,10 +202,16 @@ class RenderStatementRequest(google.protobuf.message.Message):
     BEGIN_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     FORMAT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     supplier: builtins.str
     """"suppliers/{supplier}"."""
     format: builtins.str
     """text, json or csv."""
+    page_size: builtins.int
+    """At most this many lines and moves; 0 = 1,000; above 10,000 is taken as 10,000."""
+    page_token: builtins.str
+    """From the last page."""
     @property
     def begin_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """From when; unset = from the first."""
@@ -221,9 +227,11 @@ class RenderStatementRequest(google.protobuf.message.Message):
         begin_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         format: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["begin_time", b"begin_time", "end_time", b"end_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "format", b"format", "supplier", b"supplier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "format", b"format", "page_size", b"page_size", "page_token", b"page_token", "supplier", b"supplier"]) -> None: ...
 
 global___RenderStatementRequest = RenderStatementRequest
 
@@ -236,20 +244,31 @@ class RenderStatementResponse(google.protobuf.message.Message):
     CONTENT_FIELD_NUMBER: builtins.int
     MEDIA_TYPE_FIELD_NUMBER: builtins.int
     FILE_NAME_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTALS_FIELD_NUMBER: builtins.int
     content: builtins.bytes
     """Its bytes."""
     media_type: builtins.str
     """Its media type."""
     file_name: builtins.str
     """A name for it."""
+    next_page_token: builtins.str
+    """For the next page; empty = this is the last. Pages of text and CSV, one after another, are the file."""
+    @property
+    def totals(self) -> gridlease.type.v1.contract_pb2.StatementTotals:
+        """Sums of the lines over all pages, in nano-units."""
+
     def __init__(
         self,
         *,
         content: builtins.bytes = ...,
         media_type: builtins.str = ...,
         file_name: builtins.str = ...,
+        next_page_token: builtins.str = ...,
+        totals: gridlease.type.v1.contract_pb2.StatementTotals | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["content", b"content", "file_name", b"file_name", "media_type", b"media_type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["totals", b"totals"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "file_name", b"file_name", "media_type", b"media_type", "next_page_token", b"next_page_token", "totals", b"totals"]) -> None: ...
 
 global___RenderStatementResponse = RenderStatementResponse
 

@@ -11,6 +11,8 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import gridlease.type.v1.contract_pb2
 import gridlease.type.v1.money_pb2
+import gridlease.type.v1.receivable_pb2
+import gridlease.type.v1.report_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -203,10 +205,16 @@ class RenderStatementRequest(google.protobuf.message.Message):
     BEGIN_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     FORMAT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     supplier: builtins.str
     """"suppliers/{supplier}"."""
     format: builtins.str
     """text, json or csv."""
+    page_size: builtins.int
+    """At most this many lines and moves; 0 = 1,000; above 10,000 is taken as 10,000."""
+    page_token: builtins.str
+    """From the last page."""
     @property
     def begin_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """From when; unset = from the first."""
@@ -222,9 +230,11 @@ class RenderStatementRequest(google.protobuf.message.Message):
         begin_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         format: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["begin_time", b"begin_time", "end_time", b"end_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "format", b"format", "supplier", b"supplier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "format", b"format", "page_size", b"page_size", "page_token", b"page_token", "supplier", b"supplier"]) -> None: ...
 
 global___RenderStatementRequest = RenderStatementRequest
 
@@ -237,20 +247,31 @@ class RenderStatementResponse(google.protobuf.message.Message):
     CONTENT_FIELD_NUMBER: builtins.int
     MEDIA_TYPE_FIELD_NUMBER: builtins.int
     FILE_NAME_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTALS_FIELD_NUMBER: builtins.int
     content: builtins.bytes
     """Its bytes."""
     media_type: builtins.str
     """Its media type."""
     file_name: builtins.str
     """A name for it."""
+    next_page_token: builtins.str
+    """For the next page; empty = this is the last. Pages of text and CSV, one after another, are the file."""
+    @property
+    def totals(self) -> gridlease.type.v1.contract_pb2.StatementTotals:
+        """Sums of the lines over all pages, in nano-units."""
+
     def __init__(
         self,
         *,
         content: builtins.bytes = ...,
         media_type: builtins.str = ...,
         file_name: builtins.str = ...,
+        next_page_token: builtins.str = ...,
+        totals: gridlease.type.v1.contract_pb2.StatementTotals | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["content", b"content", "file_name", b"file_name", "media_type", b"media_type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["totals", b"totals"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "file_name", b"file_name", "media_type", b"media_type", "next_page_token", b"next_page_token", "totals", b"totals"]) -> None: ...
 
 global___RenderStatementResponse = RenderStatementResponse
 
@@ -654,3 +675,468 @@ class CreateEmbodiedResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["embodied", b"embodied"]) -> None: ...
 
 global___CreateEmbodiedResponse = CreateEmbodiedResponse
+
+@typing.final
+class GetReceivableRequest(google.protobuf.message.Message):
+    """Which invoice."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}" for operators; of tenants it is the caller's."""
+    name: builtins.str
+    """"invoices/{invoice}", or its number."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "tenant", b"tenant"]) -> None: ...
+
+global___GetReceivableRequest = GetReceivableRequest
+
+@typing.final
+class GetReceivableResponse(google.protobuf.message.Message):
+    """The receivable."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECEIVABLE_FIELD_NUMBER: builtins.int
+    @property
+    def receivable(self) -> gridlease.type.v1.receivable_pb2.Receivable:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        receivable: gridlease.type.v1.receivable_pb2.Receivable | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["receivable", b"receivable"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["receivable", b"receivable"]) -> None: ...
+
+global___GetReceivableResponse = GetReceivableResponse
+
+@typing.final
+class ListReceivablesRequest(google.protobuf.message.Message):
+    """Which page of what is open."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}", for operators; empty = all. Of tenants it is the caller's."""
+    page_size: builtins.int
+    """At most this many; 0 = 100; above 1,000 is taken as 1,000."""
+    page_token: builtins.str
+    """From the last page."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant"]) -> None: ...
+
+global___ListReceivablesRequest = ListReceivablesRequest
+
+@typing.final
+class ListReceivablesResponse(google.protobuf.message.Message):
+    """A page of what is open."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECEIVABLES_FIELD_NUMBER: builtins.int
+    AGES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty = the last."""
+    @property
+    def receivables(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.receivable_pb2.Receivable]:
+        """The longest overdue first."""
+
+    @property
+    def ages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.receivable_pb2.ReceivableAge]:
+        """Sums over all pages: all tenants' first, then those that owe most, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        receivables: collections.abc.Iterable[gridlease.type.v1.receivable_pb2.Receivable] | None = ...,
+        ages: collections.abc.Iterable[gridlease.type.v1.receivable_pb2.ReceivableAge] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ages", b"ages", "next_page_token", b"next_page_token", "receivables", b"receivables"]) -> None: ...
+
+global___ListReceivablesResponse = ListReceivablesResponse
+
+@typing.final
+class CreatePaymentRequest(google.protobuf.message.Message):
+    """Money for an invoice."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}"."""
+    name: builtins.str
+    """"invoices/{invoice}", or its number."""
+    amount_nano: builtins.int
+    """How much, in nano-units; 0 = what is open. What is more becomes prepaid credit."""
+    note: builtins.str
+    """For the books."""
+    request_id: builtins.str
+    """Makes a retry return the first answer; empty = made up."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        name: builtins.str = ...,
+        amount_nano: builtins.int = ...,
+        note: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "name", b"name", "note", b"note", "request_id", b"request_id", "tenant", b"tenant"]) -> None: ...
+
+global___CreatePaymentRequest = CreatePaymentRequest
+
+@typing.final
+class CreatePaymentResponse(google.protobuf.message.Message):
+    """The payment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: builtins.int
+    RECEIVABLE_FIELD_NUMBER: builtins.int
+    @property
+    def payment(self) -> gridlease.type.v1.receivable_pb2.Payment:
+        """As written."""
+
+    @property
+    def receivable(self) -> gridlease.type.v1.receivable_pb2.Receivable:
+        """What it leaves."""
+
+    def __init__(
+        self,
+        *,
+        payment: gridlease.type.v1.receivable_pb2.Payment | None = ...,
+        receivable: gridlease.type.v1.receivable_pb2.Receivable | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["payment", b"payment", "receivable", b"receivable"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["payment", b"payment", "receivable", b"receivable"]) -> None: ...
+
+global___CreatePaymentResponse = CreatePaymentResponse
+
+@typing.final
+class CreateRefundRequest(google.protobuf.message.Message):
+    """What goes back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    PAYMENT_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}"."""
+    payment: builtins.str
+    """The payment's request id."""
+    amount_nano: builtins.int
+    """How much, in nano-units; 0 = what is left of it."""
+    note: builtins.str
+    """For the books."""
+    request_id: builtins.str
+    """Makes a retry return the first answer; empty = made up."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        payment: builtins.str = ...,
+        amount_nano: builtins.int = ...,
+        note: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "note", b"note", "payment", b"payment", "request_id", b"request_id", "tenant", b"tenant"]) -> None: ...
+
+global___CreateRefundRequest = CreateRefundRequest
+
+@typing.final
+class CreateRefundResponse(google.protobuf.message.Message):
+    """The refund."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: builtins.int
+    RECEIVABLE_FIELD_NUMBER: builtins.int
+    @property
+    def payment(self) -> gridlease.type.v1.receivable_pb2.Payment:
+        """As written; its amounts are below zero."""
+
+    @property
+    def receivable(self) -> gridlease.type.v1.receivable_pb2.Receivable:
+        """What it leaves."""
+
+    def __init__(
+        self,
+        *,
+        payment: gridlease.type.v1.receivable_pb2.Payment | None = ...,
+        receivable: gridlease.type.v1.receivable_pb2.Receivable | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["payment", b"payment", "receivable", b"receivable"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["payment", b"payment", "receivable", b"receivable"]) -> None: ...
+
+global___CreateRefundResponse = CreateRefundResponse
+
+@typing.final
+class ListPaymentTermsRequest(google.protobuf.message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListPaymentTermsRequest = ListPaymentTermsRequest
+
+@typing.final
+class ListPaymentTermsResponse(google.protobuf.message.Message):
+    """Terms."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TERMS_FIELD_NUMBER: builtins.int
+    @property
+    def terms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.receivable_pb2.PaymentTerms]:
+        """Everybody's, then by tenant."""
+
+    def __init__(
+        self,
+        *,
+        terms: collections.abc.Iterable[gridlease.type.v1.receivable_pb2.PaymentTerms] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["terms", b"terms"]) -> None: ...
+
+global___ListPaymentTermsResponse = ListPaymentTermsResponse
+
+@typing.final
+class SetPaymentTermsRequest(google.protobuf.message.Message):
+    """The terms to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    DUE_DAYS_FIELD_NUMBER: builtins.int
+    GRACE_DAYS_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}"; empty = of all that have none of their own."""
+    due_days: builtins.int
+    """Days from an invoice's issue until it is due."""
+    grace_days: builtins.int
+    """Days after that until the tenant gets no new grants; unset = it always does."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        due_days: builtins.int = ...,
+        grace_days: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_grace_days", b"_grace_days", "grace_days", b"grace_days"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_grace_days", b"_grace_days", "due_days", b"due_days", "grace_days", b"grace_days", "tenant", b"tenant"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_grace_days", b"_grace_days"]) -> typing.Literal["grace_days"] | None: ...
+
+global___SetPaymentTermsRequest = SetPaymentTermsRequest
+
+@typing.final
+class SetPaymentTermsResponse(google.protobuf.message.Message):
+    """The terms."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TERMS_FIELD_NUMBER: builtins.int
+    @property
+    def terms(self) -> gridlease.type.v1.receivable_pb2.PaymentTerms:
+        """As written."""
+
+    def __init__(
+        self,
+        *,
+        terms: gridlease.type.v1.receivable_pb2.PaymentTerms | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["terms", b"terms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["terms", b"terms"]) -> None: ...
+
+global___SetPaymentTermsResponse = SetPaymentTermsResponse
+
+@typing.final
+class CreateWebhookSecretRequest(google.protobuf.message.Message):
+    """A new secret."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    OVERLAP_MS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"webhooks/{webhook}"."""
+    overlap_ms: builtins.int
+    """For how long the old secret goes on signing beside the new one, in milliseconds; 0 = not at all."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        overlap_ms: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "overlap_ms", b"overlap_ms"]) -> None: ...
+
+global___CreateWebhookSecretRequest = CreateWebhookSecretRequest
+
+@typing.final
+class CreateWebhookSecretResponse(google.protobuf.message.Message):
+    """The secret."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    OLD_UNTIL_FIELD_NUMBER: builtins.int
+    secret: builtins.str
+    """"whsec_" and base64: shown once."""
+    @property
+    def webhook(self) -> gridlease.type.v1.report_pb2.Webhook:
+        """The webhook."""
+
+    @property
+    def old_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when the old one signs, too."""
+
+    def __init__(
+        self,
+        *,
+        webhook: gridlease.type.v1.report_pb2.Webhook | None = ...,
+        secret: builtins.str = ...,
+        old_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["old_until", b"old_until", "webhook", b"webhook"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["old_until", b"old_until", "secret", b"secret", "webhook", b"webhook"]) -> None: ...
+
+global___CreateWebhookSecretResponse = CreateWebhookSecretResponse
+
+@typing.final
+class CreateWebhookReplayRequest(google.protobuf.message.Message):
+    """What to send again: one event by its id, or all of a time that are kept."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    START_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"webhooks/{webhook}"."""
+    message_id: builtins.str
+    """The id that it was sent under, such as "billing-17"; empty = by time."""
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until, exclusive; unset = now."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        message_id: builtins.str = ...,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "message_id", b"message_id", "name", b"name", "start_time", b"start_time"]) -> None: ...
+
+global___CreateWebhookReplayRequest = CreateWebhookReplayRequest
+
+@typing.final
+class CreateWebhookReplayResponse(google.protobuf.message.Message):
+    """What will be sent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WAITING_COUNT_FIELD_NUMBER: builtins.int
+    NEXT_START_TIME_FIELD_NUMBER: builtins.int
+    waiting_count: builtins.int
+    """How many events wait to be sent again, at most 10,000 at a time."""
+    @property
+    def next_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """More events are of that time than were taken: ask again from this time on."""
+
+    def __init__(
+        self,
+        *,
+        waiting_count: builtins.int = ...,
+        next_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["next_start_time", b"next_start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["next_start_time", b"next_start_time", "waiting_count", b"waiting_count"]) -> None: ...
+
+global___CreateWebhookReplayResponse = CreateWebhookReplayResponse
+
+@typing.final
+class ListDeadLettersRequest(google.protobuf.message.Message):
+    """Which page."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"webhooks/{webhook}"; empty = of all."""
+    page_size: builtins.int
+    """At most this many; 0 = 100; above 1,000 is taken as 1,000."""
+    page_token: builtins.str
+    """From the last page."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+
+global___ListDeadLettersRequest = ListDeadLettersRequest
+
+@typing.final
+class ListDeadLettersResponse(google.protobuf.message.Message):
+    """A page of what was given up."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LETTERS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty = the last."""
+    @property
+    def letters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.report_pb2.DeadLetter]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        letters: collections.abc.Iterable[gridlease.type.v1.report_pb2.DeadLetter] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["letters", b"letters", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListDeadLettersResponse = ListDeadLettersResponse

@@ -659,3 +659,463 @@ class ContractService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ReceivableServiceStub(object):
+    """What invoices ask for beyond what was prepaid, and who pays when.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetReceivable = channel.unary_unary(
+                '/gridlease.gateway.v1.ReceivableService/GetReceivable',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.GetReceivableRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.GetReceivableResponse.FromString,
+                _registered_method=True)
+        self.ListReceivables = channel.unary_unary(
+                '/gridlease.gateway.v1.ReceivableService/ListReceivables',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListReceivablesRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListReceivablesResponse.FromString,
+                _registered_method=True)
+        self.CreatePayment = channel.unary_unary(
+                '/gridlease.gateway.v1.ReceivableService/CreatePayment',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreatePaymentRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreatePaymentResponse.FromString,
+                _registered_method=True)
+        self.CreateRefund = channel.unary_unary(
+                '/gridlease.gateway.v1.ReceivableService/CreateRefund',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateRefundRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateRefundResponse.FromString,
+                _registered_method=True)
+        self.ListPaymentTerms = channel.unary_unary(
+                '/gridlease.gateway.v1.ReceivableService/ListPaymentTerms',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListPaymentTermsRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListPaymentTermsResponse.FromString,
+                _registered_method=True)
+        self.SetPaymentTerms = channel.unary_unary(
+                '/gridlease.gateway.v1.ReceivableService/SetPaymentTerms',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.SetPaymentTermsRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.SetPaymentTermsResponse.FromString,
+                _registered_method=True)
+
+
+class ReceivableServiceServicer(object):
+    """What invoices ask for beyond what was prepaid, and who pays when.
+    """
+
+    def GetReceivable(self, request, context):
+        """One invoice's, with its payments: of the caller's tenant, or for operators of any.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReceivables(self, request, context):
+        """What is open, the longest overdue first, and its sums by age: a tenant's own; all for operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePayment(self, request, context):
+        """Writes down money for an invoice: a balanced journal. Idempotent by request_id. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRefund(self, request, context):
+        """Writes down that a payment, or a part of it, went back. Idempotent by request_id. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPaymentTerms(self, request, context):
+        """Terms in force: everybody's first, then tenants' own. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPaymentTerms(self, request, context):
+        """Writes terms, for invoices to come; what happens to those overdue holds at once. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ReceivableServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetReceivable': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceivable,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.GetReceivableRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.GetReceivableResponse.SerializeToString,
+            ),
+            'ListReceivables': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReceivables,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListReceivablesRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListReceivablesResponse.SerializeToString,
+            ),
+            'CreatePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePayment,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreatePaymentRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreatePaymentResponse.SerializeToString,
+            ),
+            'CreateRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRefund,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateRefundRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateRefundResponse.SerializeToString,
+            ),
+            'ListPaymentTerms': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPaymentTerms,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListPaymentTermsRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListPaymentTermsResponse.SerializeToString,
+            ),
+            'SetPaymentTerms': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPaymentTerms,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.SetPaymentTermsRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.SetPaymentTermsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gridlease.gateway.v1.ReceivableService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gridlease.gateway.v1.ReceivableService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ReceivableService(object):
+    """What invoices ask for beyond what was prepaid, and who pays when.
+    """
+
+    @staticmethod
+    def GetReceivable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReceivableService/GetReceivable',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.GetReceivableRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.GetReceivableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReceivables(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReceivableService/ListReceivables',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListReceivablesRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListReceivablesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReceivableService/CreatePayment',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreatePaymentRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreatePaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReceivableService/CreateRefund',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateRefundRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateRefundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPaymentTerms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReceivableService/ListPaymentTerms',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListPaymentTermsRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListPaymentTermsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPaymentTerms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReceivableService/SetPaymentTerms',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.SetPaymentTermsRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.SetPaymentTermsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class WebhookServiceStub(object):
+    """The secrets of webhooks, what is sent again, and what was given up.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreateWebhookSecret = channel.unary_unary(
+                '/gridlease.gateway.v1.WebhookService/CreateWebhookSecret',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookSecretRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookSecretResponse.FromString,
+                _registered_method=True)
+        self.CreateWebhookReplay = channel.unary_unary(
+                '/gridlease.gateway.v1.WebhookService/CreateWebhookReplay',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookReplayRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookReplayResponse.FromString,
+                _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/gridlease.gateway.v1.WebhookService/ListDeadLetters',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+
+
+class WebhookServiceServicer(object):
+    """The secrets of webhooks, what is sent again, and what was given up.
+    """
+
+    def CreateWebhookSecret(self, request, context):
+        """Gives a webhook a new secret; the old one signs beside it for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateWebhookReplay(self, request, context):
+        """Sends events again, each under the id that it had. Idempotent while it is not done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """Events that were given up, newest first: of the project's webhooks; of all for operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WebhookServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreateWebhookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhookSecret,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookSecretRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookSecretResponse.SerializeToString,
+            ),
+            'CreateWebhookReplay': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhookReplay,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookReplayRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookReplayResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gridlease.gateway.v1.WebhookService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gridlease.gateway.v1.WebhookService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class WebhookService(object):
+    """The secrets of webhooks, what is sent again, and what was given up.
+    """
+
+    @staticmethod
+    def CreateWebhookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.WebhookService/CreateWebhookSecret',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookSecretRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWebhookReplay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.WebhookService/CreateWebhookReplay',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookReplayRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.CreateWebhookReplayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.WebhookService/ListDeadLetters',
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListDeadLettersRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_contract__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

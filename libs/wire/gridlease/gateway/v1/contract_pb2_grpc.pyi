@@ -300,3 +300,207 @@ class ContractServiceServicer(metaclass=abc.ABCMeta):
         """What making a device of a chip emitted, with its source. Insert only: the latest holds. Operators."""
 
 def add_ContractServiceServicer_to_server(servicer: ContractServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class ReceivableServiceStub:
+    """What invoices ask for beyond what was prepaid, and who pays when."""
+
+    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    GetReceivable: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.GetReceivableRequest,
+        gridlease.gateway.v1.contract_pb2.GetReceivableResponse,
+    ]
+    """One invoice's, with its payments: of the caller's tenant, or for operators of any."""
+
+    ListReceivables: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.ListReceivablesRequest,
+        gridlease.gateway.v1.contract_pb2.ListReceivablesResponse,
+    ]
+    """What is open, the longest overdue first, and its sums by age: a tenant's own; all for operators."""
+
+    CreatePayment: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreatePaymentRequest,
+        gridlease.gateway.v1.contract_pb2.CreatePaymentResponse,
+    ]
+    """Writes down money for an invoice: a balanced journal. Idempotent by request_id. Operators."""
+
+    CreateRefund: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreateRefundRequest,
+        gridlease.gateway.v1.contract_pb2.CreateRefundResponse,
+    ]
+    """Writes down that a payment, or a part of it, went back. Idempotent by request_id. Operators."""
+
+    ListPaymentTerms: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.ListPaymentTermsRequest,
+        gridlease.gateway.v1.contract_pb2.ListPaymentTermsResponse,
+    ]
+    """Terms in force: everybody's first, then tenants' own. Operators."""
+
+    SetPaymentTerms: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.SetPaymentTermsRequest,
+        gridlease.gateway.v1.contract_pb2.SetPaymentTermsResponse,
+    ]
+    """Writes terms, for invoices to come; what happens to those overdue holds at once. Operators."""
+
+class ReceivableServiceAsyncStub:
+    """What invoices ask for beyond what was prepaid, and who pays when."""
+
+    GetReceivable: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.GetReceivableRequest,
+        gridlease.gateway.v1.contract_pb2.GetReceivableResponse,
+    ]
+    """One invoice's, with its payments: of the caller's tenant, or for operators of any."""
+
+    ListReceivables: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.ListReceivablesRequest,
+        gridlease.gateway.v1.contract_pb2.ListReceivablesResponse,
+    ]
+    """What is open, the longest overdue first, and its sums by age: a tenant's own; all for operators."""
+
+    CreatePayment: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreatePaymentRequest,
+        gridlease.gateway.v1.contract_pb2.CreatePaymentResponse,
+    ]
+    """Writes down money for an invoice: a balanced journal. Idempotent by request_id. Operators."""
+
+    CreateRefund: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreateRefundRequest,
+        gridlease.gateway.v1.contract_pb2.CreateRefundResponse,
+    ]
+    """Writes down that a payment, or a part of it, went back. Idempotent by request_id. Operators."""
+
+    ListPaymentTerms: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.ListPaymentTermsRequest,
+        gridlease.gateway.v1.contract_pb2.ListPaymentTermsResponse,
+    ]
+    """Terms in force: everybody's first, then tenants' own. Operators."""
+
+    SetPaymentTerms: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.SetPaymentTermsRequest,
+        gridlease.gateway.v1.contract_pb2.SetPaymentTermsResponse,
+    ]
+    """Writes terms, for invoices to come; what happens to those overdue holds at once. Operators."""
+
+class ReceivableServiceServicer(metaclass=abc.ABCMeta):
+    """What invoices ask for beyond what was prepaid, and who pays when."""
+
+    @abc.abstractmethod
+    def GetReceivable(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.GetReceivableRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.GetReceivableResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.GetReceivableResponse]]:
+        """One invoice's, with its payments: of the caller's tenant, or for operators of any."""
+
+    @abc.abstractmethod
+    def ListReceivables(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.ListReceivablesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.ListReceivablesResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.ListReceivablesResponse]]:
+        """What is open, the longest overdue first, and its sums by age: a tenant's own; all for operators."""
+
+    @abc.abstractmethod
+    def CreatePayment(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.CreatePaymentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.CreatePaymentResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.CreatePaymentResponse]]:
+        """Writes down money for an invoice: a balanced journal. Idempotent by request_id. Operators."""
+
+    @abc.abstractmethod
+    def CreateRefund(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.CreateRefundRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.CreateRefundResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.CreateRefundResponse]]:
+        """Writes down that a payment, or a part of it, went back. Idempotent by request_id. Operators."""
+
+    @abc.abstractmethod
+    def ListPaymentTerms(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.ListPaymentTermsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.ListPaymentTermsResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.ListPaymentTermsResponse]]:
+        """Terms in force: everybody's first, then tenants' own. Operators."""
+
+    @abc.abstractmethod
+    def SetPaymentTerms(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.SetPaymentTermsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.SetPaymentTermsResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.SetPaymentTermsResponse]]:
+        """Writes terms, for invoices to come; what happens to those overdue holds at once. Operators."""
+
+def add_ReceivableServiceServicer_to_server(servicer: ReceivableServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class WebhookServiceStub:
+    """The secrets of webhooks, what is sent again, and what was given up."""
+
+    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    CreateWebhookSecret: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreateWebhookSecretRequest,
+        gridlease.gateway.v1.contract_pb2.CreateWebhookSecretResponse,
+    ]
+    """Gives a webhook a new secret; the old one signs beside it for a while."""
+
+    CreateWebhookReplay: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreateWebhookReplayRequest,
+        gridlease.gateway.v1.contract_pb2.CreateWebhookReplayResponse,
+    ]
+    """Sends events again, each under the id that it had. Idempotent while it is not done."""
+
+    ListDeadLetters: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.ListDeadLettersRequest,
+        gridlease.gateway.v1.contract_pb2.ListDeadLettersResponse,
+    ]
+    """Events that were given up, newest first: of the project's webhooks; of all for operators."""
+
+class WebhookServiceAsyncStub:
+    """The secrets of webhooks, what is sent again, and what was given up."""
+
+    CreateWebhookSecret: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreateWebhookSecretRequest,
+        gridlease.gateway.v1.contract_pb2.CreateWebhookSecretResponse,
+    ]
+    """Gives a webhook a new secret; the old one signs beside it for a while."""
+
+    CreateWebhookReplay: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.CreateWebhookReplayRequest,
+        gridlease.gateway.v1.contract_pb2.CreateWebhookReplayResponse,
+    ]
+    """Sends events again, each under the id that it had. Idempotent while it is not done."""
+
+    ListDeadLetters: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.contract_pb2.ListDeadLettersRequest,
+        gridlease.gateway.v1.contract_pb2.ListDeadLettersResponse,
+    ]
+    """Events that were given up, newest first: of the project's webhooks; of all for operators."""
+
+class WebhookServiceServicer(metaclass=abc.ABCMeta):
+    """The secrets of webhooks, what is sent again, and what was given up."""
+
+    @abc.abstractmethod
+    def CreateWebhookSecret(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.CreateWebhookSecretRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.CreateWebhookSecretResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.CreateWebhookSecretResponse]]:
+        """Gives a webhook a new secret; the old one signs beside it for a while."""
+
+    @abc.abstractmethod
+    def CreateWebhookReplay(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.CreateWebhookReplayRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.CreateWebhookReplayResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.CreateWebhookReplayResponse]]:
+        """Sends events again, each under the id that it had. Idempotent while it is not done."""
+
+    @abc.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: gridlease.gateway.v1.contract_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.contract_pb2.ListDeadLettersResponse, collections.abc.Awaitable[gridlease.gateway.v1.contract_pb2.ListDeadLettersResponse]]:
+        """Events that were given up, newest first: of the project's webhooks; of all for operators."""
+
+def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1521,14 +1521,27 @@ class ListPricesRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HISTORY_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    RECORDED_AS_OF_FIELD_NUMBER: builtins.int
     history: builtins.bool
     """Every version ever, not only those in force."""
+    @property
+    def as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force at this time; unset = now."""
+
+    @property
+    def recorded_as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """As the book stood at this time; unset = now."""
+
     def __init__(
         self,
         *,
         history: builtins.bool = ...,
+        as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        recorded_as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["history", b"history"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "recorded_as_of", b"recorded_as_of"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "history", b"history", "recorded_as_of", b"recorded_as_of"]) -> None: ...
 
 global___ListPricesRequest = ListPricesRequest
 
@@ -1563,6 +1576,9 @@ class CreatePriceRequest(google.protobuf.message.Message):
     PRICE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    WITHDRAWN_FIELD_NUMBER: builtins.int
     chip: builtins.str
     """Chip."""
     tier: gridlease.type.v1.job_pb2.Tier.ValueType
@@ -1571,9 +1587,15 @@ class CreatePriceRequest(google.protobuf.message.Message):
     """Hourly price of one device or CPU core, in nano-units."""
     request_id: builtins.str
     """Makes a retry return the first answer; empty = made up."""
+    site: builtins.str
+    """"sites/{site}"; empty = wherever a site has none of its own."""
+    correction: builtins.bool
+    """A correction of what was in force in the past: nothing that was charged changes."""
+    withdrawn: builtins.bool
+    """There is no such price any more; at a site, that of everywhere holds again."""
     @property
     def effective_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """In force from; unset = now. Never in the past."""
+        """In force from; unset = now. In the past only as a correction."""
 
     def __init__(
         self,
@@ -1583,9 +1605,12 @@ class CreatePriceRequest(google.protobuf.message.Message):
         price_nano_per_hour: builtins.int = ...,
         effective_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         request_id: builtins.str = ...,
+        site: builtins.str = ...,
+        correction: builtins.bool = ...,
+        withdrawn: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["effective_time", b"effective_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "effective_time", b"effective_time", "price_nano_per_hour", b"price_nano_per_hour", "request_id", b"request_id", "tier", b"tier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "correction", b"correction", "effective_time", b"effective_time", "price_nano_per_hour", b"price_nano_per_hour", "request_id", b"request_id", "site", b"site", "tier", b"tier", "withdrawn", b"withdrawn"]) -> None: ...
 
 global___CreatePriceRequest = CreatePriceRequest
 
@@ -1609,6 +1634,113 @@ class CreatePriceResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["price", b"price"]) -> None: ...
 
 global___CreatePriceResponse = CreatePriceResponse
+
+@typing.final
+class ListPriorityMultipliersRequest(google.protobuf.message.Message):
+    """Which tables."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    RECORDED_AS_OF_FIELD_NUMBER: builtins.int
+    history: builtins.bool
+    """Every version ever, not only the one in force."""
+    @property
+    def as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force at this time; unset = now."""
+
+    @property
+    def recorded_as_of(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """As the book stood at this time; unset = now."""
+
+    def __init__(
+        self,
+        *,
+        history: builtins.bool = ...,
+        as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        recorded_as_of: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["as_of", b"as_of", "recorded_as_of", b"recorded_as_of"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "history", b"history", "recorded_as_of", b"recorded_as_of"]) -> None: ...
+
+global___ListPriorityMultipliersRequest = ListPriorityMultipliersRequest
+
+@typing.final
+class ListPriorityMultipliersResponse(google.protobuf.message.Message):
+    """Tables; none = no priority changes a price."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLES_FIELD_NUMBER: builtins.int
+    @property
+    def tables(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.PriorityMultipliers]:
+        """By version."""
+
+    def __init__(
+        self,
+        *,
+        tables: collections.abc.Iterable[gridlease.type.v1.money_pb2.PriorityMultipliers] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tables", b"tables"]) -> None: ...
+
+global___ListPriorityMultipliersResponse = ListPriorityMultipliersResponse
+
+@typing.final
+class CreatePriorityMultipliersRequest(google.protobuf.message.Message):
+    """A new table."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BANDS_FIELD_NUMBER: builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    correction: builtins.bool
+    """A correction of what was in force in the past: nothing that was charged changes."""
+    request_id: builtins.str
+    """Makes a retry return the first answer; empty = made up."""
+    @property
+    def bands(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.PriorityBand]:
+        """By priority; the first from 0 on."""
+
+    @property
+    def effective_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force from; unset = now. In the past only as a correction."""
+
+    def __init__(
+        self,
+        *,
+        bands: collections.abc.Iterable[gridlease.type.v1.money_pb2.PriorityBand] | None = ...,
+        effective_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        correction: builtins.bool = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["effective_time", b"effective_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bands", b"bands", "correction", b"correction", "effective_time", b"effective_time", "request_id", b"request_id"]) -> None: ...
+
+global___CreatePriorityMultipliersRequest = CreatePriorityMultipliersRequest
+
+@typing.final
+class CreatePriorityMultipliersResponse(google.protobuf.message.Message):
+    """The table as written."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: builtins.int
+    @property
+    def table(self) -> gridlease.type.v1.money_pb2.PriorityMultipliers:
+        """The entry."""
+
+    def __init__(
+        self,
+        *,
+        table: gridlease.type.v1.money_pb2.PriorityMultipliers | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["table", b"table"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["table", b"table"]) -> None: ...
+
+global___CreatePriorityMultipliersResponse = CreatePriorityMultipliersResponse
 
 @typing.final
 class CreateCreditRequest(google.protobuf.message.Message):
@@ -2963,8 +3095,14 @@ class GetRevenueRequest(google.protobuf.message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     PERIOD_FIELD_NUMBER: builtins.int
+    BY_TIER_FIELD_NUMBER: builtins.int
+    BY_SUPPLIER_FIELD_NUMBER: builtins.int
     period: gridlease.billing.v1.report_pb2.Period.ValueType
     """By what."""
+    by_tier: builtins.bool
+    """Also by tier."""
+    by_supplier: builtins.bool
+    """Also by the nodes' owner; for operators."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """From."""
@@ -2979,9 +3117,11 @@ class GetRevenueRequest(google.protobuf.message.Message):
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         period: gridlease.billing.v1.report_pb2.Period.ValueType = ...,
+        by_tier: builtins.bool = ...,
+        by_supplier: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "period", b"period", "start_time", b"start_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by_supplier", b"by_supplier", "by_tier", b"by_tier", "end_time", b"end_time", "period", b"period", "start_time", b"start_time"]) -> None: ...
 
 global___GetRevenueRequest = GetRevenueRequest
 
@@ -3022,6 +3162,45 @@ class GetBurnDownRequest(google.protobuf.message.Message):
     ) -> None: ...
 
 global___GetBurnDownRequest = GetBurnDownRequest
+
+@typing.final
+class GetJobCostRequest(google.protobuf.message.Message):
+    """Which job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    job: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    def __init__(
+        self,
+        *,
+        job: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job"]) -> None: ...
+
+global___GetJobCostRequest = GetJobCostRequest
+
+@typing.final
+class GetJobCostResponse(google.protobuf.message.Message):
+    """The cost."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COST_FIELD_NUMBER: builtins.int
+    @property
+    def cost(self) -> gridlease.type.v1.report_pb2.JobCost:
+        """As the books have it now."""
+
+    def __init__(
+        self,
+        *,
+        cost: gridlease.type.v1.report_pb2.JobCost | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["cost", b"cost"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cost", b"cost"]) -> None: ...
+
+global___GetJobCostResponse = GetJobCostResponse
 
 @typing.final
 class GetBurnDownResponse(google.protobuf.message.Message):

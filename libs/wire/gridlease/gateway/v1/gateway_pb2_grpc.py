@@ -1836,6 +1836,16 @@ class BillingServiceStub(object):
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriceRequest.SerializeToString,
                 response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriceResponse.FromString,
                 _registered_method=True)
+        self.ListPriorityMultipliers = channel.unary_unary(
+                '/gridlease.gateway.v1.BillingService/ListPriorityMultipliers',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListPriorityMultipliersRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListPriorityMultipliersResponse.FromString,
+                _registered_method=True)
+        self.CreatePriorityMultipliers = channel.unary_unary(
+                '/gridlease.gateway.v1.BillingService/CreatePriorityMultipliers',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriorityMultipliersRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriorityMultipliersResponse.FromString,
+                _registered_method=True)
         self.CreateCredit = channel.unary_unary(
                 '/gridlease.gateway.v1.BillingService/CreateCredit',
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateCreditRequest.SerializeToString,
@@ -1955,6 +1965,20 @@ class BillingServiceServicer(object):
 
     def CreatePrice(self, request, context):
         """A price from a time on. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriorityMultipliers(self, request, context):
+        """What a job's priority makes of its price: the table in force, or all ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePriorityMultipliers(self, request, context):
+        """A table of priority multipliers from a time on. Operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2084,6 +2108,16 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.CreatePrice,
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriceRequest.FromString,
                     response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriceResponse.SerializeToString,
+            ),
+            'ListPriorityMultipliers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriorityMultipliers,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListPriorityMultipliersRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListPriorityMultipliersResponse.SerializeToString,
+            ),
+            'CreatePriorityMultipliers': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePriorityMultipliers,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriorityMultipliersRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriorityMultipliersResponse.SerializeToString,
             ),
             'CreateCredit': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateCredit,
@@ -2385,6 +2419,60 @@ class BillingService(object):
             '/gridlease.gateway.v1.BillingService/CreatePrice',
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriceRequest.SerializeToString,
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriorityMultipliers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.BillingService/ListPriorityMultipliers',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListPriorityMultipliersRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListPriorityMultipliersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePriorityMultipliers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.BillingService/CreatePriorityMultipliers',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriorityMultipliersRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreatePriorityMultipliersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -2713,6 +2801,11 @@ class ReportServiceStub(object):
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownRequest.SerializeToString,
                 response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownResponse.FromString,
                 _registered_method=True)
+        self.GetJobCost = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/GetJobCost',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobCostRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobCostResponse.FromString,
+                _registered_method=True)
         self.ListBudgets = channel.unary_unary(
                 '/gridlease.gateway.v1.ReportService/ListBudgets',
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListBudgetsRequest.SerializeToString,
@@ -2763,6 +2856,13 @@ class ReportServiceServicer(object):
 
     def GetBurnDown(self, request, context):
         """How long the money of the caller's tenant lasts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJobCost(self, request, context):
+        """What a job of the caller's has cost so far, and how long its money lasts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2829,6 +2929,11 @@ def add_ReportServiceServicer_to_server(servicer, server):
                     servicer.GetBurnDown,
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownRequest.FromString,
                     response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownResponse.SerializeToString,
+            ),
+            'GetJobCost': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobCost,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobCostRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobCostResponse.SerializeToString,
             ),
             'ListBudgets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBudgets,
@@ -2921,6 +3026,33 @@ class ReportService(object):
             '/gridlease.gateway.v1.ReportService/GetBurnDown',
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownRequest.SerializeToString,
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetBurnDownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobCost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/GetJobCost',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobCostRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.GetJobCostResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -863,6 +863,18 @@ class BillingServiceStub:
     ]
     """A price from a time on. Operators."""
 
+    ListPriorityMultipliers: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListPriorityMultipliersRequest,
+        gridlease.gateway.v1.gateway_pb2.ListPriorityMultipliersResponse,
+    ]
+    """What a job's priority makes of its price: the table in force, or all ever."""
+
+    CreatePriorityMultipliers: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreatePriorityMultipliersRequest,
+        gridlease.gateway.v1.gateway_pb2.CreatePriorityMultipliersResponse,
+    ]
+    """A table of priority multipliers from a time on. Operators."""
+
     CreateCredit: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.CreateCreditRequest,
         gridlease.gateway.v1.gateway_pb2.CreateCreditResponse,
@@ -985,6 +997,18 @@ class BillingServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.CreatePriceResponse,
     ]
     """A price from a time on. Operators."""
+
+    ListPriorityMultipliers: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListPriorityMultipliersRequest,
+        gridlease.gateway.v1.gateway_pb2.ListPriorityMultipliersResponse,
+    ]
+    """What a job's priority makes of its price: the table in force, or all ever."""
+
+    CreatePriorityMultipliers: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.CreatePriorityMultipliersRequest,
+        gridlease.gateway.v1.gateway_pb2.CreatePriorityMultipliersResponse,
+    ]
+    """A table of priority multipliers from a time on. Operators."""
 
     CreateCredit: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.CreateCreditRequest,
@@ -1128,6 +1152,22 @@ class BillingServiceServicer(metaclass=abc.ABCMeta):
         """A price from a time on. Operators."""
 
     @abc.abstractmethod
+    def ListPriorityMultipliers(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListPriorityMultipliersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListPriorityMultipliersResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListPriorityMultipliersResponse]]:
+        """What a job's priority makes of its price: the table in force, or all ever."""
+
+    @abc.abstractmethod
+    def CreatePriorityMultipliers(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.CreatePriorityMultipliersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CreatePriorityMultipliersResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CreatePriorityMultipliersResponse]]:
+        """A table of priority multipliers from a time on. Operators."""
+
+    @abc.abstractmethod
     def CreateCredit(
         self,
         request: gridlease.gateway.v1.gateway_pb2.CreateCreditRequest,
@@ -1233,6 +1273,12 @@ class ReportServiceStub:
     ]
     """How long the money of the caller's tenant lasts."""
 
+    GetJobCost: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetJobCostRequest,
+        gridlease.gateway.v1.gateway_pb2.GetJobCostResponse,
+    ]
+    """What a job of the caller's has cost so far, and how long its money lasts."""
+
     ListBudgets: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.ListBudgetsRequest,
         gridlease.gateway.v1.gateway_pb2.ListBudgetsResponse,
@@ -1289,6 +1335,12 @@ class ReportServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.GetBurnDownResponse,
     ]
     """How long the money of the caller's tenant lasts."""
+
+    GetJobCost: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.GetJobCostRequest,
+        gridlease.gateway.v1.gateway_pb2.GetJobCostResponse,
+    ]
+    """What a job of the caller's has cost so far, and how long its money lasts."""
 
     ListBudgets: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.ListBudgetsRequest,
@@ -1350,6 +1402,14 @@ class ReportServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.GetBurnDownResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.GetBurnDownResponse]]:
         """How long the money of the caller's tenant lasts."""
+
+    @abc.abstractmethod
+    def GetJobCost(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.GetJobCostRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.GetJobCostResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.GetJobCostResponse]]:
+        """What a job of the caller's has cost so far, and how long its money lasts."""
 
     @abc.abstractmethod
     def ListBudgets(

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gridlease.type.v1 import contract_pb2 as gridlease_dot_type_dot_v1_dot_contract__pb2
 from gridlease.type.v1 import fleet_pb2 as gridlease_dot_type_dot_v1_dot_fleet__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlease/scheduler/v1/fleet.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgridlease/type/v1/fleet.proto\"B\n\x10ListNodesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.gridlease.type.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x0eGetNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"\x12\n\x10ListStockRequest\"=\n\x11ListStockResponse\x12(\n\x06offers\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Offer\"\x8c\x01\n\x16\x43reateNodeTokenRequest\x12<\n\x07node_id\x18\x01 \x01(\tB+\xbaH(r&\x18(2\"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$\x12\x15\n\x04site\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1d\n\x06ttl_ms\x18\x03 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x88\xb2\xa0\x02(\x00\"g\n\x17\x43reateNodeTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x10\x45nrolNodeRequest\x12\x19\n\x05token\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12-\n\npublic_key\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x32\x0f^U[A-Z2-7]{55}$\x98\x01\x38\"f\n\x11\x45nrolNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08nats_url\x18\x02 \x01(\t\x12\x16\n\x0e\x63redential_jwt\x18\x03 \x01(\t\x12\x16\n\x0esubject_prefix\x18\x04 \x01(\t\"s\n\x11\x43ordonNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x10\n\x08\x63ordoned\x18\x02 \x01(\x08\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x06\x66or_ms\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x90\xfb\xd3\t(\x00\";\n\x12\x43ordonNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"b\n\x10\x44rainNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\tnotice_ms\x18\x02 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"H\n\x11\x44rainNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"\x9f\x01\n\x16SetNodeTopologyRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x36\n\x04rack\x18\x02 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\x12\x36\n\x04rail\x18\x03 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\"@\n\x17SetNodeTopologyResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"*\n\x11RevokeNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\";\n\x12RevokeNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node2\xa4\x07\n\x0c\x46leetService\x12`\n\tListNodes\x12(.gridlease.scheduler.v1.ListNodesRequest\x1a).gridlease.scheduler.v1.ListNodesResponse\x12Z\n\x07GetNode\x12&.gridlease.scheduler.v1.GetNodeRequest\x1a\'.gridlease.scheduler.v1.GetNodeResponse\x12`\n\tListStock\x12(.gridlease.scheduler.v1.ListStockRequest\x1a).gridlease.scheduler.v1.ListStockResponse\x12r\n\x0f\x43reateNodeToken\x12..gridlease.scheduler.v1.CreateNodeTokenRequest\x1a/.gridlease.scheduler.v1.CreateNodeTokenResponse\x12`\n\tEnrolNode\x12(.gridlease.scheduler.v1.EnrolNodeRequest\x1a).gridlease.scheduler.v1.EnrolNodeResponse\x12\x63\n\nCordonNode\x12).gridlease.scheduler.v1.CordonNodeRequest\x1a*.gridlease.scheduler.v1.CordonNodeResponse\x12`\n\tDrainNode\x12(.gridlease.scheduler.v1.DrainNodeRequest\x1a).gridlease.scheduler.v1.DrainNodeResponse\x12r\n\x0fSetNodeTopology\x12..gridlease.scheduler.v1.SetNodeTopologyRequest\x1a/.gridlease.scheduler.v1.SetNodeTopologyResponse\x12\x63\n\nRevokeNode\x12).gridlease.scheduler.v1.RevokeNodeRequest\x1a*.gridlease.scheduler.v1.RevokeNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlease/scheduler/v1/fleet.proto\x12\x16gridlease.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a gridlease/type/v1/contract.proto\x1a\x1dgridlease/type/v1/fleet.proto\"B\n\x10ListNodesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListNodesResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.gridlease.type.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x0eGetNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"8\n\x0fGetNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"\x12\n\x10ListStockRequest\"\x98\x01\n\x11ListStockResponse\x12(\n\x06offers\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Offer\x12+\n\x05\x63hips\x18\x02 \x03(\x0b\x32\x1c.gridlease.type.v1.ChipPower\x12,\n\x05sites\x18\x03 \x03(\x0b\x32\x1d.gridlease.type.v1.SiteEnergy\"\x8c\x01\n\x16\x43reateNodeTokenRequest\x12<\n\x07node_id\x18\x01 \x01(\tB+\xbaH(r&\x18(2\"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$\x12\x15\n\x04site\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1d\n\x06ttl_ms\x18\x03 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x88\xb2\xa0\x02(\x00\"g\n\x17\x43reateNodeTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x10\x45nrolNodeRequest\x12\x19\n\x05token\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12-\n\npublic_key\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x32\x0f^U[A-Z2-7]{55}$\x98\x01\x38\"f\n\x11\x45nrolNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08nats_url\x18\x02 \x01(\t\x12\x16\n\x0e\x63redential_jwt\x18\x03 \x01(\t\x12\x16\n\x0esubject_prefix\x18\x04 \x01(\t\"s\n\x11\x43ordonNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x10\n\x08\x63ordoned\x18\x02 \x01(\x08\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x06\x66or_ms\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x90\xfb\xd3\t(\x00\";\n\x12\x43ordonNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"b\n\x10\x44rainNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\tnotice_ms\x18\x02 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"H\n\x11\x44rainNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"\x9f\x01\n\x16SetNodeTopologyRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x36\n\x04rack\x18\x02 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\x12\x36\n\x04rail\x18\x03 \x01(\tB(\xbaH%r#\x18@2\x1f^([A-Za-z0-9][A-Za-z0-9._-]*)?$\"@\n\x17SetNodeTopologyResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node\"*\n\x11RevokeNodeRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\";\n\x12RevokeNodeResponse\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.gridlease.type.v1.Node2\xa4\x07\n\x0c\x46leetService\x12`\n\tListNodes\x12(.gridlease.scheduler.v1.ListNodesRequest\x1a).gridlease.scheduler.v1.ListNodesResponse\x12Z\n\x07GetNode\x12&.gridlease.scheduler.v1.GetNodeRequest\x1a\'.gridlease.scheduler.v1.GetNodeResponse\x12`\n\tListStock\x12(.gridlease.scheduler.v1.ListStockRequest\x1a).gridlease.scheduler.v1.ListStockResponse\x12r\n\x0f\x43reateNodeToken\x12..gridlease.scheduler.v1.CreateNodeTokenRequest\x1a/.gridlease.scheduler.v1.CreateNodeTokenResponse\x12`\n\tEnrolNode\x12(.gridlease.scheduler.v1.EnrolNodeRequest\x1a).gridlease.scheduler.v1.EnrolNodeResponse\x12\x63\n\nCordonNode\x12).gridlease.scheduler.v1.CordonNodeRequest\x1a*.gridlease.scheduler.v1.CordonNodeResponse\x12`\n\tDrainNode\x12(.gridlease.scheduler.v1.DrainNodeRequest\x1a).gridlease.scheduler.v1.DrainNodeResponse\x12r\n\x0fSetNodeTopology\x12..gridlease.scheduler.v1.SetNodeTopologyRequest\x1a/.gridlease.scheduler.v1.SetNodeTopologyResponse\x12\x63\n\nRevokeNode\x12).gridlease.scheduler.v1.RevokeNodeRequest\x1a*.gridlease.scheduler.v1.RevokeNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,42 +69,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETNODETOPOLOGYREQUEST'].fields_by_name['rail']._serialized_options = b'\272H%r#\030@2\037^([A-Za-z0-9][A-Za-z0-9._-]*)?$'
   _globals['_REVOKENODEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_REVOKENODEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\004r\002\020\001'
-  _globals['_LISTNODESREQUEST']._serialized_start=155
-  _globals['_LISTNODESREQUEST']._serialized_end=221
-  _globals['_LISTNODESRESPONSE']._serialized_start=223
-  _globals['_LISTNODESRESPONSE']._serialized_end=307
-  _globals['_GETNODEREQUEST']._serialized_start=309
-  _globals['_GETNODEREQUEST']._serialized_end=348
-  _globals['_GETNODERESPONSE']._serialized_start=350
-  _globals['_GETNODERESPONSE']._serialized_end=406
-  _globals['_LISTSTOCKREQUEST']._serialized_start=408
-  _globals['_LISTSTOCKREQUEST']._serialized_end=426
-  _globals['_LISTSTOCKRESPONSE']._serialized_start=428
-  _globals['_LISTSTOCKRESPONSE']._serialized_end=489
-  _globals['_CREATENODETOKENREQUEST']._serialized_start=492
-  _globals['_CREATENODETOKENREQUEST']._serialized_end=632
-  _globals['_CREATENODETOKENRESPONSE']._serialized_start=634
-  _globals['_CREATENODETOKENRESPONSE']._serialized_end=737
-  _globals['_ENROLNODEREQUEST']._serialized_start=739
-  _globals['_ENROLNODEREQUEST']._serialized_end=831
-  _globals['_ENROLNODERESPONSE']._serialized_start=833
-  _globals['_ENROLNODERESPONSE']._serialized_end=935
-  _globals['_CORDONNODEREQUEST']._serialized_start=937
-  _globals['_CORDONNODEREQUEST']._serialized_end=1052
-  _globals['_CORDONNODERESPONSE']._serialized_start=1054
-  _globals['_CORDONNODERESPONSE']._serialized_end=1113
-  _globals['_DRAINNODEREQUEST']._serialized_start=1115
-  _globals['_DRAINNODEREQUEST']._serialized_end=1213
-  _globals['_DRAINNODERESPONSE']._serialized_start=1215
-  _globals['_DRAINNODERESPONSE']._serialized_end=1287
-  _globals['_SETNODETOPOLOGYREQUEST']._serialized_start=1290
-  _globals['_SETNODETOPOLOGYREQUEST']._serialized_end=1449
-  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_start=1451
-  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_end=1515
-  _globals['_REVOKENODEREQUEST']._serialized_start=1517
-  _globals['_REVOKENODEREQUEST']._serialized_end=1559
-  _globals['_REVOKENODERESPONSE']._serialized_start=1561
-  _globals['_REVOKENODERESPONSE']._serialized_end=1620
-  _globals['_FLEETSERVICE']._serialized_start=1623
-  _globals['_FLEETSERVICE']._serialized_end=2555
+  _globals['_LISTNODESREQUEST']._serialized_start=189
+  _globals['_LISTNODESREQUEST']._serialized_end=255
+  _globals['_LISTNODESRESPONSE']._serialized_start=257
+  _globals['_LISTNODESRESPONSE']._serialized_end=341
+  _globals['_GETNODEREQUEST']._serialized_start=343
+  _globals['_GETNODEREQUEST']._serialized_end=382
+  _globals['_GETNODERESPONSE']._serialized_start=384
+  _globals['_GETNODERESPONSE']._serialized_end=440
+  _globals['_LISTSTOCKREQUEST']._serialized_start=442
+  _globals['_LISTSTOCKREQUEST']._serialized_end=460
+  _globals['_LISTSTOCKRESPONSE']._serialized_start=463
+  _globals['_LISTSTOCKRESPONSE']._serialized_end=615
+  _globals['_CREATENODETOKENREQUEST']._serialized_start=618
+  _globals['_CREATENODETOKENREQUEST']._serialized_end=758
+  _globals['_CREATENODETOKENRESPONSE']._serialized_start=760
+  _globals['_CREATENODETOKENRESPONSE']._serialized_end=863
+  _globals['_ENROLNODEREQUEST']._serialized_start=865
+  _globals['_ENROLNODEREQUEST']._serialized_end=957
+  _globals['_ENROLNODERESPONSE']._serialized_start=959
+  _globals['_ENROLNODERESPONSE']._serialized_end=1061
+  _globals['_CORDONNODEREQUEST']._serialized_start=1063
+  _globals['_CORDONNODEREQUEST']._serialized_end=1178
+  _globals['_CORDONNODERESPONSE']._serialized_start=1180
+  _globals['_CORDONNODERESPONSE']._serialized_end=1239
+  _globals['_DRAINNODEREQUEST']._serialized_start=1241
+  _globals['_DRAINNODEREQUEST']._serialized_end=1339
+  _globals['_DRAINNODERESPONSE']._serialized_start=1341
+  _globals['_DRAINNODERESPONSE']._serialized_end=1413
+  _globals['_SETNODETOPOLOGYREQUEST']._serialized_start=1416
+  _globals['_SETNODETOPOLOGYREQUEST']._serialized_end=1575
+  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_start=1577
+  _globals['_SETNODETOPOLOGYRESPONSE']._serialized_end=1641
+  _globals['_REVOKENODEREQUEST']._serialized_start=1643
+  _globals['_REVOKENODEREQUEST']._serialized_end=1685
+  _globals['_REVOKENODERESPONSE']._serialized_start=1687
+  _globals['_REVOKENODERESPONSE']._serialized_end=1746
+  _globals['_FLEETSERVICE']._serialized_start=1749
+  _globals['_FLEETSERVICE']._serialized_end=2681
 # @@protoc_insertion_point(module_scope)

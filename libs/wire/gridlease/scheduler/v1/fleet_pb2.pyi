@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import gridlease.type.v1.contract_pb2
 import gridlease.type.v1.fleet_pb2
 import typing
 
@@ -118,16 +119,28 @@ class ListStockResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OFFERS_FIELD_NUMBER: builtins.int
+    CHIPS_FIELD_NUMBER: builtins.int
+    SITES_FIELD_NUMBER: builtins.int
     @property
     def offers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.fleet_pb2.Offer]:
         """By chip and site, tier unset."""
+
+    @property
+    def chips(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.contract_pb2.ChipPower]:
+        """What the catalogue knows of the power of the chips that there are."""
+
+    @property
+    def sites(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.contract_pb2.SiteEnergy]:
+        """What is known of the power of the sites that there are."""
 
     def __init__(
         self,
         *,
         offers: collections.abc.Iterable[gridlease.type.v1.fleet_pb2.Offer] | None = ...,
+        chips: collections.abc.Iterable[gridlease.type.v1.contract_pb2.ChipPower] | None = ...,
+        sites: collections.abc.Iterable[gridlease.type.v1.contract_pb2.SiteEnergy] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["offers", b"offers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chips", b"chips", "offers", b"offers", "sites", b"sites"]) -> None: ...
 
 global___ListStockResponse = ListStockResponse
 

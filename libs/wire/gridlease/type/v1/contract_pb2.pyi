@@ -259,6 +259,7 @@ class Footprint(google.protobuf.message.Message):
     EMBODIED_SOURCE_FIELD_NUMBER: builtins.int
     ENERGY_NANO_FIELD_NUMBER: builtins.int
     PUE_MILLI_FIELD_NUMBER: builtins.int
+    USE_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     job: builtins.str
@@ -285,6 +286,10 @@ class Footprint(google.protobuf.message.Message):
     """What the energy cost the site, in nano-units, where its price is known."""
     pue_milli: builtins.int
     """The site's power over that of its machines, in thousandths; 0 = not known."""
+    @property
+    def use(self) -> global___EnergyUse:
+        """Measured, or else estimated."""
+
     def __init__(
         self,
         *,
@@ -301,10 +306,147 @@ class Footprint(google.protobuf.message.Message):
         embodied_source: builtins.str = ...,
         energy_nano: builtins.int = ...,
         pue_milli: builtins.int = ...,
+        use: global___EnergyUse | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "device_mj", b"device_mj", "embodied_mg", b"embodied_mg", "embodied_source", b"embodied_source", "embodied_uncertainty_permille", b"embodied_uncertainty_permille", "energy_nano", b"energy_nano", "job", b"job", "known_carbon", b"known_carbon", "lease", b"lease", "operational_mg", b"operational_mg", "pue_milli", b"pue_milli", "site", b"site", "site_mj", b"site_mj"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["use", b"use"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "device_mj", b"device_mj", "embodied_mg", b"embodied_mg", "embodied_source", b"embodied_source", "embodied_uncertainty_permille", b"embodied_uncertainty_permille", "energy_nano", b"energy_nano", "job", b"job", "known_carbon", b"known_carbon", "lease", b"lease", "operational_mg", b"operational_mg", "pue_milli", b"pue_milli", "site", b"site", "site_mj", b"site_mj", "use", b"use"]) -> None: ...
 
 global___Footprint = Footprint
+
+@typing.final
+class EnergyUse(google.protobuf.message.Message):
+    """Energy and carbon of some run time, with what is not sure of them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BASIS_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    ENERGY_MJ_FIELD_NUMBER: builtins.int
+    ENERGY_LOW_MJ_FIELD_NUMBER: builtins.int
+    ENERGY_HIGH_MJ_FIELD_NUMBER: builtins.int
+    PUE_MILLI_FIELD_NUMBER: builtins.int
+    KNOWN_CARBON_FIELD_NUMBER: builtins.int
+    OPERATIONAL_MG_FIELD_NUMBER: builtins.int
+    OPERATIONAL_LOW_MG_FIELD_NUMBER: builtins.int
+    OPERATIONAL_HIGH_MG_FIELD_NUMBER: builtins.int
+    EMBODIED_MG_FIELD_NUMBER: builtins.int
+    EMBODIED_UNCERTAINTY_PERMILLE_FIELD_NUMBER: builtins.int
+    EMBODIED_SOURCE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    basis: builtins.str
+    """METERED, or ESTIMATED from what the chip draws; empty = neither is possible."""
+    site: builtins.str
+    """"sites/{site}"; empty = not known."""
+    energy_mj: builtins.int
+    """What the site drew for it, its overhead among it, in millijoules."""
+    energy_low_mj: builtins.int
+    """It is no less."""
+    energy_high_mj: builtins.int
+    """It is no more."""
+    pue_milli: builtins.int
+    """The site's power over that of its machines, in thousandths; 0 = not known, and not counted."""
+    known_carbon: builtins.bool
+    """The grid's intensity there is known."""
+    operational_mg: builtins.int
+    """The grid's emissions for it, in milligrams of CO2 equivalent; meaningful where known_carbon."""
+    operational_low_mg: builtins.int
+    """They are no less."""
+    operational_high_mg: builtins.int
+    """They are no more."""
+    embodied_mg: builtins.int
+    """Its share of what making the devices emitted, in milligrams; 0 and no source = not known."""
+    embodied_uncertainty_permille: builtins.int
+    """Either way, in thousandths of embodied_mg."""
+    embodied_source: builtins.str
+    """Where the embodied figure stands."""
+    source: builtins.str
+    """Where the watts stand that an estimate is from."""
+    def __init__(
+        self,
+        *,
+        basis: builtins.str = ...,
+        site: builtins.str = ...,
+        energy_mj: builtins.int = ...,
+        energy_low_mj: builtins.int = ...,
+        energy_high_mj: builtins.int = ...,
+        pue_milli: builtins.int = ...,
+        known_carbon: builtins.bool = ...,
+        operational_mg: builtins.int = ...,
+        operational_low_mg: builtins.int = ...,
+        operational_high_mg: builtins.int = ...,
+        embodied_mg: builtins.int = ...,
+        embodied_uncertainty_permille: builtins.int = ...,
+        embodied_source: builtins.str = ...,
+        source: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["basis", b"basis", "embodied_mg", b"embodied_mg", "embodied_source", b"embodied_source", "embodied_uncertainty_permille", b"embodied_uncertainty_permille", "energy_high_mj", b"energy_high_mj", "energy_low_mj", b"energy_low_mj", "energy_mj", b"energy_mj", "known_carbon", b"known_carbon", "operational_high_mg", b"operational_high_mg", "operational_low_mg", b"operational_low_mg", "operational_mg", b"operational_mg", "pue_milli", b"pue_milli", "site", b"site", "source", b"source"]) -> None: ...
+
+global___EnergyUse = EnergyUse
+
+@typing.final
+class ChipPower(google.protobuf.message.Message):
+    """What one device of a chip (or one CPU core) draws, and what making it emitted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHIP_FIELD_NUMBER: builtins.int
+    IDLE_MW_FIELD_NUMBER: builtins.int
+    PEAK_MW_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    EMBODIED_FIELD_NUMBER: builtins.int
+    chip: builtins.str
+    """Chip, such as "A100-80GB"."""
+    idle_mw: builtins.int
+    """With nothing to do, in milliwatts."""
+    peak_mw: builtins.int
+    """At full load, in milliwatts."""
+    source: builtins.str
+    """Where that stands."""
+    @property
+    def embodied(self) -> global___Embodied:
+        """Unset = not known."""
+
+    def __init__(
+        self,
+        *,
+        chip: builtins.str = ...,
+        idle_mw: builtins.int = ...,
+        peak_mw: builtins.int = ...,
+        source: builtins.str = ...,
+        embodied: global___Embodied | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["embodied", b"embodied"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "embodied", b"embodied", "idle_mw", b"idle_mw", "peak_mw", b"peak_mw", "source", b"source"]) -> None: ...
+
+global___ChipPower = ChipPower
+
+@typing.final
+class SiteEnergy(google.protobuf.message.Message):
+    """What a site adds to the power of its machines, and how clean its power is, by hour of the day (UTC)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: builtins.int
+    PUE_MILLI_FIELD_NUMBER: builtins.int
+    CARBON_MG_PER_KWH_FIELD_NUMBER: builtins.int
+    site: builtins.str
+    """"sites/{site}"."""
+    pue_milli: builtins.int
+    """Power of the site over that of its machines, in thousandths."""
+    @property
+    def carbon_mg_per_kwh(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Carbon of a kilowatt-hour, in milligrams of CO2: 24, or one for all hours, or none."""
+
+    def __init__(
+        self,
+        *,
+        site: builtins.str = ...,
+        pue_milli: builtins.int = ...,
+        carbon_mg_per_kwh: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["carbon_mg_per_kwh", b"carbon_mg_per_kwh", "pue_milli", b"pue_milli", "site", b"site"]) -> None: ...
+
+global___SiteEnergy = SiteEnergy
 
 @typing.final
 class Embodied(google.protobuf.message.Message):
@@ -339,3 +481,37 @@ class Embodied(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["carbon_g", b"carbon_g", "chip", b"chip", "life_hours", b"life_hours", "source", b"source", "uncertainty_permille", b"uncertainty_permille"]) -> None: ...
 
 global___Embodied = Embodied
+
+@typing.final
+class StatementTotals(google.protobuf.message.Message):
+    """Sums over all lines of a supplier's statement. Nano-units."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LINE_COUNT_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    PAYABLE_NANO_FIELD_NUMBER: builtins.int
+    HOLDBACK_NANO_FIELD_NUMBER: builtins.int
+    PLATFORM_NANO_FIELD_NUMBER: builtins.int
+    line_count: builtins.int
+    """How many lines there are."""
+    amount_nano: builtins.int
+    """What customers were charged."""
+    payable_nano: builtins.int
+    """Of that, the supplier's, payable."""
+    holdback_nano: builtins.int
+    """Of that, the supplier's, kept back."""
+    platform_nano: builtins.int
+    """Of that, the platform's."""
+    def __init__(
+        self,
+        *,
+        line_count: builtins.int = ...,
+        amount_nano: builtins.int = ...,
+        payable_nano: builtins.int = ...,
+        holdback_nano: builtins.int = ...,
+        platform_nano: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "holdback_nano", b"holdback_nano", "line_count", b"line_count", "payable_nano", b"payable_nano", "platform_nano", b"platform_nano"]) -> None: ...
+
+global___StatementTotals = StatementTotals

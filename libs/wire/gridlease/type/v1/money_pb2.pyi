@@ -9,7 +9,9 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import gridlease.type.v1.contract_pb2
 import gridlease.type.v1.job_pb2
+import gridlease.type.v1.receivable_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -46,6 +48,7 @@ class UsageLine(google.protobuf.message.Message):
     TAX_NANO_FIELD_NUMBER: builtins.int
     CITES_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
+    USE_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     job: builtins.str
@@ -104,6 +107,10 @@ class UsageLine(google.protobuf.message.Message):
     def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Until when."""
 
+    @property
+    def use(self) -> gridlease.type.v1.contract_pb2.EnergyUse:
+        """Energy and carbon of its run time; not on invoices, where they are lines of their own."""
+
     def __init__(
         self,
         *,
@@ -133,9 +140,10 @@ class UsageLine(google.protobuf.message.Message):
         tax_nano: builtins.int = ...,
         cites: builtins.str = ...,
         note: builtins.str = ...,
+        use: gridlease.type.v1.contract_pb2.EnergyUse | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "open_time", b"open_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "billed_nano", b"billed_nano", "charged_ns", b"charged_ns", "chip", b"chip", "cites", b"cites", "counter_ns", b"counter_ns", "currency", b"currency", "end_time", b"end_time", "granted_ns", b"granted_ns", "invoice", b"invoice", "job", b"job", "kind", b"kind", "lease", b"lease", "lease_state", b"lease_state", "meter", b"meter", "node", b"node", "note", b"note", "open_time", b"open_time", "price_version", b"price_version", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "segment", b"segment", "site", b"site", "start_time", b"start_time", "tax_nano", b"tax_nano", "tier", b"tier"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "open_time", b"open_time", "start_time", b"start_time", "use", b"use"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "billed_nano", b"billed_nano", "charged_ns", b"charged_ns", "chip", b"chip", "cites", b"cites", "counter_ns", b"counter_ns", "currency", b"currency", "end_time", b"end_time", "granted_ns", b"granted_ns", "invoice", b"invoice", "job", b"job", "kind", b"kind", "lease", b"lease", "lease_state", b"lease_state", "meter", b"meter", "node", b"node", "note", b"note", "open_time", b"open_time", "price_version", b"price_version", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "segment", b"segment", "site", b"site", "start_time", b"start_time", "tax_nano", b"tax_nano", "tier", b"tier", "use", b"use"]) -> None: ...
 
 global___UsageLine = UsageLine
 
@@ -376,6 +384,7 @@ class Invoice(google.protobuf.message.Message):
     BUYER_FIELD_NUMBER: builtins.int
     CITES_FIELD_NUMBER: builtins.int
     JOB_FIELD_NUMBER: builtins.int
+    RECEIVABLE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"invoices/{invoice}"."""
     number: builtins.str
@@ -426,6 +435,10 @@ class Invoice(google.protobuf.message.Message):
     def buyer(self) -> global___Party:
         """Whom it is for."""
 
+    @property
+    def receivable(self) -> gridlease.type.v1.receivable_pb2.Receivable:
+        """What it asks for beyond what was prepaid, and what of that was paid; unset of drafts and credit notes."""
+
     def __init__(
         self,
         *,
@@ -450,9 +463,10 @@ class Invoice(google.protobuf.message.Message):
         buyer: global___Party | None = ...,
         cites: builtins.str = ...,
         job: builtins.str = ...,
+        receivable: gridlease.type.v1.receivable_pb2.Receivable | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["buyer", b"buyer", "issue_time", b"issue_time", "issuer", b"issuer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["buyer", b"buyer", "cites", b"cites", "content_sha256", b"content_sha256", "currency", b"currency", "issue_time", b"issue_time", "issuer", b"issuer", "job", b"job", "kind", b"kind", "lines", b"lines", "name", b"name", "net_nano", b"net_nano", "number", b"number", "payable_nano", b"payable_nano", "project", b"project", "state", b"state", "tax_nano", b"tax_nano", "tax_note", b"tax_note", "tax_permyriad", b"tax_permyriad", "tax_treatment", b"tax_treatment", "tenant", b"tenant", "total_nano", b"total_nano"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["buyer", b"buyer", "issue_time", b"issue_time", "issuer", b"issuer", "receivable", b"receivable"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["buyer", b"buyer", "cites", b"cites", "content_sha256", b"content_sha256", "currency", b"currency", "issue_time", b"issue_time", "issuer", b"issuer", "job", b"job", "kind", b"kind", "lines", b"lines", "name", b"name", "net_nano", b"net_nano", "number", b"number", "payable_nano", b"payable_nano", "project", b"project", "receivable", b"receivable", "state", b"state", "tax_nano", b"tax_nano", "tax_note", b"tax_note", "tax_permyriad", b"tax_permyriad", "tax_treatment", b"tax_treatment", "tenant", b"tenant", "total_nano", b"total_nano"]) -> None: ...
 
 global___Invoice = Invoice
 
@@ -471,6 +485,11 @@ class Quote(google.protobuf.message.Message):
     HOLD_NANO_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
     PRICE_VERSION_FIELD_NUMBER: builtins.int
+    SURCHARGE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    PRIORITY_VERSION_FIELD_NUMBER: builtins.int
+    SURCHARGE_NANO_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    USES_FIELD_NUMBER: builtins.int
     chip: builtins.str
     """The chip that was priced."""
     tier: gridlease.type.v1.job_pb2.Tier.ValueType
@@ -489,6 +508,18 @@ class Quote(google.protobuf.message.Message):
     """ISO 4217."""
     price_version: builtins.int
     """The price's version."""
+    surcharge_nano_per_hour: builtins.int
+    """Of rate_nano_per_hour, what the job's priority adds (below zero: takes off), in nano-units."""
+    priority_version: builtins.int
+    """The version of the priority multipliers that set it; 0 = there are none."""
+    surcharge_nano: builtins.int
+    """Of amount_nano, what the job's priority adds, in nano-units."""
+    site: builtins.str
+    """"sites/{site}" whose price it is; empty = everywhere."""
+    @property
+    def uses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.contract_pb2.EnergyUse]:
+        """Energy and carbon of the duration asked for, at each site that has the chip."""
+
     def __init__(
         self,
         *,
@@ -501,8 +532,13 @@ class Quote(google.protobuf.message.Message):
         hold_nano: builtins.int = ...,
         currency: builtins.str = ...,
         price_version: builtins.int = ...,
+        surcharge_nano_per_hour: builtins.int = ...,
+        priority_version: builtins.int = ...,
+        surcharge_nano: builtins.int = ...,
+        site: builtins.str = ...,
+        uses: collections.abc.Iterable[gridlease.type.v1.contract_pb2.EnergyUse] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "chip", b"chip", "currency", b"currency", "duration_ms", b"duration_ms", "hold_nano", b"hold_nano", "price_version", b"price_version", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "tier", b"tier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "chip", b"chip", "currency", b"currency", "duration_ms", b"duration_ms", "hold_nano", b"hold_nano", "price_version", b"price_version", "priority_version", b"priority_version", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "site", b"site", "surcharge_nano", b"surcharge_nano", "surcharge_nano_per_hour", b"surcharge_nano_per_hour", "tier", b"tier", "uses", b"uses"]) -> None: ...
 
 global___Quote = Quote
 
@@ -519,6 +555,11 @@ class Price(google.protobuf.message.Message):
     CURRENCY_FIELD_NUMBER: builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    RECORD_END_TIME_FIELD_NUMBER: builtins.int
+    WITHDRAWN_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
     version: builtins.int
     """Grows with every entry."""
     chip: builtins.str
@@ -529,6 +570,12 @@ class Price(google.protobuf.message.Message):
     """Hourly price of one device or CPU core, in nano-units."""
     currency: builtins.str
     """ISO 4217."""
+    site: builtins.str
+    """"sites/{site}" that it is for; empty = wherever a site has none of its own."""
+    withdrawn: builtins.bool
+    """From then on there is no such price; at a site, that of everywhere holds again."""
+    correction: builtins.bool
+    """It corrects what was in force in the past; nothing that was charged changes."""
     @property
     def effective_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """In force from."""
@@ -536,6 +583,14 @@ class Price(google.protobuf.message.Message):
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was written."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when it is in force, in a list as of a time; unset = no end is known."""
+
+    @property
+    def record_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when it is written otherwise, in a list as of a time; unset = it still stands so."""
 
     def __init__(
         self,
@@ -547,11 +602,91 @@ class Price(google.protobuf.message.Message):
         currency: builtins.str = ...,
         effective_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        site: builtins.str = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        record_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        withdrawn: builtins.bool = ...,
+        correction: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "effective_time", b"effective_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chip", b"chip", "create_time", b"create_time", "currency", b"currency", "effective_time", b"effective_time", "price_nano_per_hour", b"price_nano_per_hour", "tier", b"tier", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "effective_time", b"effective_time", "end_time", b"end_time", "record_end_time", b"record_end_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chip", b"chip", "correction", b"correction", "create_time", b"create_time", "currency", b"currency", "effective_time", b"effective_time", "end_time", b"end_time", "price_nano_per_hour", b"price_nano_per_hour", "record_end_time", b"record_end_time", "site", b"site", "tier", b"tier", "version", b"version", "withdrawn", b"withdrawn"]) -> None: ...
 
 global___Price = Price
+
+@typing.final
+class PriorityBand(google.protobuf.message.Message):
+    """From one priority on: what it makes of a price."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ABOVE_FIELD_NUMBER: builtins.int
+    PERMILLE_FIELD_NUMBER: builtins.int
+    above: builtins.int
+    """From this priority on."""
+    permille: builtins.int
+    """Multiplier of the price, in thousandths."""
+    def __init__(
+        self,
+        *,
+        above: builtins.int = ...,
+        permille: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["above", b"above", "permille", b"permille"]) -> None: ...
+
+global___PriorityBand = PriorityBand
+
+@typing.final
+class PriorityMultipliers(google.protobuf.message.Message):
+    """A version of the table of priority multipliers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    BANDS_FIELD_NUMBER: builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    RECORD_END_TIME_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Grows with every entry."""
+    correction: builtins.bool
+    """It corrects what was in force in the past; nothing that was charged changes."""
+    @property
+    def bands(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PriorityBand]:
+        """By priority; the first from 0 on."""
+
+    @property
+    def effective_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """In force from."""
+
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when it is in force, in a list as of a time; unset = no end is known."""
+
+    @property
+    def record_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when it is written otherwise, in a list as of a time; unset = it still stands so."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        bands: collections.abc.Iterable[global___PriorityBand] | None = ...,
+        effective_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        record_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        correction: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "effective_time", b"effective_time", "end_time", b"end_time", "record_end_time", b"record_end_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bands", b"bands", "correction", b"correction", "create_time", b"create_time", "effective_time", b"effective_time", "end_time", b"end_time", "record_end_time", b"record_end_time", "version", b"version"]) -> None: ...
+
+global___PriorityMultipliers = PriorityMultipliers
 
 @typing.final
 class Balance(google.protobuf.message.Message):

@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import gridlease.type.v1.job_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -26,6 +27,8 @@ class RevenueRow(google.protobuf.message.Message):
     AMOUNT_NANO_FIELD_NUMBER: builtins.int
     NANO_PER_DEVICE_HOUR_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
+    TIER_FIELD_NUMBER: builtins.int
+    SUPPLIER_FIELD_NUMBER: builtins.int
     chip: builtins.str
     """Chip."""
     site: builtins.str
@@ -38,6 +41,10 @@ class RevenueRow(google.protobuf.message.Message):
     """amount by device-hour, rounded down; 0 where no time was charged."""
     currency: builtins.str
     """ISO 4217."""
+    tier: gridlease.type.v1.job_pb2.Tier.ValueType
+    """How it was bought; unspecified = all together."""
+    supplier: builtins.str
+    """"suppliers/{supplier}" that owns the nodes; empty = the platform's own, or all together."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the period began; unset = all of it in one."""
@@ -52,9 +59,11 @@ class RevenueRow(google.protobuf.message.Message):
         amount_nano: builtins.int = ...,
         nano_per_device_hour: builtins.int = ...,
         currency: builtins.str = ...,
+        tier: gridlease.type.v1.job_pb2.Tier.ValueType = ...,
+        supplier: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "chip", b"chip", "currency", b"currency", "device_milli_ms", b"device_milli_ms", "nano_per_device_hour", b"nano_per_device_hour", "site", b"site", "start_time", b"start_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "chip", b"chip", "currency", b"currency", "device_milli_ms", b"device_milli_ms", "nano_per_device_hour", b"nano_per_device_hour", "site", b"site", "start_time", b"start_time", "supplier", b"supplier", "tier", b"tier"]) -> None: ...
 
 global___RevenueRow = RevenueRow
 
@@ -69,6 +78,7 @@ class IdleRow(google.protobuf.message.Message):
     IDLE_MILLI_MS_FIELD_NUMBER: builtins.int
     AMOUNT_NANO_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
     chip: builtins.str
     """Chip."""
     capacity_milli_ms: builtins.int
@@ -79,6 +89,8 @@ class IdleRow(google.protobuf.message.Message):
     """Idle time at the on-demand price of now, in nano-units."""
     currency: builtins.str
     """ISO 4217."""
+    site: builtins.str
+    """"sites/{site}"; empty = of no site, or from before sites were told apart."""
     def __init__(
         self,
         *,
@@ -87,8 +99,9 @@ class IdleRow(google.protobuf.message.Message):
         idle_milli_ms: builtins.int = ...,
         amount_nano: builtins.int = ...,
         currency: builtins.str = ...,
+        site: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "capacity_milli_ms", b"capacity_milli_ms", "chip", b"chip", "currency", b"currency", "idle_milli_ms", b"idle_milli_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "capacity_milli_ms", b"capacity_milli_ms", "chip", b"chip", "currency", b"currency", "idle_milli_ms", b"idle_milli_ms", "site", b"site"]) -> None: ...
 
 global___IdleRow = IdleRow
 
@@ -127,6 +140,156 @@ class BurnDown(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_lasts_ms", b"_lasts_ms"]) -> typing.Literal["lasts_ms"] | None: ...
 
 global___BurnDown = BurnDown
+
+@typing.final
+class LeaseCost(google.protobuf.message.Message):
+    """What one lease that has not ended costs now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    CHIP_FIELD_NUMBER: builtins.int
+    QUANTITY_MILLI_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    SEGMENT_FIELD_NUMBER: builtins.int
+    RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    CHARGED_NANO_FIELD_NUMBER: builtins.int
+    HELD_NANO_FIELD_NUMBER: builtins.int
+    GRANT_END_TIME_FIELD_NUMBER: builtins.int
+    GRANT_LEFT_MS_FIELD_NUMBER: builtins.int
+    lease: builtins.str
+    """Lease id."""
+    node: builtins.str
+    """"nodes/{node}"."""
+    chip: builtins.str
+    """Chip that is rented."""
+    quantity_milli: builtins.int
+    """Thousandths of its priced unit."""
+    state: builtins.str
+    """HELD, OPEN or FENCED."""
+    segment: builtins.int
+    """Segment that is counted now; 0 = nothing was granted yet."""
+    rate_nano_per_hour: builtins.int
+    """Its hourly rate now, in nano-units."""
+    charged_nano: builtins.int
+    """Charged so far, in nano-units."""
+    held_nano: builtins.int
+    """Held for what is granted and not charged, in nano-units."""
+    grant_left_ms: builtins.int
+    """Until then, in milliseconds; 0 = it has ended."""
+    @property
+    def grant_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When its grant (or, before the first, its hold) ends, on the books' clock."""
+
+    def __init__(
+        self,
+        *,
+        lease: builtins.str = ...,
+        node: builtins.str = ...,
+        chip: builtins.str = ...,
+        quantity_milli: builtins.int = ...,
+        state: builtins.str = ...,
+        segment: builtins.int = ...,
+        rate_nano_per_hour: builtins.int = ...,
+        charged_nano: builtins.int = ...,
+        held_nano: builtins.int = ...,
+        grant_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        grant_left_ms: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["grant_end_time", b"grant_end_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["charged_nano", b"charged_nano", "chip", b"chip", "grant_end_time", b"grant_end_time", "grant_left_ms", b"grant_left_ms", "held_nano", b"held_nano", "lease", b"lease", "node", b"node", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "segment", b"segment", "state", b"state"]) -> None: ...
+
+global___LeaseCost = LeaseCost
+
+@typing.final
+class JobCost(google.protobuf.message.Message):
+    """What a job has cost so far, what it costs an hour, and how long its money lasts."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    CHARGED_NANO_FIELD_NUMBER: builtins.int
+    OTHER_NANO_FIELD_NUMBER: builtins.int
+    CREDITED_NANO_FIELD_NUMBER: builtins.int
+    HELD_NANO_FIELD_NUMBER: builtins.int
+    RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    BUDGET_NANO_FIELD_NUMBER: builtins.int
+    AVAILABLE_NANO_FIELD_NUMBER: builtins.int
+    TENANT_RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    LASTS_MS_FIELD_NUMBER: builtins.int
+    LASTS_BY_FIELD_NUMBER: builtins.int
+    GRANT_LEFT_MS_FIELD_NUMBER: builtins.int
+    LEASES_FIELD_NUMBER: builtins.int
+    ENDED_COUNT_FIELD_NUMBER: builtins.int
+    job: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    currency: builtins.str
+    """ISO 4217."""
+    charged_nano: builtins.int
+    """Charged for run time so far, ended leases and running ones, in nano-units."""
+    other_nano: builtins.int
+    """Charged for egress, storage and energy of leases that have ended, in nano-units."""
+    credited_nano: builtins.int
+    """Given back as credits, in nano-units."""
+    held_nano: builtins.int
+    """Held for what is granted and not charged, in nano-units."""
+    rate_nano_per_hour: builtins.int
+    """All its leases that run now, an hour, in nano-units."""
+    budget_nano: builtins.int
+    """The most that it may cost; unset = no budget."""
+    available_nano: builtins.int
+    """What the tenant may still spend beyond all holds, in nano-units."""
+    tenant_rate_nano_per_hour: builtins.int
+    """All that the tenant runs now, an hour, in nano-units."""
+    lasts_ms: builtins.int
+    """At the rates of now no charge can come later than in so many milliseconds; unset where nothing of it runs."""
+    lasts_by: builtins.str
+    """What ends then: BUDGET or BALANCE; empty where nothing of it runs."""
+    grant_left_ms: builtins.int
+    """The soonest end of a grant of its leases that run, in milliseconds from time; unset where none runs."""
+    ended_count: builtins.int
+    """How many have ended."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The books' clock as all of this was read, at one instant."""
+
+    @property
+    def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LeaseCost]:
+        """Those that have not ended, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        job: builtins.str = ...,
+        currency: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        charged_nano: builtins.int = ...,
+        other_nano: builtins.int = ...,
+        credited_nano: builtins.int = ...,
+        held_nano: builtins.int = ...,
+        rate_nano_per_hour: builtins.int = ...,
+        budget_nano: builtins.int | None = ...,
+        available_nano: builtins.int = ...,
+        tenant_rate_nano_per_hour: builtins.int = ...,
+        lasts_ms: builtins.int | None = ...,
+        lasts_by: builtins.str = ...,
+        grant_left_ms: builtins.int | None = ...,
+        leases: collections.abc.Iterable[global___LeaseCost] | None = ...,
+        ended_count: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_budget_nano", b"_budget_nano", "_grant_left_ms", b"_grant_left_ms", "_lasts_ms", b"_lasts_ms", "budget_nano", b"budget_nano", "grant_left_ms", b"grant_left_ms", "lasts_ms", b"lasts_ms", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_budget_nano", b"_budget_nano", "_grant_left_ms", b"_grant_left_ms", "_lasts_ms", b"_lasts_ms", "available_nano", b"available_nano", "budget_nano", b"budget_nano", "charged_nano", b"charged_nano", "credited_nano", b"credited_nano", "currency", b"currency", "ended_count", b"ended_count", "grant_left_ms", b"grant_left_ms", "held_nano", b"held_nano", "job", b"job", "lasts_by", b"lasts_by", "lasts_ms", b"lasts_ms", "leases", b"leases", "other_nano", b"other_nano", "rate_nano_per_hour", b"rate_nano_per_hour", "tenant_rate_nano_per_hour", b"tenant_rate_nano_per_hour", "time", b"time"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_budget_nano", b"_budget_nano"]) -> typing.Literal["budget_nano"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_grant_left_ms", b"_grant_left_ms"]) -> typing.Literal["grant_left_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_lasts_ms", b"_lasts_ms"]) -> typing.Literal["lasts_ms"] | None: ...
+
+global___JobCost = JobCost
 
 @typing.final
 class SpendingBudget(google.protobuf.message.Message):
@@ -296,3 +459,54 @@ class Webhook(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "dead_count", b"dead_count", "delivered_sequence", b"delivered_sequence", "failures", b"failures", "last_error", b"last_error", "name", b"name", "project", b"project", "types", b"types", "url", b"url"]) -> None: ...
 
 global___Webhook = Webhook
+
+@typing.final
+class DeadLetter(google.protobuf.message.Message):
+    """An event that a webhook never took."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    LAST_ERROR_FIELD_NUMBER: builtins.int
+    TRIES_FIELD_NUMBER: builtins.int
+    TAKEN_TIME_FIELD_NUMBER: builtins.int
+    webhook: builtins.str
+    """"webhooks/{webhook}"."""
+    project: builtins.str
+    """"projects/{project}" of the webhook."""
+    message_id: builtins.str
+    """The id that it was sent under."""
+    type: builtins.str
+    """Its type."""
+    last_error: builtins.str
+    """What the last try said."""
+    tries: builtins.int
+    """How often it was tried."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was given up."""
+
+    @property
+    def taken_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was sent again after all and taken; unset = it was not."""
+
+    def __init__(
+        self,
+        *,
+        webhook: builtins.str = ...,
+        project: builtins.str = ...,
+        message_id: builtins.str = ...,
+        type: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        last_error: builtins.str = ...,
+        tries: builtins.int = ...,
+        taken_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["taken_time", b"taken_time", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["last_error", b"last_error", "message_id", b"message_id", "project", b"project", "taken_time", b"taken_time", "time", b"time", "tries", b"tries", "type", b"type", "webhook", b"webhook"]) -> None: ...
+
+global___DeadLetter = DeadLetter
