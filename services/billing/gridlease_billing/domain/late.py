@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from gridlease_kernel.money import amount_nano
 
 from gridlease_billing.domain.grant_row import GrantRow
-from gridlease_billing.domain.segment import RUN_METER, chargeable, reported_ns
+from gridlease_billing.domain.segment import RUN_METER, Counters, chargeable, reported_ns
 
 LONGEST_LATE_MS = 35 * 24 * 3_600_000  # after a lease's end; later than that nothing is charged
 
@@ -44,6 +44,19 @@ def is_late(before: GrantRow, after: GrantRow) -> bool:
     return reported_ns(after.counters) > reported_ns(before.counters)
 
 
+def charged_from(before: GrantRow | None, after: GrantRow) -> Counters:
+    """The counters that the lines of a lease that is now final were charged from: without what
+    came with the report that found it over, which is a correction of them."""
+    if before is None:
+        return after.counters
+    charged = chargeable(after.segments, after.counters)
+    whole = tuple(replace(segment, frozen_ns=None) for segment in after.segments)
+    late = charged != chargeable(whole, after.counters)
+    if late and charged == chargeable(before.segments, before.counters):
+        return before.counters
+    return after.counters
+
+
 def corrections(row: GrantRow, written: Mapping[int, Written], now_ms: int) -> list[Correction]:
     """The lines that make a final lease's charge what its counters and grants say."""
     if now_ms > row.ends_at_ms + LONGEST_LATE_MS:
@@ -70,4 +83,12 @@ def owed_nano(found: Iterable[Correction]) -> int:
     return sum(it.amount_nano for it in found)
 
 
-__all__ = ["RUN_METER", "Correction", "Written", "corrections", "is_late", "owed_nano"]
+__all__ = [
+    "RUN_METER",
+    "Correction",
+    "Written",
+    "charged_from",
+    "corrections",
+    "is_late",
+    "owed_nano",
+]
