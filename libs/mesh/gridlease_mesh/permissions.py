@@ -74,7 +74,9 @@ ROLES: Final[Mapping[str, Role]] = {
     "billing": Role(
         serves=frozenset(
             f"{_B}.{it}Service"
-            for it in ("Lease", "Settlement", "Account", "Report", "Supplier", "Contract")
+            for it in (
+                "Lease", "Settlement", "Account", "Report", "Supplier", "Contract", "Receivable",
+            )
         ),
         to_nodes=frozenset({f"{_B}.SettlementService"}),
     ),
@@ -83,7 +85,10 @@ ROLES: Final[Mapping[str, Role]] = {
         to_nodes=frozenset({f"{_G}.BundleContentService"}),
         calls=frozenset(
             {f"{_S}.{it}Service" for it in ("Job", "Fleet", "Capacity")}
-            | {f"{_B}.{it}Service" for it in ("Account", "Report", "Supplier", "Contract")}
+            | {
+                f"{_B}.{it}Service"
+                for it in ("Account", "Report", "Supplier", "Contract", "Receivable")
+            }
         ),
         on_nodes=frozenset({f"{_A}.TaskFileService", f"{_A}.SessionService"}),
     ),
@@ -108,6 +113,8 @@ PUBLIC: Final = frozenset(
         "Report",
         "Supplier",
         "Contract",
+        "Receivable",
+        "Webhook",
         "Access",
     )
 )

@@ -63,6 +63,8 @@ class Connection:
         self.billing: Any = gateway_pb2_grpc.BillingServiceStub(self.channel)
         self.reports: Any = gateway_pb2_grpc.ReportServiceStub(self.channel)
         self.suppliers: Any = contract_pb2_grpc.SupplierServiceStub(self.channel)
+        self.receivables: Any = contract_pb2_grpc.ReceivableServiceStub(self.channel)
+        self.webhooks: Any = contract_pb2_grpc.WebhookServiceStub(self.channel)
         self.contracts: Any = contract_pb2_grpc.ContractServiceStub(self.channel)
         self.access: Any = gateway_pb2_grpc.AccessServiceStub(self.channel)
 

@@ -41,6 +41,7 @@ from gridlease_gateway.budget import BudgetCheck, Prices
 from gridlease_gateway.calls import Call
 from gridlease_gateway.domain.rates import Rate
 from gridlease_gateway.door import Door
+from gridlease_gateway.event_feed import EventFeed
 from gridlease_gateway.guard import Guard
 from gridlease_gateway.inside import Inside
 from gridlease_gateway.methods import Method, public_methods, table
@@ -53,6 +54,7 @@ from gridlease_gateway.rpc.files import Files
 from gridlease_gateway.rpc.fleet import Fleet
 from gridlease_gateway.rpc.invoices import Invoices
 from gridlease_gateway.rpc.jobs import Jobs
+from gridlease_gateway.rpc.receivables import Receivables
 from gridlease_gateway.rpc.reports import Reports
 from gridlease_gateway.rpc.sessions import Sessions
 from gridlease_gateway.rpc.webhooks import Webhooks
@@ -99,7 +101,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await _first_start(settings, pool, inside, port, stack)
         await _background(stack, auditor.run())
         poster = HttpPoster(local=settings.gateway_webhook_local)
-        hooks = Deliverer(inside, PostgresWebhooks(pool), poster, SystemClock())
+        hooks = Deliverer(EventFeed(inside), PostgresWebhooks(pool), poster, SystemClock())
         await _background(stack, hooks.run())
         mesh = bus.server(
             up=[bundle_pb2.DESCRIPTOR.services_by_name["BundleContentService"].full_name],
@@ -172,6 +174,9 @@ def _assemble(
         call_s=settings.gateway_call_ms / 1_000,
         stream_s=settings.gateway_stream_ms / 1_000,
     )
+    webhooks = Webhooks(
+        PostgresWebhooks(pool), EventFeed(inside), ids, local=settings.gateway_webhook_local
+    )
     rooms: dict[str, tuple[object, ...]] = {
         "JobService": (
             Jobs(inside, access, index, BudgetCheck(prices), ids),
@@ -185,10 +190,9 @@ def _assemble(
             Billing(inside, prices, access, ids),
             Invoices(inside, access, ids),
         ),
-        "ReportService": (
-            Reports(inside),
-            Webhooks(PostgresWebhooks(pool), ids, local=settings.gateway_webhook_local),
-        ),
+        "ReportService": (Reports(inside), webhooks),
+        "WebhookService": (webhooks,),
+        "ReceivableService": (Receivables(inside, access, ids),),
         "SupplierService": (Suppliers(inside, access, ids),),
         "ContractService": (Contracts(inside, access, ids),),
         "AccessService": (Access(access, guard, ids, clock),),

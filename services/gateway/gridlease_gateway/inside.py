@@ -20,6 +20,7 @@ from gridlease.agent.v1 import files_pb2_grpc, session_pb2_grpc
 from gridlease.billing.v1 import (
     account_pb2_grpc,
     contract_pb2_grpc,
+    receivable_pb2_grpc,
     report_pb2_grpc,
     supplier_pb2_grpc,
 )
@@ -66,6 +67,7 @@ class Inside:
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
         self.capacity: Any = capacity_pb2_grpc.CapacityServiceStub(channel)
         self.suppliers: Any = supplier_pb2_grpc.SupplierServiceStub(channel)
+        self.receivables: Any = receivable_pb2_grpc.ReceivableServiceStub(channel)
         self.contracts: Any = contract_pb2_grpc.ContractServiceStub(channel)
         self.accounts: Any = account_pb2_grpc.AccountServiceStub(channel)
         self.reports: Any = report_pb2_grpc.ReportServiceStub(channel)

@@ -176,6 +176,42 @@ class Hook:
     failures: int
     dead_count: int
     last_error: str
+    old_secret: bytes | None = None  # signs, too, until its time is over
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An event that a webhook is sent, by its place: ``room``'s event of that number."""
+
+    room: str
+    sequence: int
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.room}-{self.sequence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An event to send again, and how often that failed."""
+
+    sent: Sent
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """An event that was given up. ``id``: in the order of giving up; 0 = not written yet."""
+
+    sent: Sent
+    type: str
+    tries: int
+    last_error: str
+    id: int = 0
+    webhook: str = ""
+    project: str = ""
+    time: datetime.datetime | None = None
+    taken_time: datetime.datetime | None = None
 
 
 class WebhookStore(Protocol):
@@ -194,9 +230,35 @@ class WebhookStore(Protocol):
     async def claim(self, limit: int, for_s: float) -> list[Hook]: ...
 
     async def move(
-        self, hook: Hook, *, dead: int = 0, pause_s: float = 0.0, release: bool = False
+        self, hook: Hook, *, dead: Dead | None = None, pause_s: float = 0.0, release: bool = False
     ) -> bool:
         """Keeps how far it has come; False where it was removed meanwhile."""
+        ...
+
+    async def one(self, hook_id: str, project: str) -> Hook | None:
+        """By its id; ``project``: whose it must be, empty = anybody's."""
+        ...
+
+    async def renew(self, hook_id: str, secret: bytes, overlap_ms: int) -> datetime.datetime:
+        """Gives it a new secret; until when the one of before signs beside it."""
+        ...
+
+    async def ask_again(self, hook_id: str, events: Sequence[Sent]) -> int:
+        """Writes down what is to be sent again, each once; how many wait now."""
+        ...
+
+    async def due_again(self, hook_id: str, limit: int) -> list[Again]:
+        """Those whose time has come, in the order of their rooms' numbers."""
+        ...
+
+    async def put_off(self, hook_id: str, again: Again, pause_s: float) -> None: ...
+
+    async def done_again(self, hook_id: str, sent: Sent, dead: Dead | None) -> None:
+        """It was taken, or it is given up once more."""
+        ...
+
+    async def dead(self, project: str, hook_id: str, before: int, limit: int) -> list[Dead]:
+        """Newest first, before an id; empty names = of all."""
         ...
 
 

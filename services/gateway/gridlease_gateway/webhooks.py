@@ -10,15 +10,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
-from gridlease.billing.v1 import report_pb2
-from gridlease.scheduler.v1 import job_pb2
 from gridlease.type.v1 import fleet_pb2
 from gridlease_kernel.clock import Clock
 from gridlease_kernel.faults import Fault
 
 from gridlease_gateway.domain.webhooks import MOST_TRIES, pause_s, signature, wanted
-from gridlease_gateway.inside import Inside
-from gridlease_gateway.ports import Hook, Poster, WebhookStore
+from gridlease_gateway.event_feed import ROOMS, EventFeed
+from gridlease_gateway.ports import Again, Dead, Hook, Poster, Sent, WebhookStore
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE: Final = 8
@@ -26,14 +24,14 @@ _BATCH_S: Final = 40.0  # a batch ends by time, well before the claim does
 _CLAIM_S: Final = 90.0
 _PAGE: Final = 200
 _IDLE_S: Final = 2.0
-_ASK_S: Final = 10.0
+_MOST_AGAIN: Final = 100  # events sent again in one batch
 
 
 class Deliverer:
     """The loop; any number of gateways may run one."""
 
-    def __init__(self, inside: Inside, store: WebhookStore, poster: Poster, clock: Clock) -> None:
-        self._inside = inside
+    def __init__(self, feed: EventFeed, store: WebhookStore, poster: Poster, clock: Clock) -> None:
+        self._feed = feed
         self._store = store
         self._poster = poster
         self._clock = clock
@@ -73,63 +71,78 @@ class Deliverer:
                 if not _concerns(hook, event):
                     hook = after
                     continue
-                hook, rest_s = await self._send(hook, after, f"{room}-{event.sequence}", event)
+                hook, rest_s = await self._send(hook, after, Sent(room, event.sequence), event)
                 if rest_s:
                     pause = float(rest_s)
                     break
                 if not await self._store.move(hook):
                     return settled  # removed meanwhile
+            if not hook.failures:
+                settled += await self._send_again(hook, until)
         except Fault as fault:
             _LOG.warning("a webhook waits: %s", fault, extra={"webhook": hook.id})
         await self._store.move(hook, pause_s=pause, release=True)
         return settled
 
     async def _next(self, hook: Hook) -> Sequence[tuple[str, fleet_pb2.Event]]:
-        project = f"projects/{hook.project}"
-        told = await self._inside.ask(
-            self._inside.jobs.ListEvents,
-            job_pb2.ListEventsRequest(
-                project=project, after_sequence=hook.event_after, page_size=_PAGE
-            ),
-            _ASK_S,
-            job_pb2.ListEventsResponse,
-        )
-        noticed = await self._inside.ask(
-            self._inside.reports.ListNotices,
-            report_pb2.ListNoticesRequest(
-                tenant=f"tenants/{hook.tenant}",
-                project=project,
-                after_sequence=hook.notice_after,
-                page_size=_PAGE,
-            ),
-            _ASK_S,
-            report_pb2.ListNoticesResponse,
-        )
-        found = [("scheduler", it) for it in told.events]
-        return found + [("billing", it) for it in noticed.events]
+        found: list[tuple[str, fleet_pb2.Event]] = []
+        for room, after in zip(ROOMS, (hook.event_after, hook.notice_after), strict=True):
+            found += [(room, it) for it in await self._feed.after(hook, room, after, _PAGE)]
+        return found
 
     async def _send(
-        self, hook: Hook, after: Hook, message_id: str, event: fleet_pb2.Event
+        self, hook: Hook, after: Hook, sent: Sent, event: fleet_pb2.Event
     ) -> tuple[Hook, int]:
         """The hook as it stands now, and how long to rest; 0 = the event is settled."""
-        body = json.dumps(_plain(event, message_id), ensure_ascii=True).encode()
+        error = await self._post(hook, sent, event)
+        if not error:
+            return after, 0
+        failed = replace(hook, failures=hook.failures + 1, last_error=error)
+        if failed.failures < MOST_TRIES:
+            return failed, pause_s(failed.failures)
+        _LOG.error("a webhook's event is given up", extra={"webhook": hook.id})
+        given_up = replace(after, last_error=error)
+        await self._store.move(given_up, dead=Dead(sent, event.type, failed.failures, error))
+        return given_up, 0
+
+    async def _send_again(self, hook: Hook, until: float) -> int:
+        """Sends what was asked for again, each event by itself; how many were settled."""
+        settled = 0
+        for it in await self._store.due_again(hook.id, _MOST_AGAIN):
+            if asyncio.get_running_loop().time() >= until:
+                break
+            event = await self._feed.one(hook, it.sent)
+            if event is None:
+                gone = Dead(it.sent, "", it.failures, "the event is no longer kept")
+                await self._store.done_again(hook.id, it.sent, gone)
+                continue
+            error = await self._post(hook, it.sent, event)
+            if error and it.failures + 1 < MOST_TRIES:
+                failed = Again(it.sent, it.failures + 1)
+                await self._store.put_off(hook.id, failed, pause_s(failed.failures))
+                break  # whoever refuses one is not asked for the next at once
+            dead = Dead(it.sent, event.type, it.failures + 1, error) if error else None
+            await self._store.done_again(hook.id, it.sent, dead)
+            settled += 1
+        return settled
+
+    async def _post(self, hook: Hook, sent: Sent, event: fleet_pb2.Event) -> str:
+        """Why it was not taken; empty = it was."""
+        body = json.dumps(_plain(event, sent.message_id), ensure_ascii=True).encode()
         stamp = int(self._clock.wall().timestamp())
+        keys = [hook.secret] + ([hook.old_secret] if hook.old_secret is not None else [])
         headers = {
-            "webhook-id": message_id,
+            "webhook-id": sent.message_id,
             "webhook-timestamp": str(stamp),
-            "webhook-signature": signature(hook.secret, message_id, stamp, body),
+            "webhook-signature": " ".join(
+                signature(key, sent.message_id, stamp, body) for key in keys
+            ),
         }
         try:
             await self._poster.post(hook.url, headers, body)
         except Fault as fault:
-            failed = replace(hook, failures=hook.failures + 1, last_error=fault.message[:200])
-            if failed.failures < MOST_TRIES:
-                return failed, pause_s(failed.failures)
-            _LOG.error("a webhook's event is given up", extra={"webhook": hook.id})
-            given_up = replace(after, last_error=failed.last_error)
-            await self._store.move(given_up, dead=1)
-            return given_up, 0
-        return after, 0
+            return fault.message[:200]
+        return ""
 
 
 def _settled(hook: Hook, room: str, event: fleet_pb2.Event) -> Hook:

@@ -38,7 +38,7 @@ class World:
         """A stub whose calls carry one of the keys (None: no key)."""
         secret = self.keys.get(key, key)
         metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
-        where = contract_pb2_grpc if service in ("SupplierService", "ContractService") else None
+        where = contract_pb2_grpc if hasattr(contract_pb2_grpc, f"{service}Stub") else None
         plain = getattr(where or gateway_pb2_grpc, f"{service}Stub")(self.channel)
         return _Keyed(plain, metadata)
 

@@ -104,6 +104,16 @@ def no_bundle(digest: str) -> Missing:
     )
 
 
+def no_event(message_id: str) -> Missing:
+    """The same whether the event never was, is another project's, or is no longer kept."""
+    return Missing(
+        f"There is no event {message_id!r}.",
+        reason="EVENT_NOT_FOUND",
+        field="message_id",
+        remedy="gridlease events and gridlease notices list those of your project.",
+    )
+
+
 def no_webhook(name: str) -> Missing:
     """The same whether the webhook never was, or is another project's."""
     return Missing(
