@@ -23,7 +23,8 @@ from gridlease_billing.suppliers import (
 )
 from gridlease_kernel.faults import Invalid, Missing, Precondition
 
-from tests.integration.billing.world import NODE, SECOND_NS, TENANT, USD, ask, report
+from tests.integration.billing.test_documents import bill, refund
+from tests.integration.billing.world import NODE, SECOND_NS, TENANT, USD, ask, report, together
 
 NAME = "suppliers/acme"
 # Of all lines and running leases (of one segment each) on partners' nodes, what SQL alone finds
@@ -176,6 +177,35 @@ async def test_a_credit_for_a_lost_node_is_borne_in_the_stored_split(partner):
     part = split(before.contract, owed)
     assert before.payable_nano - after.payable_nano == part.payable_nano > 0
     assert before.holdback_nano - after.holdback_nano == part.holdback_nano > 0
+
+
+async def test_a_refund_is_borne_in_the_split_of_its_lease_not_in_todays(partner):
+    await ran(partner, "a", 10 * SECOND_NS)
+    (before,) = await list_suppliers(partner.books)
+    await create_contract(partner.books, NewContract(NAME, 2_000, 0, 0, "c2"))
+    invoice = await bill(partner)
+    note = await refund(partner, invoice)
+    (after,) = await list_suppliers(partner.books)
+    part = split(before.contract, -note.net_nano)
+    assert before.payable_nano - after.payable_nano == part.payable_nano > 0
+    assert before.holdback_nano - after.holdback_nano == part.holdback_nano > 0
+
+
+async def test_what_is_released_by_many_at_once_is_released_once(partner, dsn):
+    for lease in "abc":
+        await ran(partner, lease, 10 * SECOND_NS)
+    owner = await asyncpg.connect(dsn, server_settings={"search_path": "billing"})
+    await owner.execute("SET session_replication_role = replica")
+    await owner.execute("UPDATE supplier_contract SET holdback_days = 0")
+    await owner.close()
+    (before,) = await list_suppliers(partner.books)
+    made = await together(*(release_held(partner.books) for _ in range(6)))
+    assert sorted(made) == [0, 0, 0, 0, 0, 3]
+    (after,) = await list_suppliers(partner.books)
+    assert (after.holdback_nano, after.payable_nano) == (
+        0,
+        before.payable_nano + before.holdback_nano,
+    )
 
 
 async def test_a_statement_mirrors_the_customers_lines_in_all_its_forms(partner):
