@@ -880,16 +880,22 @@ class ListMeterReportsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REPORTS_FIELD_NUMBER: builtins.int
+    DRAWS_FIELD_NUMBER: builtins.int
     @property
     def reports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.MeterReport]:
         """By lease and segment."""
+
+    @property
+    def draws(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.money_pb2.CoverDraw]:
+        """What stands behind the covers of commitments, by commitment, hour, lease and segment."""
 
     def __init__(
         self,
         *,
         reports: collections.abc.Iterable[gridlease.type.v1.money_pb2.MeterReport] | None = ...,
+        draws: collections.abc.Iterable[gridlease.type.v1.money_pb2.CoverDraw] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["reports", b"reports"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["draws", b"draws", "reports", b"reports"]) -> None: ...
 
 global___ListMeterReportsResponse = ListMeterReportsResponse
 

@@ -29,7 +29,7 @@ from gridlease.type.v1 import job_pb2 as gridlease_dot_type_dot_v1_dot_job__pb2
 from gridlease.type.v1 import money_pb2 as gridlease_dot_type_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/billing/v1/lease.proto\x12\x14gridlease.billing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a gridlease/type/v1/contract.proto\x1a\x1bgridlease/type/v1/job.proto\x1a\x1dgridlease/type/v1/money.proto\"\x89\x04\n\nLeaseOrder\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x14\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x0c\n\x04gang\x18\x03 \x01(\t\x12\x17\n\x06tenant\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07project\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04node\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04\x63hip\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\x0equantity_milli\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12%\n\x04tier\x18\t \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x10\n\x08priority\x18\n \x01(\x05\x12\x1c\n\x0b\x62udget_nano\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12(\n\x17max_price_nano_per_hour\x18\x0c \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0f\n\x07\x61ttempt\x18\r \x01(\x05\x12\x1a\n\tnotice_ms\x18\x0e \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x15\n\x04site\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x1a\n\x08node_key\x18\x10 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x05power\x18\x11 \x01(\x0b\x32\x1f.gridlease.billing.v1.SitePower\x12*\n\x04\x64raw\x18\x1e \x01(\x0b\x32\x1c.gridlease.type.v1.ChipPower\"\xb6\x02\n\tSitePower\x12\x1e\n\tpue_milli\x18\x01 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x88\'(\xe8\x07\x12\x30\n\x11\x63\x61rbon_mg_per_kwh\x18\x02 \x03(\x03\x42\x15\xbaH\x12\x92\x01\x0f\x10\x18\"\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12\x31\n\x12price_nano_per_kwh\x18\x03 \x03(\x03\x42\x15\xbaH\x12\x92\x01\x0f\x10\x18\"\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00:\xa3\x01\xbaH\x9f\x01\x1a\x9c\x01\n\x0bpower.hours\x12\x32lists by the hour have 24 entries, or one, or none\x1aYsize(this.price_nano_per_kwh) in [0, 1, 24] && size(this.carbon_mg_per_kwh) in [0, 1, 24]\"j\n\x10\x41uthorizeRequest\x12=\n\x06orders\x18\x01 \x03(\x0b\x32 .gridlease.billing.v1.LeaseOrderB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x17\n\x0f\x65\x61\x63h_gang_alone\x18\x02 \x01(\x08\"i\n\x12LeaseAuthorization\x12\r\n\x05lease\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x1a\n\x12rate_nano_per_hour\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\"U\n\x11\x41uthorizeResponse\x12@\n\x0e\x61uthorizations\x18\x01 \x03(\x0b\x32(.gridlease.billing.v1.LeaseAuthorization\"\x99\x01\n\x0cLeaseClosure\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\tnotice_ms\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12/\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32 .gridlease.billing.v1.CloseCause\x12\"\n\x0c\x63ut_short_ms\x18\x04 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00\"Q\n\x0c\x43loseRequest\x12\x41\n\x08\x63losures\x18\x01 \x03(\x0b\x32\".gridlease.billing.v1.LeaseClosureB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\"-\n\x0bLeaseClosed\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x03\"B\n\rCloseResponse\x12\x31\n\x06\x63losed\x18\x01 \x03(\x0b\x32!.gridlease.billing.v1.LeaseClosed\"\xfb\x01\n\x07\x43hipUse\x12\x17\n\x04\x63hip\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12%\n\x0btotal_milli\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12$\n\nused_milli\x18\x03 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12\'\n\rwaiting_milli\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12\x15\n\x04site\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x1a\n\x05watts\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12.\n\x05power\x18\x07 \x01(\x0b\x32\x1f.gridlease.billing.v1.SitePower\"\x92\x01\n\x18ReportUtilizationRequest\x12;\n\x0fwindow_end_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x05\x63hips\x18\x02 \x03(\x0b\x32\x1d.gridlease.billing.v1.ChipUseB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\"D\n\x19ReportUtilizationResponse\x12\'\n\x05moved\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Price\"Z\n\x07\x43ounter\x12\x18\n\x07segment\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x18\n\x05meter\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 \x12\x1b\n\ncumulative\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xc0\x01\n\x0bLeaseReport\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x30\n\x05phase\x18\x02 \x01(\x0e\x32!.gridlease.billing.v1.SettlePhase\x12\r\n\x05\x66inal\x18\x03 \x01(\x08\x12:\n\x08\x63ounters\x18\x04 \x03(\x0b\x32\x1d.gridlease.billing.v1.CounterB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\x12\x1a\n\tsignature\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18@\"k\n\rSettleRequest\x12\x1b\n\x08spool_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12=\n\x07reports\x18\x02 \x03(\x0b\x32!.gridlease.billing.v1.LeaseReportB\t\xbaH\x06\x92\x01\x03\x10\x80 \"\x98\x01\n\nLeaseGrant\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x14\n\x0cvalid_for_ms\x18\x02 \x01(\x03\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07segment\x18\x05 \x01(\x05\x12\x1a\n\x12rate_nano_per_hour\x18\x06 \x01(\x03\x12\x1a\n\x12\x66inal_acknowledged\x18\x07 \x01(\x08\"B\n\x0eSettleResponse\x12\x30\n\x06grants\x18\x01 \x03(\x0b\x32 .gridlease.billing.v1.LeaseGrant*\xa9\x01\n\nCloseCause\x12\x1b\n\x17\x43LOSE_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43LOSE_CAUSE_EXITED\x10\x01\x12\x17\n\x13\x43LOSE_CAUSE_STOPPED\x10\x02\x12\x19\n\x15\x43LOSE_CAUSE_PREEMPTED\x10\x03\x12\x17\n\x13\x43LOSE_CAUSE_DRAINED\x10\x04\x12\x19\n\x15\x43LOSE_CAUSE_NODE_LOST\x10\x05*\x8f\x01\n\x0bSettlePhase\x12\x1c\n\x18SETTLE_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12SETTLE_PHASE_KNOWN\x10\x01\x12\x19\n\x15SETTLE_PHASE_STARTING\x10\x02\x12\x17\n\x13SETTLE_PHASE_EXITED\x10\x03\x12\x16\n\x12SETTLE_PHASE_CLEAN\x10\x04\x32\xb4\x02\n\x0cLeaseService\x12\\\n\tAuthorize\x12&.gridlease.billing.v1.AuthorizeRequest\x1a\'.gridlease.billing.v1.AuthorizeResponse\x12P\n\x05\x43lose\x12\".gridlease.billing.v1.CloseRequest\x1a#.gridlease.billing.v1.CloseResponse\x12t\n\x11ReportUtilization\x12..gridlease.billing.v1.ReportUtilizationRequest\x1a/.gridlease.billing.v1.ReportUtilizationResponse2h\n\x11SettlementService\x12S\n\x06Settle\x12#.gridlease.billing.v1.SettleRequest\x1a$.gridlease.billing.v1.SettleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlease/billing/v1/lease.proto\x12\x14gridlease.billing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a gridlease/type/v1/contract.proto\x1a\x1bgridlease/type/v1/job.proto\x1a\x1dgridlease/type/v1/money.proto\"\xdd\x03\n\nLeaseOrder\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x14\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x0c\n\x04gang\x18\x03 \x01(\t\x12\x17\n\x06tenant\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x18\n\x07project\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04node\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x15\n\x04\x63hip\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\x0equantity_milli\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12%\n\x04tier\x18\t \x01(\x0e\x32\x17.gridlease.type.v1.Tier\x12\x10\n\x08priority\x18\n \x01(\x05\x12\x1c\n\x0b\x62udget_nano\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12(\n\x17max_price_nano_per_hour\x18\x0c \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0f\n\x07\x61ttempt\x18\r \x01(\x05\x12\x1a\n\tnotice_ms\x18\x0e \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x15\n\x04site\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x1a\n\x08node_key\x18\x10 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x05power\x18\x11 \x01(\x0b\x32\x1f.gridlease.billing.v1.SitePower\"\xb6\x02\n\tSitePower\x12\x1e\n\tpue_milli\x18\x01 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x88\'(\xe8\x07\x12\x30\n\x11\x63\x61rbon_mg_per_kwh\x18\x02 \x03(\x03\x42\x15\xbaH\x12\x92\x01\x0f\x10\x18\"\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\x12\x31\n\x12price_nano_per_kwh\x18\x03 \x03(\x03\x42\x15\xbaH\x12\x92\x01\x0f\x10\x18\"\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00:\xa3\x01\xbaH\x9f\x01\x1a\x9c\x01\n\x0bpower.hours\x12\x32lists by the hour have 24 entries, or one, or none\x1aYsize(this.price_nano_per_kwh) in [0, 1, 24] && size(this.carbon_mg_per_kwh) in [0, 1, 24]\"\xa2\x01\n\x10\x41uthorizeRequest\x12=\n\x06orders\x18\x01 \x03(\x0b\x32 .gridlease.billing.v1.LeaseOrderB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x17\n\x0f\x65\x61\x63h_gang_alone\x18\x02 \x01(\x08\x12\x36\n\x05\x64raws\x18\x1e \x03(\x0b\x32\x1c.gridlease.type.v1.ChipPowerB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\"i\n\x12LeaseAuthorization\x12\r\n\x05lease\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x1a\n\x12rate_nano_per_hour\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\"U\n\x11\x41uthorizeResponse\x12@\n\x0e\x61uthorizations\x18\x01 \x03(\x0b\x32(.gridlease.billing.v1.LeaseAuthorization\"\x99\x01\n\x0cLeaseClosure\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\tnotice_ms\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12/\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32 .gridlease.billing.v1.CloseCause\x12\"\n\x0c\x63ut_short_ms\x18\x04 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xb8\x99)(\x00\"Q\n\x0c\x43loseRequest\x12\x41\n\x08\x63losures\x18\x01 \x03(\x0b\x32\".gridlease.billing.v1.LeaseClosureB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\"-\n\x0bLeaseClosed\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\x03\"B\n\rCloseResponse\x12\x31\n\x06\x63losed\x18\x01 \x03(\x0b\x32!.gridlease.billing.v1.LeaseClosed\"\xfb\x01\n\x07\x43hipUse\x12\x17\n\x04\x63hip\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12%\n\x0btotal_milli\x18\x02 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12$\n\nused_milli\x18\x03 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12\'\n\rwaiting_milli\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12\x15\n\x04site\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x1a\n\x05watts\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00\x12.\n\x05power\x18\x07 \x01(\x0b\x32\x1f.gridlease.billing.v1.SitePower\"\x92\x01\n\x18ReportUtilizationRequest\x12;\n\x0fwindow_end_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x05\x63hips\x18\x02 \x03(\x0b\x32\x1d.gridlease.billing.v1.ChipUseB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\"D\n\x19ReportUtilizationResponse\x12\'\n\x05moved\x18\x01 \x03(\x0b\x32\x18.gridlease.type.v1.Price\"Z\n\x07\x43ounter\x12\x18\n\x07segment\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x18\n\x05meter\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 \x12\x1b\n\ncumulative\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xc0\x01\n\x0bLeaseReport\x12\x18\n\x05lease\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x30\n\x05phase\x18\x02 \x01(\x0e\x32!.gridlease.billing.v1.SettlePhase\x12\r\n\x05\x66inal\x18\x03 \x01(\x08\x12:\n\x08\x63ounters\x18\x04 \x03(\x0b\x32\x1d.gridlease.billing.v1.CounterB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\x12\x1a\n\tsignature\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18@\"k\n\rSettleRequest\x12\x1b\n\x08spool_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12=\n\x07reports\x18\x02 \x03(\x0b\x32!.gridlease.billing.v1.LeaseReportB\t\xbaH\x06\x92\x01\x03\x10\x80 \"\x98\x01\n\nLeaseGrant\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x14\n\x0cvalid_for_ms\x18\x02 \x01(\x03\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07segment\x18\x05 \x01(\x05\x12\x1a\n\x12rate_nano_per_hour\x18\x06 \x01(\x03\x12\x1a\n\x12\x66inal_acknowledged\x18\x07 \x01(\x08\"B\n\x0eSettleResponse\x12\x30\n\x06grants\x18\x01 \x03(\x0b\x32 .gridlease.billing.v1.LeaseGrant*\xa9\x01\n\nCloseCause\x12\x1b\n\x17\x43LOSE_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43LOSE_CAUSE_EXITED\x10\x01\x12\x17\n\x13\x43LOSE_CAUSE_STOPPED\x10\x02\x12\x19\n\x15\x43LOSE_CAUSE_PREEMPTED\x10\x03\x12\x17\n\x13\x43LOSE_CAUSE_DRAINED\x10\x04\x12\x19\n\x15\x43LOSE_CAUSE_NODE_LOST\x10\x05*\x8f\x01\n\x0bSettlePhase\x12\x1c\n\x18SETTLE_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12SETTLE_PHASE_KNOWN\x10\x01\x12\x19\n\x15SETTLE_PHASE_STARTING\x10\x02\x12\x17\n\x13SETTLE_PHASE_EXITED\x10\x03\x12\x16\n\x12SETTLE_PHASE_CLEAN\x10\x04\x32\xb4\x02\n\x0cLeaseService\x12\\\n\tAuthorize\x12&.gridlease.billing.v1.AuthorizeRequest\x1a\'.gridlease.billing.v1.AuthorizeResponse\x12P\n\x05\x43lose\x12\".gridlease.billing.v1.CloseRequest\x1a#.gridlease.billing.v1.CloseResponse\x12t\n\x11ReportUtilization\x12..gridlease.billing.v1.ReportUtilizationRequest\x1a/.gridlease.billing.v1.ReportUtilizationResponse2h\n\x11SettlementService\x12S\n\x06Settle\x12#.gridlease.billing.v1.SettleRequest\x1a$.gridlease.billing.v1.SettleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -70,6 +70,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SITEPOWER']._serialized_options = b'\272H\237\001\032\234\001\n\013power.hours\0222lists by the hour have 24 entries, or one, or none\032Ysize(this.price_nano_per_kwh) in [0, 1, 24] && size(this.carbon_mg_per_kwh) in [0, 1, 24]'
   _globals['_AUTHORIZEREQUEST'].fields_by_name['orders']._loaded_options = None
   _globals['_AUTHORIZEREQUEST'].fields_by_name['orders']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\010'
+  _globals['_AUTHORIZEREQUEST'].fields_by_name['draws']._loaded_options = None
+  _globals['_AUTHORIZEREQUEST'].fields_by_name['draws']._serialized_options = b'\272H\006\222\001\003\020\200\002'
   _globals['_LEASECLOSURE'].fields_by_name['lease']._loaded_options = None
   _globals['_LEASECLOSURE'].fields_by_name['lease']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_LEASECLOSURE'].fields_by_name['notice_ms']._loaded_options = None
@@ -110,46 +112,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTLEREQUEST'].fields_by_name['spool_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_SETTLEREQUEST'].fields_by_name['reports']._loaded_options = None
   _globals['_SETTLEREQUEST'].fields_by_name['reports']._serialized_options = b'\272H\006\222\001\003\020\200 '
-  _globals['_CLOSECAUSE']._serialized_start=2800
-  _globals['_CLOSECAUSE']._serialized_end=2969
-  _globals['_SETTLEPHASE']._serialized_start=2972
-  _globals['_SETTLEPHASE']._serialized_end=3115
+  _globals['_CLOSECAUSE']._serialized_start=2813
+  _globals['_CLOSECAUSE']._serialized_end=2982
+  _globals['_SETTLEPHASE']._serialized_start=2985
+  _globals['_SETTLEPHASE']._serialized_end=3128
   _globals['_LEASEORDER']._serialized_start=215
-  _globals['_LEASEORDER']._serialized_end=736
-  _globals['_SITEPOWER']._serialized_start=739
-  _globals['_SITEPOWER']._serialized_end=1049
-  _globals['_AUTHORIZEREQUEST']._serialized_start=1051
-  _globals['_AUTHORIZEREQUEST']._serialized_end=1157
-  _globals['_LEASEAUTHORIZATION']._serialized_start=1159
-  _globals['_LEASEAUTHORIZATION']._serialized_end=1264
-  _globals['_AUTHORIZERESPONSE']._serialized_start=1266
-  _globals['_AUTHORIZERESPONSE']._serialized_end=1351
-  _globals['_LEASECLOSURE']._serialized_start=1354
-  _globals['_LEASECLOSURE']._serialized_end=1507
-  _globals['_CLOSEREQUEST']._serialized_start=1509
-  _globals['_CLOSEREQUEST']._serialized_end=1590
-  _globals['_LEASECLOSED']._serialized_start=1592
-  _globals['_LEASECLOSED']._serialized_end=1637
-  _globals['_CLOSERESPONSE']._serialized_start=1639
-  _globals['_CLOSERESPONSE']._serialized_end=1705
-  _globals['_CHIPUSE']._serialized_start=1708
-  _globals['_CHIPUSE']._serialized_end=1959
-  _globals['_REPORTUTILIZATIONREQUEST']._serialized_start=1962
-  _globals['_REPORTUTILIZATIONREQUEST']._serialized_end=2108
-  _globals['_REPORTUTILIZATIONRESPONSE']._serialized_start=2110
-  _globals['_REPORTUTILIZATIONRESPONSE']._serialized_end=2178
-  _globals['_COUNTER']._serialized_start=2180
-  _globals['_COUNTER']._serialized_end=2270
-  _globals['_LEASEREPORT']._serialized_start=2273
-  _globals['_LEASEREPORT']._serialized_end=2465
-  _globals['_SETTLEREQUEST']._serialized_start=2467
-  _globals['_SETTLEREQUEST']._serialized_end=2574
-  _globals['_LEASEGRANT']._serialized_start=2577
-  _globals['_LEASEGRANT']._serialized_end=2729
-  _globals['_SETTLERESPONSE']._serialized_start=2731
-  _globals['_SETTLERESPONSE']._serialized_end=2797
-  _globals['_LEASESERVICE']._serialized_start=3118
-  _globals['_LEASESERVICE']._serialized_end=3426
-  _globals['_SETTLEMENTSERVICE']._serialized_start=3428
-  _globals['_SETTLEMENTSERVICE']._serialized_end=3532
+  _globals['_LEASEORDER']._serialized_end=692
+  _globals['_SITEPOWER']._serialized_start=695
+  _globals['_SITEPOWER']._serialized_end=1005
+  _globals['_AUTHORIZEREQUEST']._serialized_start=1008
+  _globals['_AUTHORIZEREQUEST']._serialized_end=1170
+  _globals['_LEASEAUTHORIZATION']._serialized_start=1172
+  _globals['_LEASEAUTHORIZATION']._serialized_end=1277
+  _globals['_AUTHORIZERESPONSE']._serialized_start=1279
+  _globals['_AUTHORIZERESPONSE']._serialized_end=1364
+  _globals['_LEASECLOSURE']._serialized_start=1367
+  _globals['_LEASECLOSURE']._serialized_end=1520
+  _globals['_CLOSEREQUEST']._serialized_start=1522
+  _globals['_CLOSEREQUEST']._serialized_end=1603
+  _globals['_LEASECLOSED']._serialized_start=1605
+  _globals['_LEASECLOSED']._serialized_end=1650
+  _globals['_CLOSERESPONSE']._serialized_start=1652
+  _globals['_CLOSERESPONSE']._serialized_end=1718
+  _globals['_CHIPUSE']._serialized_start=1721
+  _globals['_CHIPUSE']._serialized_end=1972
+  _globals['_REPORTUTILIZATIONREQUEST']._serialized_start=1975
+  _globals['_REPORTUTILIZATIONREQUEST']._serialized_end=2121
+  _globals['_REPORTUTILIZATIONRESPONSE']._serialized_start=2123
+  _globals['_REPORTUTILIZATIONRESPONSE']._serialized_end=2191
+  _globals['_COUNTER']._serialized_start=2193
+  _globals['_COUNTER']._serialized_end=2283
+  _globals['_LEASEREPORT']._serialized_start=2286
+  _globals['_LEASEREPORT']._serialized_end=2478
+  _globals['_SETTLEREQUEST']._serialized_start=2480
+  _globals['_SETTLEREQUEST']._serialized_end=2587
+  _globals['_LEASEGRANT']._serialized_start=2590
+  _globals['_LEASEGRANT']._serialized_end=2742
+  _globals['_SETTLERESPONSE']._serialized_start=2744
+  _globals['_SETTLERESPONSE']._serialized_end=2810
+  _globals['_LEASESERVICE']._serialized_start=3131
+  _globals['_LEASESERVICE']._serialized_end=3439
+  _globals['_SETTLEMENTSERVICE']._serialized_start=3441
+  _globals['_SETTLEMENTSERVICE']._serialized_end=3545
 # @@protoc_insertion_point(module_scope)

@@ -114,7 +114,6 @@ class LeaseOrder(google.protobuf.message.Message):
     SITE_FIELD_NUMBER: builtins.int
     NODE_KEY_FIELD_NUMBER: builtins.int
     POWER_FIELD_NUMBER: builtins.int
-    DRAW_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     job: builtins.str
@@ -151,10 +150,6 @@ class LeaseOrder(google.protobuf.message.Message):
     def power(self) -> global___SitePower:
         """The site's power as the scheduler knows it; unset = not known."""
 
-    @property
-    def draw(self) -> gridlease.type.v1.contract_pb2.ChipPower:
-        """What the chip draws by the catalogue, for estimates where it is not metered; unset = not known."""
-
     def __init__(
         self,
         *,
@@ -175,10 +170,9 @@ class LeaseOrder(google.protobuf.message.Message):
         site: builtins.str = ...,
         node_key: builtins.str = ...,
         power: global___SitePower | None = ...,
-        draw: gridlease.type.v1.contract_pb2.ChipPower | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["draw", b"draw", "power", b"power"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "draw", b"draw", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "node_key", b"node_key", "notice_ms", b"notice_ms", "power", b"power", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "site", b"site", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["power", b"power"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "budget_nano", b"budget_nano", "chip", b"chip", "gang", b"gang", "job", b"job", "lease", b"lease", "max_price_nano_per_hour", b"max_price_nano_per_hour", "node", b"node", "node_key", b"node_key", "notice_ms", b"notice_ms", "power", b"power", "priority", b"priority", "project", b"project", "quantity_milli", b"quantity_milli", "site", b"site", "tenant", b"tenant", "tier", b"tier"]) -> None: ...
 
 global___LeaseOrder = LeaseOrder
 
@@ -220,6 +214,7 @@ class AuthorizeRequest(google.protobuf.message.Message):
 
     ORDERS_FIELD_NUMBER: builtins.int
     EACH_GANG_ALONE_FIELD_NUMBER: builtins.int
+    DRAWS_FIELD_NUMBER: builtins.int
     each_gang_alone: builtins.bool
     """Each gang (a lease without one is its own) is authorised or refused by itself: many gangs
     travel in one call, and none of them suffers for another.
@@ -228,13 +223,18 @@ class AuthorizeRequest(google.protobuf.message.Message):
     def orders(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LeaseOrder]:
         """All or none, or gang by gang."""
 
+    @property
+    def draws(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.contract_pb2.ChipPower]:
+        """What the chips of the orders draw by the catalogue, each once: for estimates where nothing meters it."""
+
     def __init__(
         self,
         *,
         orders: collections.abc.Iterable[global___LeaseOrder] | None = ...,
         each_gang_alone: builtins.bool = ...,
+        draws: collections.abc.Iterable[gridlease.type.v1.contract_pb2.ChipPower] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["each_gang_alone", b"each_gang_alone", "orders", b"orders"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["draws", b"draws", "each_gang_alone", b"each_gang_alone", "orders", b"orders"]) -> None: ...
 
 global___AuthorizeRequest = AuthorizeRequest
 

@@ -367,3 +367,97 @@ class CheckBooksResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["check", b"check"]) -> None: ...
 
 global___CheckBooksResponse = CheckBooksResponse
+
+@typing.final
+class ListSuspenseRequest(google.protobuf.message.Message):
+    """Whose."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    CLOSED_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    """"tenants/{tenant}"; empty = all."""
+    closed: builtins.bool
+    """Also what was charged or written off since."""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        closed: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["closed", b"closed", "tenant", b"tenant"]) -> None: ...
+
+global___ListSuspenseRequest = ListSuspenseRequest
+
+@typing.final
+class ListSuspenseResponse(google.protobuf.message.Message):
+    """At most 10,000."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: builtins.int
+    SUSPENSE_NANO_FIELD_NUMBER: builtins.int
+    suspense_nano: builtins.int
+    """What lies in suspense in sum, in nano-units."""
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gridlease.type.v1.report_pb2.Suspense]:
+        """By lease and segment."""
+
+    def __init__(
+        self,
+        *,
+        rows: collections.abc.Iterable[gridlease.type.v1.report_pb2.Suspense] | None = ...,
+        suspense_nano: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rows", b"rows", "suspense_nano", b"suspense_nano"]) -> None: ...
+
+global___ListSuspenseResponse = ListSuspenseResponse
+
+@typing.final
+class WriteOffSuspenseRequest(google.protobuf.message.Message):
+    """What to write off."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    lease: builtins.str
+    """Lease id."""
+    note: builtins.str
+    """Why; kept in the books."""
+    request_id: builtins.str
+    """The same id writes off once."""
+    def __init__(
+        self,
+        *,
+        lease: builtins.str = ...,
+        note: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "note", b"note", "request_id", b"request_id"]) -> None: ...
+
+global___WriteOffSuspenseRequest = WriteOffSuspenseRequest
+
+@typing.final
+class WriteOffSuspenseResponse(google.protobuf.message.Message):
+    """What was written off."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    amount_nano: builtins.int
+    """In nano-units."""
+    currency: builtins.str
+    """ISO 4217."""
+    def __init__(
+        self,
+        *,
+        amount_nano: builtins.int = ...,
+        currency: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "currency", b"currency"]) -> None: ...
+
+global___WriteOffSuspenseResponse = WriteOffSuspenseResponse

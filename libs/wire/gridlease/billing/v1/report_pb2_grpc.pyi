@@ -63,6 +63,18 @@ class ReportServiceStub:
     ]
     """Looks through the books."""
 
+    ListSuspense: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.report_pb2.ListSuspenseRequest,
+        gridlease.billing.v1.report_pb2.ListSuspenseResponse,
+    ]
+    """What nodes told beyond what may be charged. Operators."""
+
+    WriteOffSuspense: grpc.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.report_pb2.WriteOffSuspenseRequest,
+        gridlease.billing.v1.report_pb2.WriteOffSuspenseResponse,
+    ]
+    """Takes a lease's part out of suspense, for good. Operators."""
+
 class ReportServiceAsyncStub:
     """What the books say in sum, as the gateway asks for it: it has authenticated the caller."""
 
@@ -107,6 +119,18 @@ class ReportServiceAsyncStub:
         gridlease.billing.v1.report_pb2.CheckBooksResponse,
     ]
     """Looks through the books."""
+
+    ListSuspense: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.report_pb2.ListSuspenseRequest,
+        gridlease.billing.v1.report_pb2.ListSuspenseResponse,
+    ]
+    """What nodes told beyond what may be charged. Operators."""
+
+    WriteOffSuspense: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.billing.v1.report_pb2.WriteOffSuspenseRequest,
+        gridlease.billing.v1.report_pb2.WriteOffSuspenseResponse,
+    ]
+    """Takes a lease's part out of suspense, for good. Operators."""
 
 class ReportServiceServicer(metaclass=abc.ABCMeta):
     """What the books say in sum, as the gateway asks for it: it has authenticated the caller."""
@@ -166,5 +190,21 @@ class ReportServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.billing.v1.report_pb2.CheckBooksResponse, collections.abc.Awaitable[gridlease.billing.v1.report_pb2.CheckBooksResponse]]:
         """Looks through the books."""
+
+    @abc.abstractmethod
+    def ListSuspense(
+        self,
+        request: gridlease.billing.v1.report_pb2.ListSuspenseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.report_pb2.ListSuspenseResponse, collections.abc.Awaitable[gridlease.billing.v1.report_pb2.ListSuspenseResponse]]:
+        """What nodes told beyond what may be charged. Operators."""
+
+    @abc.abstractmethod
+    def WriteOffSuspense(
+        self,
+        request: gridlease.billing.v1.report_pb2.WriteOffSuspenseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.billing.v1.report_pb2.WriteOffSuspenseResponse, collections.abc.Awaitable[gridlease.billing.v1.report_pb2.WriteOffSuspenseResponse]]:
+        """Takes a lease's part out of suspense, for good. Operators."""
 
 def add_ReportServiceServicer_to_server(servicer: ReportServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -2826,6 +2826,16 @@ class ReportServiceStub(object):
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksRequest.SerializeToString,
                 response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksResponse.FromString,
                 _registered_method=True)
+        self.ListSuspense = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/ListSuspense',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSuspenseRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSuspenseResponse.FromString,
+                _registered_method=True)
+        self.WriteOffSuspense = channel.unary_unary(
+                '/gridlease.gateway.v1.ReportService/WriteOffSuspense',
+                request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.WriteOffSuspenseRequest.SerializeToString,
+                response_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.WriteOffSuspenseResponse.FromString,
+                _registered_method=True)
         self.CreateWebhook = channel.unary_unary(
                 '/gridlease.gateway.v1.ReportService/CreateWebhook',
                 request_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CreateWebhookRequest.SerializeToString,
@@ -2896,6 +2906,20 @@ class ReportServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSuspense(self, request, context):
+        """What nodes told beyond what may be charged. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteOffSuspense(self, request, context):
+        """Takes a lease's part out of suspense, for good. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateWebhook(self, request, context):
         """Sends the project's events to an address from now on; the secret that signs them is shown once.
         """
@@ -2954,6 +2978,16 @@ def add_ReportServiceServicer_to_server(servicer, server):
                     servicer.CheckBooks,
                     request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksRequest.FromString,
                     response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksResponse.SerializeToString,
+            ),
+            'ListSuspense': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuspense,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSuspenseRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSuspenseResponse.SerializeToString,
+            ),
+            'WriteOffSuspense': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteOffSuspense,
+                    request_deserializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.WriteOffSuspenseRequest.FromString,
+                    response_serializer=gridlease_dot_gateway_dot_v1_dot_gateway__pb2.WriteOffSuspenseResponse.SerializeToString,
             ),
             'CreateWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateWebhook,
@@ -3161,6 +3195,60 @@ class ReportService(object):
             '/gridlease.gateway.v1.ReportService/CheckBooks',
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksRequest.SerializeToString,
             gridlease_dot_gateway_dot_v1_dot_gateway__pb2.CheckBooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuspense(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/ListSuspense',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSuspenseRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.ListSuspenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteOffSuspense(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridlease.gateway.v1.ReportService/WriteOffSuspense',
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.WriteOffSuspenseRequest.SerializeToString,
+            gridlease_dot_gateway_dot_v1_dot_gateway__pb2.WriteOffSuspenseResponse.FromString,
             options,
             channel_credentials,
             insecure,

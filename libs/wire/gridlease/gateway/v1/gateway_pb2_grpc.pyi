@@ -1303,6 +1303,18 @@ class ReportServiceStub:
     ]
     """Looks through the books. Operators."""
 
+    ListSuspense: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListSuspenseRequest,
+        gridlease.gateway.v1.gateway_pb2.ListSuspenseResponse,
+    ]
+    """What nodes told beyond what may be charged. Operators."""
+
+    WriteOffSuspense: grpc.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.WriteOffSuspenseRequest,
+        gridlease.gateway.v1.gateway_pb2.WriteOffSuspenseResponse,
+    ]
+    """Takes a lease's part out of suspense, for good. Operators."""
+
     CreateWebhook: grpc.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.CreateWebhookRequest,
         gridlease.gateway.v1.gateway_pb2.CreateWebhookResponse,
@@ -1365,6 +1377,18 @@ class ReportServiceAsyncStub:
         gridlease.gateway.v1.gateway_pb2.CheckBooksResponse,
     ]
     """Looks through the books. Operators."""
+
+    ListSuspense: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.ListSuspenseRequest,
+        gridlease.gateway.v1.gateway_pb2.ListSuspenseResponse,
+    ]
+    """What nodes told beyond what may be charged. Operators."""
+
+    WriteOffSuspense: grpc.aio.UnaryUnaryMultiCallable[
+        gridlease.gateway.v1.gateway_pb2.WriteOffSuspenseRequest,
+        gridlease.gateway.v1.gateway_pb2.WriteOffSuspenseResponse,
+    ]
+    """Takes a lease's part out of suspense, for good. Operators."""
 
     CreateWebhook: grpc.aio.UnaryUnaryMultiCallable[
         gridlease.gateway.v1.gateway_pb2.CreateWebhookRequest,
@@ -1442,6 +1466,22 @@ class ReportServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.CheckBooksResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.CheckBooksResponse]]:
         """Looks through the books. Operators."""
+
+    @abc.abstractmethod
+    def ListSuspense(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.ListSuspenseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.ListSuspenseResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.ListSuspenseResponse]]:
+        """What nodes told beyond what may be charged. Operators."""
+
+    @abc.abstractmethod
+    def WriteOffSuspense(
+        self,
+        request: gridlease.gateway.v1.gateway_pb2.WriteOffSuspenseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gridlease.gateway.v1.gateway_pb2.WriteOffSuspenseResponse, collections.abc.Awaitable[gridlease.gateway.v1.gateway_pb2.WriteOffSuspenseResponse]]:
+        """Takes a lease's part out of suspense, for good. Operators."""
 
     @abc.abstractmethod
     def CreateWebhook(

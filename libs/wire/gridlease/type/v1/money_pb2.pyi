@@ -325,6 +325,7 @@ class MeterReport(google.protobuf.message.Message):
     REPORT_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
     RECORD_TIME_FIELD_NUMBER: builtins.int
+    PART_FIELD_NUMBER: builtins.int
     lease: builtins.str
     """Lease id."""
     segment: builtins.int
@@ -337,6 +338,10 @@ class MeterReport(google.protobuf.message.Message):
     """The text of docs/metering.md."""
     signature: builtins.bytes
     """Ed25519 over it."""
+    part: builtins.str
+    """Which of the segment's reports: empty = the one that counts furthest on every meter; a meter's
+    name = the one that counts furthest on it; "late/..." = told after the lease was final.
+    """
     @property
     def record_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was kept."""
@@ -351,11 +356,65 @@ class MeterReport(google.protobuf.message.Message):
         report: builtins.str = ...,
         signature: builtins.bytes = ...,
         record_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        part: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["record_time", b"record_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lease", b"lease", "node", b"node", "node_key", b"node_key", "record_time", b"record_time", "report", b"report", "segment", b"segment", "signature", b"signature"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "node", b"node", "node_key", b"node_key", "part", b"part", "record_time", b"record_time", "report", b"report", "segment", b"segment", "signature", b"signature"]) -> None: ...
 
 global___MeterReport = MeterReport
+
+@typing.final
+class CoverDraw(google.protobuf.message.Message):
+    """What a lease drew from capacity bought ahead in one hour, and what it got back for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMMITMENT_FIELD_NUMBER: builtins.int
+    HOUR_TIME_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    SEGMENT_FIELD_NUMBER: builtins.int
+    RATE_NANO_PER_HOUR_FIELD_NUMBER: builtins.int
+    QUANTITY_MILLI_FIELD_NUMBER: builtins.int
+    BEFORE_MILLI_NS_FIELD_NUMBER: builtins.int
+    MILLI_NS_FIELD_NUMBER: builtins.int
+    COVER_NANO_FIELD_NUMBER: builtins.int
+    commitment: builtins.str
+    """"commitments/{commitment}"."""
+    lease: builtins.str
+    """Lease id."""
+    segment: builtins.int
+    """Its segment."""
+    rate_nano_per_hour: builtins.int
+    """What its segment costs by the hour."""
+    quantity_milli: builtins.int
+    """Thousandths of devices that it has."""
+    before_milli_ns: builtins.int
+    """What the segment drew before, in thousandths of device-nanoseconds."""
+    milli_ns: builtins.int
+    """What it drew in this hour."""
+    cover_nano: builtins.int
+    """What it got back."""
+    @property
+    def hour_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The hour's begin."""
+
+    def __init__(
+        self,
+        *,
+        commitment: builtins.str = ...,
+        hour_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        lease: builtins.str = ...,
+        segment: builtins.int = ...,
+        rate_nano_per_hour: builtins.int = ...,
+        quantity_milli: builtins.int = ...,
+        before_milli_ns: builtins.int = ...,
+        milli_ns: builtins.int = ...,
+        cover_nano: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["hour_time", b"hour_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["before_milli_ns", b"before_milli_ns", "commitment", b"commitment", "cover_nano", b"cover_nano", "hour_time", b"hour_time", "lease", b"lease", "milli_ns", b"milli_ns", "quantity_milli", b"quantity_milli", "rate_nano_per_hour", b"rate_nano_per_hour", "segment", b"segment"]) -> None: ...
+
+global___CoverDraw = CoverDraw
 
 @typing.final
 class Invoice(google.protobuf.message.Message):

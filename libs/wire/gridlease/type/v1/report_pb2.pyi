@@ -363,6 +363,8 @@ class BooksCheck(google.protobuf.message.Message):
     ASTRAY_COUNT_FIELD_NUMBER: builtins.int
     MONTHS_AHEAD_FIELD_NUMBER: builtins.int
     ALARMS_FIELD_NUMBER: builtins.int
+    SUSPENSE_NANO_FIELD_NUMBER: builtins.int
+    UNEXPLAINED_COUNT_FIELD_NUMBER: builtins.int
     whole: builtins.bool
     """Whether nothing is wrong."""
     head: builtins.str
@@ -379,6 +381,10 @@ class BooksCheck(google.protobuf.message.Message):
     """Rows that lie in no month of their own."""
     months_ahead: builtins.int
     """Months made ahead, this one among them."""
+    suspense_nano: builtins.int
+    """What lies in suspense, in nano-units: told by nodes, charged to nobody."""
+    unexplained_count: builtins.int
+    """How much of suspense no alarm explains: 0."""
     @property
     def broken_links(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Journals whose link does not hold, "lane/number", at most 100."""
@@ -400,10 +406,97 @@ class BooksCheck(google.protobuf.message.Message):
         astray_count: builtins.int = ...,
         months_ahead: builtins.int = ...,
         alarms: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        suspense_nano: builtins.int = ...,
+        unexplained_count: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alarms", b"alarms", "astray_count", b"astray_count", "broken_links", b"broken_links", "entry_count", b"entry_count", "head", b"head", "journal_count", b"journal_count", "months_ahead", b"months_ahead", "off_balance_count", b"off_balance_count", "sum_nano", b"sum_nano", "whole", b"whole"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alarms", b"alarms", "astray_count", b"astray_count", "broken_links", b"broken_links", "entry_count", b"entry_count", "head", b"head", "journal_count", b"journal_count", "months_ahead", b"months_ahead", "off_balance_count", b"off_balance_count", "sum_nano", b"sum_nano", "suspense_nano", b"suspense_nano", "unexplained_count", b"unexplained_count", "whole", b"whole"]) -> None: ...
 
 global___BooksCheck = BooksCheck
+
+@typing.final
+class Suspense(google.protobuf.message.Message):
+    """Run time that a segment's node told beyond what may be charged."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: builtins.int
+    SEGMENT_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    TOLD_NS_FIELD_NUMBER: builtins.int
+    CHARGED_NS_FIELD_NUMBER: builtins.int
+    AMOUNT_NANO_FIELD_NUMBER: builtins.int
+    WRITTEN_OFF_NANO_FIELD_NUMBER: builtins.int
+    OPEN_NANO_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    RECORD_TIME_FIELD_NUMBER: builtins.int
+    REPORT_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    NODE_KEY_FIELD_NUMBER: builtins.int
+    lease: builtins.str
+    """Lease id."""
+    segment: builtins.int
+    """Its segment."""
+    tenant: builtins.str
+    """"tenants/{tenant}"."""
+    project: builtins.str
+    """"projects/{project}"."""
+    job: builtins.str
+    """"projects/{project}/jobs/{job}"."""
+    node: builtins.str
+    """"nodes/{node}"."""
+    cause: builtins.str
+    """The alarm that explains it, UPPER_SNAKE."""
+    told_ns: builtins.int
+    """Run time that was told, in nanoseconds."""
+    charged_ns: builtins.int
+    """Run time that was charged."""
+    amount_nano: builtins.int
+    """What the rest would have cost, in nano-units."""
+    written_off_nano: builtins.int
+    """What of that was written off."""
+    open_nano: builtins.int
+    """What lies in suspense."""
+    currency: builtins.str
+    """ISO 4217."""
+    report: builtins.str
+    """The first report that was not believed, as it was signed; empty = none was kept."""
+    signature: builtins.bytes
+    """Ed25519 over it."""
+    node_key: builtins.str
+    """Whose key."""
+    @property
+    def record_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it last changed."""
+
+    def __init__(
+        self,
+        *,
+        lease: builtins.str = ...,
+        segment: builtins.int = ...,
+        tenant: builtins.str = ...,
+        project: builtins.str = ...,
+        job: builtins.str = ...,
+        node: builtins.str = ...,
+        cause: builtins.str = ...,
+        told_ns: builtins.int = ...,
+        charged_ns: builtins.int = ...,
+        amount_nano: builtins.int = ...,
+        written_off_nano: builtins.int = ...,
+        open_nano: builtins.int = ...,
+        currency: builtins.str = ...,
+        record_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        report: builtins.str = ...,
+        signature: builtins.bytes = ...,
+        node_key: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["record_time", b"record_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amount_nano", b"amount_nano", "cause", b"cause", "charged_ns", b"charged_ns", "currency", b"currency", "job", b"job", "lease", b"lease", "node", b"node", "node_key", b"node_key", "open_nano", b"open_nano", "project", b"project", "record_time", b"record_time", "report", b"report", "segment", b"segment", "signature", b"signature", "tenant", b"tenant", "told_ns", b"told_ns", "written_off_nano", b"written_off_nano"]) -> None: ...
+
+global___Suspense = Suspense
 
 @typing.final
 class Webhook(google.protobuf.message.Message):
