@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import asyncpg
@@ -61,10 +61,12 @@ class TestServer:
             await connection.close(timeout=5)
 
 
-def start_server(folder: Path, bin_dir: Path | None = None) -> EmbeddedPostgres:
+def start_server(
+    folder: Path, bin_dir: Path | None = None, settings: Mapping[str, str] = SETTINGS
+) -> EmbeddedPostgres:
     """A started server on ``folder``, from a prepared cluster where one can be kept."""
     bin_dir = bin_dir or find_bin_dir()
-    server = EmbeddedPostgres(folder, bin_dir, settings=SETTINGS, sync=False, die_with_parent=True)
+    server = EmbeddedPostgres(folder, bin_dir, settings=settings, sync=False, die_with_parent=True)
     prepared = _prepared(bin_dir)
     if prepared is not None:
         folder.mkdir(parents=True, exist_ok=True)

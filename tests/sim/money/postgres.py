@@ -8,17 +8,17 @@ not who comes first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import asyncpg
 from gridlease_billing.adapters.books import PostgresBooks
-from gridlease_billing.bootstrap import ROLE
 from gridlease_billing.close import Closure, close
 from gridlease_billing.credit import journal_summary
 from gridlease_billing.domain.grant_row import Cause, State
@@ -26,57 +26,42 @@ from gridlease_kernel.faults import Fault
 from gridlease_mesh import meter_report
 from gridlease_mesh.credentials import new_user_key
 from gridlease_mesh.signatures import Signer
-from gridlease_store.connect import with_jsonb
+from gridlease_store.binaries import find_bin_dir
+from gridlease_store.embedded import EmbeddedPostgres
 from gridlease_store.migrate import migrate
-from gridlease_testkit.postgres import TestServer, start_server
+from gridlease_testkit.postgres import SETTINGS, TestServer, start_server
 
 from tests.sim.money.broken import insist
+from tests.sim.money.checks import Books
 from tests.sim.money.oracle import due_nano
+from tests.sim.money.place import CONNECTIONS, Place
 from tests.sim.money.run import Outcome
 from tests.sim.money.town import PROFILES, TERMS, Town
 
-WORLD = 25_000  # events of one world, which has a database of its own
-_CHECK_EVERY = 2_500
-_MOMENT_MS = 250
-_TOGETHER = 16
-_DRAIN_MOMENTS = 20_000
-_KILLS = 0.03  # of moments: backends; of the server, a sixtieth of that
-_CLOCK = """
-CREATE TABLE sim_clock (ms int8 NOT NULL);
-INSERT INTO sim_clock VALUES ({ms});
-CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS
-    $$ SELECT timestamptz 'epoch' + ms * interval '1 millisecond' FROM billing.sim_clock $$;
-GRANT SELECT ON sim_clock TO {role};
-ALTER FUNCTION tick SET search_path = billing, pg_catalog;
-SELECT create_months({ms}, 3);
-"""
-# Each of them finds nothing.
-_WRONG = {
-    "a journal does not sum to zero":
-        "SELECT journal FROM entry GROUP BY journal HAVING sum(amount) <> 0",
-    "a hold is negative":
-        "SELECT l.id FROM lease l WHERE l.held_nano < (SELECT coalesce(sum(m.rated_nano"
-        " - m.base_nano), 0) FROM meter m WHERE m.lease = l.id)",
-    "a job is over its budget":
-        "SELECT job FROM lease WHERE budget_nano IS NOT NULL GROUP BY job"
-        " HAVING sum(charged_nano + held_nano) > max(budget_nano)",
-    "charges are not posted":
-        "SELECT tenant FROM (SELECT l.tenant, sum(l.charged_nano + (SELECT coalesce(sum("
-        "m.rated_nano - m.base_nano), 0) FROM meter m WHERE m.lease = l.id)) AS charged"
-        " FROM lease l GROUP BY l.tenant) AS c WHERE charged <> -(SELECT coalesce(sum(amount), 0)"
-        " FROM entry e JOIN account a ON a.id = e.account JOIN journal j ON j.id = e.journal"
-        " WHERE a.kind = 'tenant_prepaid' AND a.tenant = c.tenant AND j.kind = 'charge')",
-    "lines are not the charge":
-        "SELECT l.id FROM lease l WHERE state = 'FINAL' AND charged_nano <> (SELECT"
-        " coalesce(sum(amount_nano), 0) FROM line WHERE lease = l.id AND class = 'usage')",
-    "late usage is not posted":
-        "SELECT 1 WHERE (SELECT coalesce(sum(amount_nano), 0) FROM line WHERE class ="
-        " 'correction') <> -(SELECT coalesce(sum(e.amount), 0) FROM entry e JOIN account a"
-        " ON a.id = e.account WHERE a.kind = 'receivable')",
-    "two lines of one segment":
-        "SELECT lease FROM line WHERE class = 'usage' GROUP BY lease, segment, meter"
-        " HAVING count(*) > 1",
-}  # fmt: skip
+WORLD = 20_000  # events of one world, which has a database of its own
+_CHECK_EVERY = 2_500  # events, and after what was killed
+_DRAIN_MOMENTS = 4_000
+_CLOSE_AGAIN = 50  # moments
+_KILLS = 5  # for each crash in memory: of backends; of the server, a twentieth of that
+_MOST_KILLS = 0.3
+# A server that is killed must not lose what it has written, and the system keeps that: nothing has
+# to be flushed. But a write may be cut between two halves of a page: whole pages go to the log.
+_SETTINGS = {**SETTINGS, "full_page_writes": "on"}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a world. A node reports all that it runs in one call, so the more leases the quicker."""
+
+    leases: int
+    nodes: int
+    batch: int
+    moment_ms: int
+    together: int = 24
+
+
+LARGE = Size(leases=320, nodes=10, batch=12, moment_ms=2_000)
+SMALL = Size(leases=60, nodes=10, batch=1, moment_ms=250)
 
 
 class Pen:
@@ -125,89 +110,45 @@ class Watcher:
         insist(answer.reason != "PARKED", "a lease's books contradict themselves", answer)
 
 
-class Place:
-    """One world's database, and who kills what works on it."""
-
-    def __init__(self, tester, name):
-        self.tester, self.name = tester, name
-        self.dsn = tester.dsn(name)
-        self.pool = self.admin = None
-
-    async def open(self, ms):
-        owner = await asyncpg.connect(self.dsn, server_settings={"search_path": "billing"})
-        await owner.execute(_CLOCK.format(ms=ms, role=ROLE))
-        await owner.close()
-        self.admin = await self._connect()
-        settings = {"search_path": "billing,pg_catalog", "role": ROLE, "statement_timeout": "20000"}
-        self.pool = await asyncpg.create_pool(
-            self.dsn, min_size=1, max_size=_TOGETHER, command_timeout=20, init=with_jsonb,
-            server_settings=settings,
-        )  # fmt: skip
-
-    async def _connect(self):
-        settings = {"search_path": "billing", "gridlease.tenant": "*", "application_name": "sim"}
-        return await asyncpg.connect(self.dsn, server_settings=settings)
-
-    async def set_clock(self, ms):
-        await self.admin.execute("UPDATE sim_clock SET ms = $1", ms)
-
-    async def kill_backends(self, count):
-        await self.admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name <> 'sim'"
-            " ORDER BY random() LIMIT $1) AS t", count,
-        )  # fmt: skip
-
-    async def kill_server(self):
-        """All of it at once, and up again."""
-        os.kill(self.tester.server.pid, signal.SIGKILL)
-        self.tester.server.start()
-        self.admin.terminate()
-        self.admin = await self._connect()
-
-    async def close(self):
-        self.pool.terminate()
-        await self.admin.close()
-        await self.tester.drop(self.name)
-
-
 class Run:
     """Moments of one world."""
 
-    def __init__(self, town, place, random):
-        self.town, self.place, self.random = town, place, random
-        self.serial = 0
+    def __init__(self, town, place, size):
+        self.town, self.place, self.size = town, place, size
+        self.random = town.random
+        self.books = Books()
+        self._whole_due = 0
 
     async def moment(self):
-        """What happens together, and what is killed meanwhile."""
-        town = self.town
-        acts = town.pop_together(_MOMENT_MS, _TOGETHER)
-        await self.place.set_clock(town.clock.database_ms())
+        """What happens together, and what is killed meanwhile; then the books are looked at."""
+        town, place = self.town, self.place
+        acts = town.pop_together(self.size.moment_ms, self.size.together)
+        await place.set_clock(town.clock.database_ms())
         tasks = [asyncio.ensure_future(act(*args)) for act, args in acts]
-        if town.fault("server killed", town.profile.crash / 60):
-            await self._later(tasks, self.place.kill_server)
-        elif town.fault("backends killed", town.profile.crash):
-            await self._later(tasks, self.place.kill_backends, self.random.randrange(1, 6))
+        if killed := town.fault("server killed", town.profile.crash / 20):
+            await self._later(tasks, place.kill_server)
+        elif killed := town.fault("backends killed", town.profile.crash):
+            await self._later(tasks, place.kill_backends, self.random.randrange(1, 6))
         for done in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(done, BaseException):
                 raise done
+        await self.books.each(place.admin)
+        if killed or town.events >= self._whole_due:
+            await self.check()
 
     async def _later(self, tasks, kill, *args):
         """In the middle of it."""
-        await asyncio.wait(tasks, timeout=self.random.random() * 0.02)
+        await asyncio.wait(tasks, timeout=self.random.random() * 0.04)
         await kill(*args)
 
     async def check(self):
         """Everything that the books themselves must say."""
-        for what, query in _WRONG.items():
-            found = await self.place.admin.fetch(query)
-            insist(not found, what, [dict(it) for it in found[:3]])
-        summary = await self._quietly(lambda: journal_summary(self.town.books))
-        insist(summary.sum_nano == 0 and summary.off_balance == 0, "off balance", summary)
+        self._whole_due = self.town.events + _CHECK_EVERY
+        await self.books.whole(self.place.admin)
 
     async def _quietly(self, work):
         """A server that was killed lets the pool down once or twice."""
-        for _ in range(_TOGETHER + 2):
+        for _ in range(CONNECTIONS + 2):
             try:
                 return await work()
             except Fault:
@@ -215,14 +156,17 @@ class Run:
         raise AssertionError("the database does not come back")
 
     async def drain(self):
-        """No more faults: everything comes to its end."""
+        """No more faults: everything comes to its end.
+
+        What was asked for long ago may be admitted only now; so all is closed, and closed again.
+        """
         town = self.town
         town.quiet = True
-        live = await self.place.admin.fetch("SELECT id FROM lease WHERE state <> 'FINAL'")
-        for lease in live:
-            told = [Closure(lease["id"], 0, Cause.STOPPED)]
-            await self._quietly(lambda told=told: close(town.books, told, TERMS))
-        for _ in range(_DRAIN_MOMENTS):
+        for moment in range(_DRAIN_MOMENTS):
+            if moment % _CLOSE_AGAIN == 0:
+                live = await self.place.admin.fetch("SELECT id FROM lease WHERE state <> 'FINAL'")
+                told = [Closure(it["id"], 0, Cause.STOPPED) for it in live]
+                await self._quietly(lambda told=told: close(town.books, told, TERMS))
             await self.moment()
             if any(it.tasks for it in town.nodes.values() if not it.dead):
                 continue
@@ -235,6 +179,10 @@ class Run:
         insist(not live, "leases never end", live)
         held = await self.place.admin.fetchval("SELECT coalesce(sum(held), 0) FROM balance")
         insist(held == 0, "a hold is left", held)
+        await self.check()
+        summary = await self._quietly(lambda: journal_summary(town.books))
+        insist(summary.sum_nano == 0 and summary.off_balance == 0, "off balance", summary)
+        insist(not await self.place.admin.fetch("SELECT * FROM broken_links()"), "a broken chain")
 
     async def truth(self, outcome):
         """Each charge beside the true counters of its node, and the rates that it was told."""
@@ -283,43 +231,47 @@ class Run:
         insist(told == truth, "charged is not what ran", row, late_nano, task.run)
 
 
-def profile_of(number):
+def profile_of(number, size):
     """A world's profile: as in memory, but larger, for its calls are beside each other."""
     name = sorted(PROFILES)[number % len(PROFILES)]
     found = PROFILES[name]
-    crash = min(found.crash, _KILLS)
-    return name, replace(found, crash=crash, nodes=10, leases=60, turn_ms=8_000, tenants=6)
+    return name, replace(
+        found,
+        crash=min(found.crash * _KILLS, _MOST_KILLS),
+        leases=size.leases,
+        nodes=size.nodes,
+        batch=size.batch,
+        pay_nano=found.pay_nano * size.leases // 20,
+        turn_ms=8_000,
+        office_ms=20_000,
+        tenants=6,
+    )
 
 
-async def live(tester, template, seed, number, events, outcome, each_end=None):
-    """One world. ``each_end``: called with its run before it is taken down."""
-    _, profile = profile_of(number)
-    name = await tester.create(template)
-    place = Place(tester, name)
+async def live(tester, job, outcome, profile):
+    """One world."""
+    template = await tester.template(
+        "billing", lambda owner: migrate(owner, "billing", "gridlease_billing", login=True)
+    )
+    place = Place(tester, await tester.create(template))
     pen = Pen()
 
     def books(town):
         return None, Watcher()
 
-    town = Town(f"{seed}:{number}", profile, pen, books)
+    town = Town(f"{job.seed}:{job.number}", profile, pen, books)
     await place.open(town.clock.database_ms())
     town.books = PostgresBooks(place.pool, town.clock, 600_000)
     town.settlers = [town.new_settler() for _ in range(2)]
-    run = Run(town, place, town.random)
-    due = _CHECK_EVERY
+    run = Run(town, place, job.size)
     try:
         await town.begin()
-        while town.events < events:
+        while town.events < job.events:
             await run.moment()
-            if town.events >= due:
-                await run.check()
-                due = town.events + _CHECK_EVERY
         await run.drain()
-        await run.check()
-        insist(not await place.admin.fetch("SELECT * FROM broken_links()"), "a chain is broken")
         await run.truth(outcome)
-        if each_end is not None:
-            await each_end(run)
+        if job.each_end is not None:
+            await job.each_end(run)
     finally:
         outcome.events, outcome.calls, outcome.met = town.events, town.calls, town.met
         for settler in town.settlers:
@@ -327,32 +279,86 @@ async def live(tester, template, seed, number, events, outcome, each_end=None):
         await place.close()
 
 
-async def _runs(tester, seed, events, each, first, each_end):
-    template = await tester.template(
-        "billing", lambda owner: migrate(owner, "billing", "gridlease_billing", login=True)
-    )
-    total, number = Outcome(), first
-    while total.events < events and not total.broken:
-        outcome = Outcome(worlds=1)
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A world of a run. ``each_end``: called with its ``Run`` before it is taken down."""
+
+    seed: int
+    number: int
+    events: int
+    size: Size
+    each_end: object = None
+    changes: dict = field(default_factory=dict)  # of its profile
+
+
+def world(tester, job):
+    """One world on a server, from its first price to its last lease's end."""
+    name, profile = profile_of(job.number, job.size)
+    outcome = Outcome(worlds=1)
+    try:
+        asyncio.run(live(tester, job, outcome, replace(profile, **job.changes)))
+    except Exception as broken:  # noqa: BLE001 - whatever it is, the run says which world
+        words = " ".join([type(broken).__name__, *map(str, broken.args)])
+        where = traceback.format_exc(limit=-8)
+        which = f"{job.seed}:{job.number} ({name}) after {outcome.events}"
+        outcome.broken.append(f"{which}: {words} {where}")
+    return outcome
+
+
+_OWN = {}  # this process's folder, and its server once it has one
+
+
+def _begin(folder):
+    logging.disable(logging.CRITICAL)  # lies and crashes are meant
+    _OWN["folder"] = Path(folder) / str(os.getpid())
+
+
+def _world(job):
+    if "tester" not in _OWN:
+        server = start_server(_OWN["folder"], None, _SETTINGS)
+        _OWN["tester"] = TestServer(server)
+    return world(_OWN["tester"], job)
+
+
+@contextlib.contextmanager
+def _worlds(processes, folder, jobs):
+    if processes == 1:
+        _OWN["folder"] = folder / "own"
         try:
-            await live(tester, template, seed, number, min(each, events), outcome, each_end)
-        except Exception as broken:  # noqa: BLE001 - whatever it is, the run says which world
-            words = " ".join([type(broken).__name__, *map(str, broken.args)])
-            where = traceback.format_exc(limit=-8)
-            which = f"{seed}:{number} ({profile_of(number)[0]}) after {outcome.events}"
-            outcome.broken.append(f"{which}: {words} {where}")
-        total.add(outcome)
-        number += 1
-    return total
+            yield map(_world, jobs)
+        finally:
+            _OWN.clear()
+        return
+    pool = multiprocessing.get_context("spawn").Pool(processes, _begin, [str(folder)])
+    try:
+        yield pool.imap_unordered(_world, jobs)
+    finally:
+        pool.terminate()
+        pool.join()
 
 
-def run(seed, events, each=WORLD, first=0, each_end=None):
-    """Worlds of a run on one server of their own, until they have had as many events."""
+def run(seed, events, *, each=WORLD, worlds=None, size=LARGE, each_end=None, changes=None,
+        processes=1, told=None):  # fmt: skip
+    """Worlds of a run, each process's on a server of its own, until they have had as many events.
+
+    ``worlds``: these only, whatever their events. ``changes``: of their profiles. ``told``: called
+    with what was found so far, after each world.
+    """
     folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
     folder.chmod(0o711)
-    server = start_server(folder / "postgres", None)
+    numbers = range(events // each + processes + 1) if worlds is None else worlds
+    jobs = (Job(seed, n, min(each, events), size, each_end, changes or {}) for n in numbers)
+    total = Outcome()
     try:
-        return asyncio.run(_runs(TestServer(server), seed, events, each, first, each_end))
+        with _worlds(processes, folder, jobs) as outcomes:
+            for outcome in outcomes:
+                total.add(outcome)
+                if told is not None:
+                    told(total)
+                if (total.events >= events and worlds is None) or total.broken:
+                    break
     finally:
-        server.stop(timeout_s=10.0)
+        for it in folder.iterdir():
+            EmbeddedPostgres(it, find_bin_dir()).stop(timeout_s=10.0)
         shutil.rmtree(folder, ignore_errors=True)
+    return total
