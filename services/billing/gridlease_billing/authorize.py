@@ -37,18 +37,24 @@ async def authorize(
         existing = await tx.leases.lock([ask.lease_id for ask in asks])
         wallets = await tx.ledger.lock_wallets({ask.tenant for ask in asks})
         now = await tx.now()
-        prices = await tx.prices.in_force({(ask.chip, ask.tier) for ask in asks}, now.ms)
+        prices = await tx.prices.in_force({ask.kind for ask in asks}, now.ms)
+        priorities = await tx.prices.priorities(now.ms)
+        unpaid = await tx.receivables.overdue({ask.tenant for ask in asks}, now.ms)
         spent = await tx.leases.spent_nano({ask.job for ask in asks if ask.budget_nano is not None})
-        found = {ask.lease_id: prices.get((ask.chip, ask.tier)) for ask in asks}
+        found = {ask.lease_id: prices.get(ask.kind) for ask in asks}
         admitted = admit(
             {lease: it.row for lease, it in existing.items()},
             asks,
             {
-                ask.lease_id: quote(price, ask.quantity_milli)
+                ask.lease_id: quote(price, ask.quantity_milli, ask.priority, priorities)
                 for ask in asks
                 if (price := found[ask.lease_id]) is not None
             },
-            Means({tenant: it.available_nano for tenant, it in wallets.items()}, spent),
+            Means(
+                {tenant: it.available_nano for tenant, it in wallets.items()},
+                spent,
+                {tenant: it.hint for tenant, it in unpaid.items()},
+            ),
             now.ms,
             terms,
             each_alone=each_alone,

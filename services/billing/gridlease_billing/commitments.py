@@ -53,7 +53,7 @@ async def buy(books: Books, ids: Ids, wish: Wish) -> Known:
         now = await tx.now()
         if wish.starts_ms < now.ms // HOUR_MS * HOUR_MS:
             raise _refused("PERIOD_IN_THE_PAST", "begin_time", "Name an hour that is to come.")
-        kind = (wish.chip, Tier.RESERVED)
+        kind = (wish.chip, Tier.RESERVED, wish.site)
         price = (await tx.prices.in_force([kind], now.ms)).get(kind)
         if price is None:
             raise _refused("NO_PRICE", "chip", "List the prices to see what is sold as reserved.")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from gridlease_kernel.faults import Invalid
 
-from gridlease_billing.domain.price import Price, Tier
-from gridlease_billing.domain.spot import ChipUse, SpotPolicy, due, moved
-from gridlease_billing.ports import Books, Now, SpotMove, Work
+from gridlease_billing.domain.price import Kind, Price, Tier
+from gridlease_billing.domain.spot import ChipUse, SpotPolicy, due, floor_nano, moved
+from gridlease_billing.ports import Books, Now, Work
+from gridlease_billing.price_ports import SpotMove
 
 _LOG = logging.getLogger(__name__)
 
@@ -17,39 +19,69 @@ _LOG = logging.getLogger(__name__)
 async def move_spot(
     books: Books, end_ms: int, uses: Sequence[ChipUse], policy: SpotPolicy
 ) -> list[Price]:
-    """The new prices, in force from now on; at most one for each chip and window, ever.
+    """The new prices, in force from now on; at most one for each chip, site and window, ever.
 
     ``end_ms``: when the window that was looked at ended. Only SPOT prices move, and only of chips
-    that have an on-demand price, which is their cap.
+    that have an on-demand price there, which is their cap. A site that has no price of its own yet
+    begins with that of everywhere.
 
     Raises:
         Invalid: WINDOW_TO_COME.
     """
-    by_chip = {use.chip: use for use in uses if policy.moves(use.chip)}
+    by_place = {use.place: use for use in uses if policy.moves(use.chip)}
 
     async def work(tx: Work) -> list[Price]:
         now = await tx.now()
         _check(end_ms, now, policy)
-        last = await tx.prices.last_spot_moves(by_chip)
-        wanted = [(chip, tier) for chip in by_chip for tier in (Tier.SPOT, Tier.ON_DEMAND)]
+        last = await tx.prices.last_spot_moves(by_place)
+        wanted = [
+            (chip, tier, site) for chip, site in by_place for tier in (Tier.SPOT, Tier.ON_DEMAND)
+        ]
         prices = await tx.prices.in_force(wanted, now.ms)
         entries = []
-        for chip, use in sorted(by_chip.items()):  # two reports at once wait in one order
-            spot, cap = prices.get((chip, Tier.SPOT)), prices.get((chip, Tier.ON_DEMAND))
-            if spot is None or cap is None or not due(last.get(chip), end_ms, now.ms, policy):
+        # Two reports at once wait in one order; a site is looked at before everywhere, which its
+        # first price goes by.
+        for place in sorted(by_place, key=lambda it: (it[0], not it[1], it[1])):
+            if not due(last.get(place), end_ms, now.ms, policy):
                 continue
-            nano = moved(spot.price_nano_per_hour, cap.price_nano_per_hour, use, policy)
-            if nano is not None:
-                move = SpotMove(use, policy.window(end_ms), spot.version, nano)
+            move = _move(by_place[place], prices, end_ms, now.ms, policy)
+            if move is not None:
                 entries.append(await tx.prices.move_spot(move, now.ms))
         return [entry for entry in entries if entry is not None]
 
     written = await books.run(work)
     for price in written:
         facts = {"price_nano_per_hour": price.price_nano_per_hour, "version": price.version}
-        full = by_chip[price.chip].full_permille
-        _LOG.info("spot price moved", extra={"chip": price.chip, "full_permille": full, **facts})
+        full = by_place[price.chip, price.site].full_permille
+        where = {"chip": price.chip, "site": price.site, "full_permille": full}
+        _LOG.info("spot price moved", extra={**where, **facts})
     return written
+
+
+def everywhere(uses: Iterable[ChipUse]) -> list[ChipUse]:
+    """Each chip at all sites together: what the reports of idle capacity are of."""
+    sums: dict[str, ChipUse] = {}
+    for use in uses:
+        known = sums.get(use.chip, ChipUse(use.chip, 0, 0, 0))
+        sums[use.chip] = replace(
+            known,
+            total_milli=known.total_milli + use.total_milli,
+            used_milli=known.used_milli + use.used_milli,
+            waiting_milli=max(known.waiting_milli, use.waiting_milli),
+        )
+    return list(sums.values())
+
+
+def _move(
+    use: ChipUse, prices: Mapping[Kind, Price], end_ms: int, now_ms: int, policy: SpotPolicy
+) -> SpotMove | None:
+    spot = prices.get((use.chip, Tier.SPOT, use.site))
+    cap = prices.get((use.chip, Tier.ON_DEMAND, use.site))
+    if spot is None or cap is None:
+        return None
+    floor = floor_nano(cap.price_nano_per_hour, use, policy, now_ms)
+    nano = moved(spot.price_nano_per_hour, cap.price_nano_per_hour, use, policy, floor)
+    return None if nano is None else SpotMove(use, policy.window(end_ms), spot, nano, floor)
 
 
 def _check(end_ms: int, now: Now, policy: SpotPolicy) -> None:

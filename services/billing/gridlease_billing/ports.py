@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from gridlease_billing.contract_ports import CommitmentStore, TariffStore
+from gridlease_billing.domain.evidence import Proof
+from gridlease_billing.domain.excess import Excess
 from gridlease_billing.domain.exchange import Exchanged
 from gridlease_billing.domain.grant_row import Effect, GrantRow, Report
 from gridlease_billing.domain.invoice import Invoice
 from gridlease_billing.domain.issuer import (
+    CoverDraw,
     LegalEntity,
     LineSplit,
     SignedReport,
@@ -18,12 +21,14 @@ from gridlease_billing.domain.issuer import (
     TaxSource,
 )
 from gridlease_billing.domain.late import Correction, Written
-from gridlease_billing.domain.price import CURRENCY, NewPrice, Price
+from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.settlement import Alarm
-from gridlease_billing.domain.spot import ChipUse, LastMove
 from gridlease_billing.domain.supplier import Contract
 from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Line, Stored
+from gridlease_billing.footprint_ports import ToldWork
+from gridlease_billing.price_ports import PriceStore
+from gridlease_billing.receivable_ports import ReceivableStore
 from gridlease_billing.supplier_ports import SupplierStore
 
 T = TypeVar("T")
@@ -59,16 +64,6 @@ class Change:
     after: GrantRow
     effect: Effect
     price_version: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SpotMove:
-    """A spot price that moves: what it goes by, and in which window."""
-
-    use: ChipUse
-    window: int
-    before_version: int
-    price_nano_per_hour: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +142,48 @@ class LeaseStore(Protocol):
     async def update(self, changes: Sequence[Change]) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """An excess, its lease, and the report that was not believed, where one was signed."""
+
+    excess: Excess
+    node: str
+    project: str
+    job: str
+    node_key: str = ""
+    report: str = ""
+    signature: bytes = b""
+
+
 class EvidenceStore(Protocol):
     """What nodes said, and what of it was not believed."""
 
     async def keep_signed(self, reports: Sequence[Report], now_ms: int) -> None:
-        """Each segment's last report as its node signed it."""
+        """Reports that were folded as they are: each proves all of its segments' counters."""
+        ...
+
+    async def keep_proofs(self, proofs: Sequence[Proof], now_ms: int) -> None:
+        """The furthest word on each segment; where reports contradict each other, one a meter."""
+        ...
+
+    async def keep_doubted(self, doubted: Sequence[tuple[str, Report]], now_ms: int) -> None:
+        """Kinds of alarms, each with the report that raised it; a lease's first is kept."""
         ...
 
     async def raise_alarms(self, alarms: Sequence[Alarm], now_ms: int) -> list[Alarm]:
-        """Those that were not raised before; their excess goes into suspense."""
+        """Those that were not raised before."""
+        ...
+
+    async def excess(self, leases: Collection[str]) -> dict[str, dict[int, Excess]]:
+        """What leases told beyond what may be charged, by segment."""
+        ...
+
+    async def put_excess(self, changed: Sequence[Excess], now_ms: int) -> None:
+        """Under their leases' locks."""
+        ...
+
+    async def suspended(self, tenant: str, limit: int, *, closed: bool) -> list[Suspended]:
+        """By lease. ``closed``: also those of which nothing lies in suspense any more."""
         ...
 
 
@@ -235,32 +263,15 @@ class LedgerStore(Protocol):
         """Those of ``keys`` under which a journal is written."""
         ...
 
+    async def posted(self, key: str, kind: str) -> tuple[str, int] | None:
+        """A journal's cause, and what it moved on the platform's account of a kind."""
+        ...
+
     async def charged_nano(self, leases: Collection[str]) -> int:
         """What the lines say these leases were charged."""
         ...
 
     async def summary(self) -> JournalSummary: ...
-
-
-class PriceStore(Protocol):
-    """The price book."""
-
-    async def in_force(
-        self, wanted: Collection[tuple[str, str]], now_ms: int
-    ) -> dict[tuple[str, str], Price]: ...
-
-    async def history(self) -> list[Price]: ...
-
-    async def find(self, request_id: str) -> Price | None: ...
-
-    async def insert(self, price: NewPrice, now_ms: int) -> Price: ...
-
-    async def last_spot_moves(self, chips: Collection[str]) -> dict[str, LastMove]: ...
-
-    async def move_spot(self, move: SpotMove, now_ms: int) -> Price | None:
-        """The new entry, in force from now on; None: this chip has moved in this window or since
-        the price that this goes by."""
-        ...
 
 
 class InvoiceStore(Protocol):
@@ -295,6 +306,10 @@ class InvoiceStore(Protocol):
         ...
 
     async def reports(self, name: str) -> list[SignedReport]: ...
+
+    async def draws(self, name: str) -> list[CoverDraw]:
+        """What stands behind an invoice's covers."""
+        ...
 
 
 class LineStore(Protocol):
@@ -347,11 +362,14 @@ class TaxStore(Protocol):
         ...
 
 
-class Work(Protocol):
+class Work(ToldWork, Protocol):
     """One transaction."""
 
     @property
     def suppliers(self) -> SupplierStore: ...
+
+    @property
+    def receivables(self) -> ReceivableStore: ...
 
     @property
     def commitments(self) -> CommitmentStore: ...

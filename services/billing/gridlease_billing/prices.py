@@ -1,18 +1,29 @@
-"""The price book's use cases: list, add, and the defaults of a first start."""
+"""The price book's use cases: list, add, correct, and the defaults of a first start."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gridlease_kernel.faults import Invalid
 
 from gridlease_billing.credit import reused
-from gridlease_billing.domain.price import NewPrice, Price, in_force
+from gridlease_billing.domain.price import NewPrice, Price
+from gridlease_billing.domain.priority import NewPriorityTable, PriorityTable, wrong
 from gridlease_billing.ports import Books, Work
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A place on both times of the book; None = now."""
+
+    valid_ms: int | None = None
+    recorded_ms: int | None = None
+
+
 async def create_price(books: Books, price: NewPrice) -> Price:
-    """Adds an entry, in force from its time on. Running leases pay it from their next renewal.
+    """Adds an entry, in force from its time on. Running leases pay it from their next renewal;
+    what is charged and posted never changes, a correction of the past or not.
 
     Raises:
         Invalid: PRICE_IN_THE_PAST; REQUEST_ID_REUSED for another price under the same id.
@@ -25,31 +36,61 @@ async def create_price(books: Books, price: NewPrice) -> Price:
                 raise reused("another price")
             return before
         now = await tx.now()
-        if price.effective_ms is not None and price.effective_ms < now.ms:
-            raise Invalid(
-                "A price never changes the past.",
-                reason="PRICE_IN_THE_PAST",
-                field="effective_time",
-                remedy="Leave it unset for a price from now on, or name a time to come.",
-            )
+        _check_time(price, now.ms)
         return await tx.prices.insert(price, now.ms)
 
     return await books.run(work)
 
 
-async def list_prices(books: Books, *, history: bool) -> list[Price]:
-    """The prices in force by chip and tier, or every entry ever."""
+async def list_prices(books: Books, *, history: bool, look: Look = Look()) -> list[Price]:
+    """The prices in force by chip, tier and site, as the book stood then; or every entry ever."""
 
     async def work(tx: Work) -> list[Price]:
-        every = await tx.prices.history()
         if history:
-            return every
+            return await tx.prices.history()
+        return await tx.prices.as_of(*_at(look, (await tx.now()).ms))
+
+    return await books.run(work)
+
+
+async def create_priorities(books: Books, new: NewPriorityTable) -> PriorityTable:
+    """Adds a version of the table of priorities; as with prices.
+
+    Raises:
+        Invalid: BAD_BANDS, PRICE_IN_THE_PAST, REQUEST_ID_REUSED.
+    """
+    trouble = wrong(new.bands)
+    if trouble:
+        raise Invalid(
+            f"That is no table of priorities: {trouble}.",
+            reason="BAD_BANDS",
+            field="bands",
+            remedy="Name bands from 0 on, each with a multiplier in thousandths.",
+        )
+
+    async def work(tx: Work) -> PriorityTable:
+        before = await tx.prices.find_priorities(new.request_id)
+        if before is not None:
+            if before.bands != new.bands or new.effective_ms not in (None, before.effective_ms):
+                raise reused("another table")
+            return before
         now = await tx.now()
-        by_kind: dict[tuple[str, str], list[Price]] = {}
-        for price in every:
-            by_kind.setdefault((price.chip, price.tier), []).append(price)
-        found = (in_force(prices, now.ms) for prices in by_kind.values())
-        return [price for price in found if price is not None]
+        _check_time(new, now.ms)
+        return await tx.prices.insert_priorities(new, now.ms)
+
+    return await books.run(work)
+
+
+async def list_priorities(
+    books: Books, *, history: bool, look: Look = Look()
+) -> list[PriorityTable]:
+    """The table of priorities in force, if there is one, or every version ever."""
+
+    async def work(tx: Work) -> list[PriorityTable]:
+        if history:
+            return await tx.prices.priority_history()
+        found = await tx.prices.priorities_as_of(*_at(look, (await tx.now()).ms))
+        return [] if found is None else [found]
 
     return await books.run(work)
 
@@ -68,10 +109,26 @@ async def load_defaults(books: Books, defaults: Sequence[NewPrice]) -> int:
     return await books.run(work)
 
 
+def _at(look: Look, now_ms: int) -> tuple[int, int]:
+    valid, recorded = look.valid_ms, look.recorded_ms
+    return now_ms if valid is None else valid, now_ms if recorded is None else recorded
+
+
+def _check_time(new: NewPrice | NewPriorityTable, now_ms: int) -> None:
+    if new.effective_ms is not None and new.effective_ms < now_ms and not new.correction:
+        raise Invalid(
+            "A price never changes the past.",
+            reason="PRICE_IN_THE_PAST",
+            field="effective_time",
+            remedy="Leave it unset for a price from now on, name a time to come, or say that it"
+            " is a correction: that changes what the book says, and nothing that was charged.",
+        )
+
+
 def _same(before: Price, price: NewPrice) -> bool:
     return (
-        before.chip == price.chip
-        and before.tier == price.tier
+        before.kind == (price.chip, price.tier, price.site)
         and before.price_nano_per_hour == price.price_nano_per_hour
+        and before.withdrawn == price.withdrawn
         and (price.effective_ms is None or before.effective_ms == price.effective_ms)
     )

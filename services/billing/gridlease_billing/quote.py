@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gridlease_kernel.faults import Invalid
-from gridlease_kernel.money import MAX_NANO, amount_nano, hold_nano, rate_nano_per_hour
+from gridlease_kernel.money import MAX_NANO, amount_nano, hold_nano
 
-from gridlease_billing.domain.grant_row import Terms
+from gridlease_billing.domain.grant_row import Quote, Terms
 from gridlease_billing.domain.price import Price
+from gridlease_billing.domain.price import quote as price_of
+from gridlease_billing.domain.priority import PriorityTable, priority_part
 from gridlease_billing.ports import Books, Work
 
 
@@ -21,16 +23,23 @@ class Question:
     quantity_milli: int
     duration_ms: int
     notice_ms: int
+    priority: int = 0
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """The price, by its version in force."""
+    """The price, by its version in force. ``rate``: whole, and what of it is the priority's."""
 
     price: Price
-    rate_nano_per_hour: int
+    rate: Quote
     amount_nano: int
+    surcharge_nano: int
     hold_nano: int
+
+    @property
+    def rate_nano_per_hour(self) -> int:
+        return self.rate.rate_nano_per_hour
 
 
 async def quote(books: Books, question: Question, terms: Terms) -> Quoted:
@@ -40,12 +49,13 @@ async def quote(books: Books, question: Question, terms: Terms) -> Quoted:
         Invalid: NO_PRICE for a chip and tier that are not sold; QUANTITY_TOO_LARGE.
     """
 
-    async def work(tx: Work) -> Price | None:
+    async def work(tx: Work) -> tuple[Price | None, PriorityTable | None]:
         now = await tx.now()
-        kind = (question.chip, question.tier)
-        return (await tx.prices.in_force([kind], now.ms)).get(kind)
+        kind = (question.chip, question.tier, question.site)
+        found = (await tx.prices.in_force([kind], now.ms)).get(kind)
+        return found, await tx.prices.priorities(now.ms)
 
-    price = await books.run(work)
+    price, table = await books.run(work)
     if price is None:
         raise Invalid(
             f"No {question.tier} price of {question.chip} is in force.",
@@ -53,8 +63,9 @@ async def quote(books: Books, question: Question, terms: Terms) -> Quoted:
             field="chip",
             remedy="List the prices to see what is sold.",
         )
-    rate = rate_nano_per_hour(price.price_nano_per_hour, question.quantity_milli)
-    amount = amount_nano(rate, question.duration_ms * 1_000_000)
+    whole = price_of(price, question.quantity_milli, question.priority, table)
+    rate, span_ns = whole.rate_nano_per_hour, question.duration_ms * 1_000_000
+    amount = amount_nano(rate, span_ns)
     hold = hold_nano(rate, terms.grant_ms + question.notice_ms)
     if max(rate, amount, hold) > MAX_NANO:
         raise Invalid(
@@ -63,4 +74,5 @@ async def quote(books: Books, question: Question, terms: Terms) -> Quoted:
             field="quantity_milli",
             remedy="Ask for less, or for a shorter time.",
         )
-    return Quoted(price, rate, amount, hold)
+    part = priority_part(rate, whole.surcharge_nano_per_hour, span_ns)
+    return Quoted(price, whole, amount, part, hold)

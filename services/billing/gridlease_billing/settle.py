@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gridlease_mesh import meter_report
 
-from gridlease_billing.domain.grant_row import Answer, Ask, Report, State, Terms
+from gridlease_billing.domain import grant
+from gridlease_billing.domain.evidence import Heard, heard
+from gridlease_billing.domain.grant_row import Answer, Ask, GrantRow, Report, State, Terms
 from gridlease_billing.domain.means import Means
 from gridlease_billing.domain.settlement import Alarm, merged, not_yours, unbelieved
 from gridlease_billing.domain.settlement import settle as decide
@@ -17,7 +20,8 @@ from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Stored
 from gridlease_billing.late_usage import charge_late
 from gridlease_billing.meter_charge import charge_meters
-from gridlease_billing.ports import Books, Change, Work
+from gridlease_billing.ports import Books, Change, Wallet, Work
+from gridlease_billing.suspense import Told, suspend
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,14 +65,27 @@ async def decide_all(
         asks = [it.row.ask for it in stored.values()]
         wallets = await tx.ledger.lock_wallets({ask.tenant for ask in asks})
         now = await tx.now()
+        unpaid = await tx.receivables.overdue({ask.tenant for ask in asks}, now.ms)
         spent = await tx.leases.spent_nano({ask.job for ask in asks if ask.budget_nano is not None})
         prices = await tx.prices.in_force(
-            {(ask.chip, ask.tier) for ask in asks if _live(stored[ask.lease_id])}, now.ms
+            {ask.kind for ask in asks if _live(stored[ask.lease_id])}, now.ms
         )
+        priorities = await tx.prices.priorities(now.ms)
         own = {lease: it.row.ask for lease, it in stored.items() if it.row.ask.node == node}
         honest, refused, alarms = _believed(reports, own, proof)
-        means = Means({tenant: it.available_nano for tenant, it in wallets.items()}, spent)
-        settled = decide(stored, merged(honest), prices, means, now.ms, terms)
+        means = Means(
+            {tenant: it.available_nano for tenant, it in wallets.items()},
+            spent,
+            {tenant: it.hint for tenant, it in unpaid.items()},
+        )
+        overdue = _overdue(stored, {it.lease_id for it in honest}, now.ms, terms)
+        if overdue:  # what time has ended was billed as it was then; what is told now is late
+            await _write(tx, overdue, wallets, now.ms)
+            for it in overdue:
+                ask, spent_nano = it.after.ask, it.effect.charge_nano + it.effect.hold_nano
+                stored = {**stored, ask.lease_id: replace(stored[ask.lease_id], row=it.after)}
+                means = means.less(ask, spent_nano)
+        settled = decide(stored, merged(honest), prices, means, now.ms, terms, priorities)
         changes = [
             Change(before, after, effect)
             for before, after, effect in settled.steps
@@ -76,12 +93,18 @@ async def decide_all(
         ]
         for lease, found in settled.parked.items():
             _LOG.error("a lease is parked", extra={"lease": lease, "found": found})
-        await tx.leases.update(changes)
-        await tx.evidence.keep_signed([it for it in honest if it.signature], now.ms)
-        await tx.ledger.post(changes, wallets, now.ms)
-        await charge_meters(tx, changes, now.ms)
+        await _write(tx, changes, wallets, now.ms)
         await charge_late(tx, changes, now.ms, terms)
-        for alarm in await tx.evidence.raise_alarms([*alarms, *settled.alarms], now.ms):
+        after = {row.lease_id: row for _, row, _ in settled.steps}
+        words = [
+            (it, heard(it, stored[it.lease_id].row, now.ms, terms))
+            for it in honest
+            if it.lease_id in after
+        ]
+        alarms += await suspend(tx, stored, after, _told(words), now.ms)
+        alarms += await _keep(tx, words, after, now.ms)
+        await tx.evidence.keep_doubted(_refused(reports, honest, refused), now.ms)
+        for alarm in await tx.evidence.raise_alarms(alarms, now.ms):
             _LOG.error("a meter report is not believed", extra={"alarm": alarm.kind, **_who(alarm)})
         answers = {**settled.answers, **refused}
         known = await tx.leases.quick(own)
@@ -108,6 +131,69 @@ def _believed(
             refused[it.lease_id], alarm = unbelieved(it, ask)
             alarms.append(alarm)
     return honest, refused, alarms
+
+
+def _overdue(
+    stored: Mapping[str, Stored], told: Collection[str], now_ms: int, terms: Terms
+) -> list[Change]:
+    """Of the leases that something is told of, those that time alone has made final."""
+    found: list[Change] = []
+    for lease in sorted(told):
+        row = stored[lease].row
+        if row.state is State.FINAL or not row.segments:
+            continue
+        with contextlib.suppress(AssertionError):  # the decision parks it
+            over = grant.expire(row, now_ms, terms)
+            if over.state is State.FINAL:
+                found.append(Change(row, over, grant.effect(row, over)))
+    return found
+
+
+async def _write(
+    tx: Work, changes: Sequence[Change], wallets: Mapping[str, Wallet], now_ms: int
+) -> None:
+    await tx.leases.update(changes)
+    await tx.ledger.post(changes, wallets, now_ms)
+    await charge_meters(tx, changes, now_ms)
+
+
+def _told(words: Sequence[tuple[Report, Heard]]) -> dict[str, Told]:
+    """By lease: how far run time was told, and why all of it may not be charged."""
+    found: dict[str, Told] = {}
+    for report, word in words:
+        found[report.lease_id] = found.get(report.lease_id, Told()).further(word)
+    return found
+
+
+async def _keep(
+    tx: Work, words: Sequence[tuple[Report, Heard]], rows: Mapping[str, GrantRow], now_ms: int
+) -> list[Alarm]:
+    """Keeps what proves charges apart from what was not believed; the alarms about the latter."""
+    signed = [
+        it
+        for report, word in words
+        if report.signature and rows[report.lease_id].ask.node_key
+        for it in word.proofs
+    ]
+    await tx.evidence.keep_proofs(signed, now_ms)
+    doubted = [(kind, report) for report, word in words for kind in word.doubts]
+    await tx.evidence.keep_doubted(doubted, now_ms)
+    return [
+        Alarm(kind, (ask := rows[report.lease_id].ask).tenant, ask.lease_id, ask.node, facts)
+        for report, word in words
+        for kind, facts in word.doubts.items()
+    ]
+
+
+def _refused(
+    reports: Sequence[Report], honest: Sequence[Report], refused: Mapping[str, Answer]
+) -> list[tuple[str, Report]]:
+    believed = {id(it) for it in honest}
+    return [
+        (refused[it.lease_id].reason, it)
+        for it in reports
+        if it.lease_id in refused and id(it) not in believed
+    ]
 
 
 def _who(alarm: Alarm) -> dict[str, str]:

@@ -49,7 +49,8 @@ class Prices:
             account_pb2.ListPricesResponse,
         )
         return [
-            PriceTag(it.chip, it.tier, it.price_nano_per_hour, it.currency) for it in answer.prices
+            PriceTag(it.chip, it.tier, it.price_nano_per_hour, it.currency, it.site)
+            for it in answer.prices
         ]
 
     async def quote(self, spec: types.JobSpec, duration_ms: int, left_s: float) -> money_pb2.Quote:
@@ -60,9 +61,9 @@ class Prices:
         """
         stock, prices = await asyncio.gather(self.stock(left_s), self.in_force(left_s))
         fitting = [
-            (price * ask.quantity_milli, chip, ask)
+            (price * ask.quantity_milli, chip, site, ask)
             for ask in asks_of(spec)
-            for price, chip in offers.candidates(ask, stock, prices)
+            for price, chip, site in offers.candidates(ask, stock, prices)
         ]
         if not fitting:
             raise Missing(
@@ -71,13 +72,15 @@ class Prices:
                 field="spec.resources",
                 remedy="gridlease offers lists the chips and tiers that there are.",
             )
-        _, chip, ask = min(fitting, key=lambda it: it[:2])
+        _, chip, site, ask = min(fitting, key=lambda it: it[:3])
         request = account_pb2.GetQuoteRequest(
             chip=chip,
             tier=types.Tier.ValueType(ask.tier),
             quantity_milli=ask.quantity_milli,
             duration_ms=duration_ms,
             notice_ms=spec.notice_ms,
+            priority=spec.priority,
+            site=site,
         )
         answer = await self._inside.ask(
             self._inside.accounts.GetQuote, request, left_s, account_pb2.GetQuoteResponse

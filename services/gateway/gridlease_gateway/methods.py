@@ -104,6 +104,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "ReportService.SetBudget": _CHANGE,
     "ReportService.ListNotices": _READ,
     "ReportService.CheckBooks": _OPERATOR_READ,
+    "ReportService.ListSuspense": _OPERATOR_READ,
+    "ReportService.WriteOffSuspense": _OPERATOR_CHANGE,
     "ReportService.CreateWebhook": _CHANGE,
     "ReportService.ListWebhooks": _READ,
     "ReportService.DeleteWebhook": _CHANGE,

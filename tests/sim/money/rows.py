@@ -177,8 +177,11 @@ class PriceRows:
 
     async def in_force(self, wanted, now_ms):
         self._tx.step()
-        found = {key: in_force(self._t.prices.get(key, ()), now_ms) for key in wanted}
+        found = {key: in_force(self._t.prices.get(key[:2], ()), now_ms) for key in wanted}
         return {key: it for key, it in found.items() if it is not None}
+
+    async def priorities(self, now_ms):
+        return None
 
     async def find(self, request_id):
         self._tx.step()
@@ -209,33 +212,50 @@ class EvidenceRows:
     async def keep_signed(self, reports, now_ms):
         if reports:
             self._tx.step()
-        for it in reports:
-            total = sum(it.counters.values())
-            for segment in {segment for segment, _ in it.counters}:
-                key = (it.lease_id, segment)
-                before = self._t.signed.get(key)
-                if before is None or before[0] <= total:
-                    self._tx.undo.append((self._put, (key, before)))
-                    self._t.signed[key] = (total, it.counters)
 
-    def _put(self, pair):
-        key, before = pair
-        if before is None:
-            self._t.signed.pop(key, None)
-        else:
-            self._t.signed[key] = before
+    async def keep_proofs(self, proofs, now_ms):
+        await self.keep_signed(proofs, now_ms)
+
+    async def keep_doubted(self, doubted, now_ms):
+        await self.keep_signed(doubted, now_ms)
 
     async def raise_alarms(self, alarms, now_ms):
         self._tx.step()
         fresh = {(it.kind, it.lease_id): it for it in alarms}
         fresh = {key: it for key, it in fresh.items() if key not in self._t.alarms}
-        for key, it in fresh.items():
+        for key in fresh:
             self._t.alarms.add(key)
             self._tx.undo.append((self._t.alarms.discard, key))
-            lease = self._t.leases[it.lease_id]
-            self._tx.save(lease)
-            lease.suspense_ns += it.excess_ns
         return list(fresh.values())
+
+    async def excess(self, leases):
+        self._tx.step()
+        found = {}
+        for (lease, segment), it in self._t.excess.items():
+            if lease in leases:
+                found.setdefault(lease, {})[segment] = it
+        return found
+
+    async def put_excess(self, changed, now_ms):
+        self._tx.step()
+        for it in changed:
+            key = (it.lease_id, it.segment)
+            self._tx.undo.append((self._put, (key, self._t.excess.get(key))))
+            self._t.excess[key] = it
+        for name in sorted({it.lease_id for it in changed}):
+            lease = self._t.leases[name]
+            self._tx.save(lease)
+            lease.suspense_ns = sum(
+                it.excess_ns for (of, _), it in self._t.excess.items() if of == name
+            )
+            lease.stored = None
+
+    def _put(self, pair):
+        key, before = pair
+        if before is None:
+            self._t.excess.pop(key, None)
+        else:
+            self._t.excess[key] = before
 
 
 class TariffRows:

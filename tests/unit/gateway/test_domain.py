@@ -129,7 +129,7 @@ PRICES = [
     ],
 )
 def test_the_cheapest_that_fits(ask, chips):
-    assert [chip for _, chip in offers.candidates(ask, STOCK, PRICES)] == chips
+    assert [chip for _, chip, _ in offers.candidates(ask, STOCK, PRICES)] == chips
 
 
 def test_offers_are_stock_with_its_prices():

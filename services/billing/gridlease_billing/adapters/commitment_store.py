@@ -40,8 +40,8 @@ SELECT * FROM commitment AS c WHERE tenant = $1 AND starts_ms <= $2 AND ends_ms 
 """
 _USES = """
 SELECT l.id AS lease, s.number, l.tenant, l.chip, l.site, l.quantity_milli, s.starts_ms,
-    s.rate_nano_per_hour, least(m.run, (s.ends_ms - s.starts_ms) * 1000000,
-        coalesce(s.frozen_ns, m.run)) AS span_ns,
+    s.rate_nano_per_hour - s.surcharge_nano_per_hour AS rate_nano_per_hour,
+    least(m.run, (s.ends_ms - s.starts_ms) * 1000000, coalesce(s.frozen_ns, m.run)) AS span_ns,
     coalesce((SELECT sum(d.milli_ns) FROM commitment_draw AS d
         WHERE d.lease = l.id AND d.segment = s.number), 0)::int8 AS before_milli_ns
 FROM lease AS l JOIN segment AS s ON s.lease = l.id

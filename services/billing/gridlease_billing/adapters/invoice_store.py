@@ -9,8 +9,16 @@ from typing import Any
 import asyncpg
 from gridlease_store.pool import Connection
 
-from gridlease_billing.domain.invoice import DRAFT, Head, Invoice, Parties, Party, compose
-from gridlease_billing.domain.issuer import LineSplit, SignedReport
+from gridlease_billing.domain.invoice import (
+    DRAFT,
+    Head,
+    Invoice,
+    Parties,
+    Party,
+    asked_for,
+    compose,
+)
+from gridlease_billing.domain.issuer import CoverDraw, LineSplit, SignedReport
 from gridlease_billing.domain.tax import Tax, Treatment
 from gridlease_billing.domain.usage import Line
 from gridlease_billing.ports import Scope
@@ -55,7 +63,22 @@ WHERE invoice = $1 AND line_split.position = t.position
 _REPORTS = """
 SELECT r.*, l.node FROM signed_report AS r JOIN lease AS l ON l.id = r.lease
 WHERE r.lease = ANY(SELECT lease FROM invoice_line WHERE invoice = $1)
-ORDER BY r.lease, r.segment
+ORDER BY r.lease, r.segment, r.part
+"""
+# Draws of a segment are priced of their total: by hour, then in the order of pots.
+_DRAWS = """
+SELECT d.commitment, d.hour_ms, d.lease, d.segment, s.rate_nano_per_hour, l.quantity_milli,
+    d.so_far - d.milli_ns AS before_milli_ns, d.milli_ns, d.cover_nano
+FROM (SELECT d.*, sum(d.milli_ns) OVER (PARTITION BY d.lease, d.segment
+        ORDER BY d.hour_ms, c.starts_ms, c.id)::int8 AS so_far
+    FROM commitment_draw AS d JOIN commitment AS c ON c.id = d.commitment
+    WHERE d.lease IN (SELECT e.lease FROM invoice_line AS i JOIN commitment_draw AS e
+        ON e.commitment = i.lease WHERE i.invoice = $1 AND i.meter = 'cover')) AS d
+JOIN invoice_line AS i ON i.invoice = $1 AND i.lease = d.commitment AND i.meter = 'cover'
+    AND d.hour_ms >= (i.line->>'starts_ms')::int8 AND d.hour_ms < (i.line->>'ends_ms')::int8
+JOIN lease AS l ON l.id = d.lease
+JOIN segment AS s ON s.lease = d.lease AND s.number = d.segment
+ORDER BY d.commitment, d.hour_ms, d.lease, d.segment
 """
 
 
@@ -105,10 +128,8 @@ class PostgresInvoices:
 
     async def split(self, invoice: Invoice) -> None:
         """Writes down what each line asks for, once."""
-        positions = list(range(1, len(invoice.lines) + 1))
-        await self._db.execute(
-            _SPLIT, invoice.head.name, positions, list(invoice.billed), list(invoice.taxes)
-        )
+        rows = [(at, *parts) for at, parts in asked_for(invoice).items()]
+        await self._db.execute(_SPLIT, invoice.head.name, *map(list, zip(*rows, strict=True)))
 
     async def lock_splits(self, name: str) -> dict[int, LineSplit]:
         return {
@@ -137,9 +158,14 @@ class PostgresInvoices:
                 it["report"],
                 it["signature"],
                 it["recorded_ms"],
+                it["part"],
             )
             for it in await self._db.fetch(_REPORTS, name)
         ]
+
+    async def draws(self, name: str) -> list[CoverDraw]:
+        """What stands behind an invoice's covers."""
+        return [CoverDraw(*it.values()) for it in await self._db.fetch(_DRAWS, name)]
 
     async def _whole(self, record: asyncpg.Record | None) -> Invoice | None:
         if record is None:

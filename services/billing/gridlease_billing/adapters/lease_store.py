@@ -10,9 +10,10 @@ from gridlease_store.pool import Connection
 
 from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.grant_row import Ask, Cause, GrantRow, State
+from gridlease_billing.domain.late import charged_from
 from gridlease_billing.domain.segment import Segment, chargeable
 from gridlease_billing.domain.tick import CATALOGUE, Known, tracks
-from gridlease_billing.domain.usage import Stored, lines
+from gridlease_billing.domain.usage import Stored, wholes
 from gridlease_billing.ports import Change, Scope
 
 _LOCK = "SELECT * FROM lease WHERE id = ANY($1) ORDER BY id FOR UPDATE"
@@ -60,13 +61,14 @@ FROM meter WHERE lease = ANY($1) ORDER BY id
 _INSERT = """
 INSERT INTO lease (id, job, gang, tenant, project, node, chip, quantity_milli, tier, priority,
     budget_nano, max_rate_nano_per_hour, attempt, notice_ms, rate_nano_per_hour, price_version,
-    grant_ms, state, ends_at_ms, held_nano, charged_nano, cause, opened_ms, site, node_key, power,
-    contract)
+    grant_ms, state, ends_at_ms, held_nano, charged_nano, cause, opened_ms, site, node_key,
+    surcharge_nano_per_hour, priority_version, power, contract)
 SELECT t.*, contract_of(t.node)
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
     $7::text[], $8::int8[], $9::text[], $10::int[], $11::int8[], $12::int8[], $13::int[],
     $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::text[], $19::int8[], $20::int8[],
-    $21::int8[], $22::text[], $23::int8[], $24::text[], $25::text[], $26::int8[])
+    $21::int8[], $22::text[], $23::int8[], $24::text[], $25::text[], $26::int8[],
+    $27::int8[], $28::int8[])
     AS t (id, job, gang, tenant, project, node)
 ON CONFLICT DO NOTHING
 """
@@ -91,9 +93,9 @@ WHERE lease.id = t.id
 """
 _PUT_SEGMENTS = """
 INSERT INTO segment (lease, number, rate_nano_per_hour, price_version, starts_ms, ends_ms,
-    frozen_ns)
+    frozen_ns, surcharge_nano_per_hour, priority_version)
 SELECT * FROM unnest($1::text[], $2::int[], $3::int8[], $4::int8[], $5::int8[], $6::int8[],
-    $7::int8[])
+    $7::int8[], $8::int8[], $9::int8[])
 ON CONFLICT (lease, number) DO UPDATE SET ends_ms = excluded.ends_ms,
     frozen_ns = excluded.frozen_ns
 """
@@ -134,14 +136,15 @@ WHERE l.id = ANY($1) AND m.quick_until_ms > 0
 _WRITE_LINES = """
 INSERT INTO line (recorded_ms, lease, segment, meter, tenant, project, job, node, site, chip, tier,
     quantity_milli, rate_nano_per_hour, price_version, starts_ms, ends_ms, counter, granted,
-    charged, amount_nano, currency)
+    charged, amount_nano, currency, surcharge_nano_per_hour, priority_version)
 SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8, lease.id, t.segment, t.meter,
     tenant, project, job, node, site, chip, tier, quantity_milli, t.rate, t.price_version,
-    t.starts_ms, t.ends_ms, t.counter, t.granted, t.charged, t.amount, t.currency
+    t.starts_ms, t.ends_ms, t.counter, t.granted, t.charged, t.amount, t.currency, t.surcharge,
+    t.priority_version
 FROM unnest($1::text[], $2::int[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
-    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::text[])
+    $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::text[], $13::int8[], $14::int8[])
     AS t (lease, segment, meter, rate, price_version, starts_ms, ends_ms, counter, granted,
-        charged, amount, currency)
+        charged, amount, currency, surcharge, priority_version)
 JOIN lease ON lease.id = t.lease
 """
 _LAST = (2**62, "\U0010ffff")
@@ -284,6 +287,8 @@ def _segment(record: asyncpg.Record) -> Segment:
         record["starts_ms"],
         record["ends_ms"],
         record["frozen_ns"],
+        record["surcharge_nano_per_hour"],
+        record["priority_version"],
     )
 
 
@@ -306,8 +311,16 @@ def _stored(
         held_nano=record["held_nano"] - ahead_nano,
         charged_nano=record["charged_nano"] + ahead_nano,
         cause=None if record["cause"] is None else Cause(record["cause"]),
+        surcharge_nano_per_hour=record["surcharge_nano_per_hour"],
+        priority_version=record["priority_version"],
     )
-    return Stored(row, record["price_version"], record["opened_ms"], record["invoice"] or "")
+    return Stored(
+        row,
+        record["price_version"],
+        record["opened_ms"],
+        record["invoice"] or "",
+        record["suspense_ns"],
+    )
 
 
 def _ask(record: asyncpg.Record) -> Ask:
@@ -341,6 +354,7 @@ def _inserted(change: Change, now_ms: int) -> tuple[object, ...]:
         ask.attempt, ask.notice_ms, row.rate_nano_per_hour, change.price_version, row.grant_ms,
         row.state.value, row.ends_at_ms, row.held_nano, row.charged_nano,
         row.cause and row.cause.value, now_ms, ask.site, ask.node_key,
+        row.surcharge_nano_per_hour, row.priority_version,
     )  # fmt: skip
 
 
@@ -361,7 +375,8 @@ def _segments(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
             if it not in known:
                 yield (
                     change.after.lease_id, it.number, it.rate_nano_per_hour, it.period,
-                    it.starts_ms, it.ends_ms, it.frozen_ns,
+                    it.starts_ms, it.ends_ms, it.frozen_ns, it.surcharge_nano_per_hour,
+                    it.priority_version,
                 )  # fmt: skip
 
 
@@ -390,9 +405,11 @@ def _lines(changes: Sequence[Change]) -> Iterable[tuple[object, ...]]:
         row = change.after
         if row.state is not State.FINAL or (change.before and change.before.state is State.FINAL):
             continue
-        for segment, it in zip(row.segments, lines(Stored(row, 0, 0)), strict=True):
+        counters = charged_from(change.before, row)
+        for segment, it in zip(row.segments, wholes(Stored(row, 0, 0)), strict=True):
             yield (
                 it.lease, it.segment, it.meter, it.rate_nano_per_hour, it.price_version,
-                segment.starts_ms, segment.ends_ms, it.counter_ns, it.granted_ns, it.charged_ns,
-                it.amount_nano, it.currency,
+                segment.starts_ms, segment.ends_ms, counters.get((it.segment, it.meter), 0),
+                it.granted_ns, it.charged_ns, it.amount_nano, it.currency,
+                segment.surcharge_nano_per_hour, segment.priority_version,
             )  # fmt: skip

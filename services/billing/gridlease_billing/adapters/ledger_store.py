@@ -12,7 +12,7 @@ from gridlease_billing.domain.exchange import Exchanged
 from gridlease_billing.domain.grant_row import GrantRow
 from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.supplier import Contract, Split, split_lines
-from gridlease_billing.domain.usage import Stored, lines
+from gridlease_billing.domain.usage import Stored, wholes
 from gridlease_billing.ports import Change, Credit, JournalSummary, Wallet
 
 _LOCK_WALLETS = """
@@ -59,6 +59,12 @@ WHERE balance.account = t.account
 """
 _TICK = "SELECT refused FROM tick($1, $2, $3, $4, $5, $6)"
 _USED = "SELECT idem_key FROM journal_key WHERE idem_key = ANY($1)"
+_POSTED = """
+SELECT j.cause, e.amount FROM journal_key AS k
+JOIN journal AS j ON j.id = k.journal AND j.recorded_ms = k.recorded_ms
+JOIN entry AS e ON e.journal = j.id AND e.recorded_ms = j.recorded_ms
+JOIN account AS a ON a.id = e.account AND a.kind = $2 WHERE k.idem_key = $1
+"""
 _CHARGED = """
 SELECT coalesce(sum(amount_nano), 0)::int8 FROM line WHERE lease = ANY($1) AND class = 'usage'
 """
@@ -75,7 +81,7 @@ _SUMMARY = """
 SELECT (SELECT coalesce(sum(account_sum(id)), 0) FROM account)::int8 AS total,
     (SELECT count(*) FROM journal) AS journals,
     (SELECT count(*) FROM entry) AS entries,
-    (SELECT coalesce(sum(suspense_ns + late_ns), 0)::int8 FROM lease) AS suspense_ns,
+    (SELECT coalesce(sum(greatest(0, told_ns - charged_ns)), 0)::int8 FROM excess) AS suspense_ns,
     (SELECT count(*) FROM balance b JOIN account a ON a.id = b.account
         WHERE b.posted <> account_sum(b.account)
         OR b.held <> coalesce((SELECT sum(held_nano) FROM lease WHERE tenant = a.tenant), 0)
@@ -237,6 +243,11 @@ class PostgresLedger:
             return set()
         return {it["idem_key"] for it in await self._db.fetch(_USED, list(keys))}
 
+    async def posted(self, key: str, kind: str) -> tuple[str, int] | None:
+        """A journal's cause, and what it moved on the platform's account of a kind."""
+        found = await self._db.fetchrow(_POSTED, key, kind)
+        return None if found is None else (found["cause"], found["amount"])
+
     async def charged_nano(self, leases: Collection[str]) -> int:
         return int(await self._db.fetchval(_CHARGED, list(leases)))
 
@@ -257,7 +268,7 @@ def _credit_key(tenant: str, request_id: str) -> str:
 
 
 def _split(contract: Contract, row: GrantRow | None) -> Split:
-    amounts = [line.amount_nano for line in lines(Stored(row, 0, 0))] if row is not None else []
+    amounts = [line.amount_nano for line in wholes(Stored(row, 0, 0))] if row is not None else []
     return split_lines(contract, amounts)
 
 

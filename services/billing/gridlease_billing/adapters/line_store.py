@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import asyncpg
 from gridlease_store.pool import Connection
 
 from gridlease_billing.domain.late import Correction, Written
 from gridlease_billing.domain.segment import RUN_METER
-from gridlease_billing.domain.usage import Line
+from gridlease_billing.domain.usage import Line, parted
 from gridlease_billing.ports import Scope
 
 _COLUMNS = """
 line.lease, line.segment, line.meter, line.class, line.recorded_ms, line.job, line.node, line.site,
 line.chip, line.tier, line.quantity_milli, line.rate_nano_per_hour, line.price_version,
 line.starts_ms, line.ends_ms, line.counter, line.granted, line.charged, line.amount_nano,
-line.currency
+line.currency, line.surcharge_nano_per_hour, line.priority_version
 """
 _USAGE = f"""
 SELECT {_COLUMNS}, lease.opened_ms, 0::int8 AS before, '' AS cites, '' AS note
@@ -30,7 +31,7 @@ SELECT m.lease, m.segment, c.meter, 'usage' AS class, 0::int8 AS recorded_ms, l.
     l.chip, l.tier, l.quantity_milli, 0::int8 AS rate_nano_per_hour, 0::int8 AS price_version,
     s.starts_ms, s.ends_ms, c.count AS counter, c.count AS granted, c.count AS charged,
     0::int8 AS amount_nano, 'USD' AS currency, l.opened_ms, 0::int8 AS before, '' AS cites,
-    'not priced' AS note
+    'not priced' AS note, 0::int8 AS surcharge_nano_per_hour, 0::int8 AS priority_version
 FROM meter AS m JOIN lease AS l ON l.id = m.lease
 JOIN segment AS s ON s.lease = m.lease AND s.number = m.segment
 CROSS JOIN LATERAL (VALUES ('egress', m.egress), ('storage', m.storage), ('energy', m.energy),
@@ -45,7 +46,10 @@ SELECT {_COLUMNS}, lease.opened_ms, 'late usage' AS note,
         AND (b.class = 'usage' OR b.recorded_ms < line.recorded_ms))::int8 AS before,
     coalesce((SELECT concat(i.invoice, '#', i.position) FROM invoice_line AS i
         WHERE i.source = concat('line/', line.lease, '/', line.segment, '/', line.meter, '/usage')
-    ), '') AS cites
+    ), '') AS cites,
+    coalesce((SELECT concat(i.invoice, '#', i.position) FROM invoice_line AS i
+        WHERE i.source = concat('line/', line.lease, '/', line.segment, '/', line.meter,
+            '/usage/priority')), '') AS cites_priority
 FROM line JOIN lease ON lease.id = line.lease
 WHERE line.class = 'correction' AND
 """
@@ -88,10 +92,11 @@ FROM line WHERE lease = ANY($1) AND meter = $2 GROUP BY lease, segment
 _WRITE = """
 INSERT INTO line (recorded_ms, lease, segment, meter, class, cites_ms, tenant, project, job, node,
     site, chip, tier, quantity_milli, rate_nano_per_hour, price_version, starts_ms, ends_ms,
-    counter, granted, charged, amount_nano, currency)
+    counter, granted, charged, amount_nano, currency, surcharge_nano_per_hour, priority_version)
 SELECT $1, o.lease, o.segment, o.meter, 'correction', o.recorded_ms, o.tenant, o.project, o.job,
     o.node, o.site, o.chip, o.tier, o.quantity_milli, o.rate_nano_per_hour, o.price_version,
-    o.starts_ms, o.ends_ms, m.run, o.granted, t.charged, t.amount, o.currency
+    o.starts_ms, o.ends_ms, m.run, o.granted, t.charged, t.amount, o.currency,
+    o.surcharge_nano_per_hour, o.priority_version
 FROM unnest($4::int[], $5::int8[], $6::int8[]) AS t (segment, charged, amount)
 JOIN line AS o ON o.lease = $2 AND o.segment = t.segment AND o.meter = $3 AND o.class = 'usage'
 JOIN meter AS m ON m.lease = o.lease AND m.segment = o.segment
@@ -111,12 +116,12 @@ class PostgresLines:
         """All that final leases used."""
         ids = list(leases)
         found = await self._db.fetch(_USAGE, ids) + await self._db.fetch(_COUNTED, ids)
-        return [_line(it) for it in found]
+        return [line for it in found for line in _lines(it)]
 
     async def corrections(self, scope: Scope) -> list[Line]:
         """Those that no invoice carries; ``cites`` empty where none carries the original."""
         found = await self._db.fetch(_CORRECTIONS, scope.tenant, scope.project, scope.job)
-        return [_line(it) for it in found]
+        return [line for it in found for line in _lines(it)]
 
     async def credits(self, scope: Scope) -> list[Line]:
         """Credits to leases that no invoice carries, oldest first; amounts below zero."""
@@ -145,7 +150,7 @@ class PostgresLines:
         leases = sorted({it.partition("/")[0] for kind, _, it in kinds if kind == "line"})
         journals = [int(it) for kind, _, it in kinds if kind == "journal"]
         rows = await self._db.fetch(_USAGE, leases) + await self._db.fetch(_CORRECTED, leases)
-        found = [_line(it) for it in rows]
+        found = [line for it in rows for line in _lines(it)]
         found += [_credit(it) for it in await self._db.fetch(_CREDITS_OF, journals)]
         return [it for it in found if it.source in sources]
 
@@ -163,6 +168,14 @@ class PostgresLines:
         await self._db.execute(
             _WRITE, now_ms, lease, RUN_METER, *map(list, zip(*rows, strict=True))
         )
+
+
+def _lines(it: asyncpg.Record) -> list[Line]:
+    """A row of the books as it is shown: its base, and what the priority makes of it."""
+    base, *priority = parted(_line(it), it["surcharge_nano_per_hour"], it["priority_version"])
+    if it["class"] == "correction":
+        priority = [replace(each, cites=it["cites_priority"]) for each in priority]
+    return [base, *priority]
 
 
 def _line(it: asyncpg.Record) -> Line:

@@ -54,6 +54,7 @@ class Service:
 
 SERVICES: Mapping[str, Service] = {
     "run": Service("Gridlease Compute", "Compute", "Containers", "Seconds", "Hours"),
+    "run_priority": Service("Gridlease Priority", "Compute", "Containers", "Seconds", "Hours"),
     "provision": Service("Gridlease Compute", "Compute", "Containers", "Seconds", "Hours"),
     "commitment": Service("Gridlease Compute", "Compute", "Containers", "Seconds", "Hours"),
     "egress": Service("Gridlease Network", "Networking", "Network Connectivity", "Bytes", "GB"),

@@ -164,7 +164,13 @@ def authorize(
 
 def _held(ask: Ask, quote: Quote, now_ms: int, terms: Terms) -> GrantRow:
     row = GrantRow(
-        ask, quote.rate_nano_per_hour, terms.grant_ms, State.HELD, now_ms + terms.hold_ttl_ms
+        ask,
+        quote.rate_nano_per_hour,
+        terms.grant_ms,
+        State.HELD,
+        now_ms + terms.hold_ttl_ms,
+        surcharge_nano_per_hour=quote.surcharge_nano_per_hour,
+        priority_version=quote.priority_version,
     )
     return replace(row, held_nano=reserve_nano(row))
 
@@ -308,7 +314,16 @@ def _opened(
     if row.state is not State.HELD or report is None or not _wants(row, report):
         return row
     ends_at_ms = now_ms + row.grant_ms
-    first = Segment(1, row.rate_nano_per_hour, quotes[row.lease_id].period, now_ms, ends_at_ms)
+    first = Segment(
+        1,
+        row.rate_nano_per_hour,
+        quotes[row.lease_id].period,
+        now_ms,
+        ends_at_ms,
+        None,
+        row.surcharge_nano_per_hour,
+        row.priority_version,
+    )
     return _booked(
         replace(
             row,
@@ -325,14 +340,33 @@ def _extended(row: GrantRow, quote: Quote | None, ends_at_ms: int, now_ms: int) 
     if ends_at_ms <= row.ends_at_ms:
         return row
     *older, segment = row.segments
-    if quote is None or quote == Quote(segment.rate_nano_per_hour, segment.period):
+    if quote is None or quote == _quoted(segment):
         segments = (*older, replace(segment, ends_ms=ends_at_ms))
     else:
         segments = (
             *row.segments,
-            Segment(segment.number + 1, quote.rate_nano_per_hour, quote.period, now_ms, ends_at_ms),
+            Segment(
+                segment.number + 1,
+                quote.rate_nano_per_hour,
+                quote.period,
+                now_ms,
+                ends_at_ms,
+                None,
+                quote.surcharge_nano_per_hour,
+                quote.priority_version,
+            ),
         )
     return replace(row, segments=segments, ends_at_ms=ends_at_ms)
+
+
+def _quoted(segment: Segment) -> Quote:
+    """What a segment's rate was fixed as."""
+    return Quote(
+        segment.rate_nano_per_hour,
+        segment.period,
+        segment.surcharge_nano_per_hour,
+        segment.priority_version,
+    )
 
 
 def _last(row: GrantRow, cause: Cause, now_ms: int) -> GrantRow:

@@ -33,8 +33,10 @@ class Cause(enum.StrEnum):
     FUNDS_EXHAUSTED = "FUNDS_EXHAUSTED"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     PRICE_ABOVE_MAX = "PRICE_ABOVE_MAX"
+    INVOICE_OVERDUE = "INVOICE_OVERDUE"
     HOLD_ENDED = "HOLD_ENDED"
     GRANT_ENDED = "GRANT_ENDED"
+    RESTORED = "RESTORED"
 
 
 class Reason(enum.StrEnum):
@@ -89,18 +91,31 @@ class Ask:
     contract: int = field(default=0, compare=False)  # of the node's owner, as the books found it
     power: SitePower | None = field(default=None, compare=False)  # only as an order comes in
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What is rented where: the price book's key."""
+        return self.chip, self.tier, self.site
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a lease would cost from now on; another rate or period opens a new segment."""
+    """What a lease would cost from now on; another rate or period opens a new segment.
+
+    ``surcharge_nano_per_hour``: of the rate, what the job's priority adds, by the table of
+    version ``priority_version`` (0 = there is none).
+    """
 
     rate_nano_per_hour: int
     period: int = 0
+    surcharge_nano_per_hour: int = 0
+    priority_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Funds:
     """By how much all charges plus holds may still grow. ``budget_nano``: the job's, if it has one.
+
+    ``overdue``: what the tenant would have to pay first, in a sentence; empty = nothing.
 
     credit = tenant's credit - charges - all its holds; budget = job's budget - the job's charges
     and holds.
@@ -108,11 +123,14 @@ class Funds:
 
     credit_nano: int
     budget_nano: int | None = None
+    overdue: str = ""
 
     def refusal(self, cost_nano: int) -> Cause | None:
         """Why ``cost_nano`` more cannot be reserved, or None if it can."""
         if cost_nano <= 0:
             return None
+        if self.overdue:
+            return Cause.INVOICE_OVERDUE
         if self.budget_nano is not None and cost_nano > self.budget_nano:
             return Cause.BUDGET_EXHAUSTED
         return Cause.FUNDS_EXHAUSTED if cost_nano > self.credit_nano else None
@@ -121,7 +139,7 @@ class Funds:
         """What is left once ``effects`` are posted, for the next gang of the same call."""
         spent = sum(e.charge_nano + e.hold_nano for e in effects)
         budget = None if self.budget_nano is None else self.budget_nano - spent
-        return Funds(self.credit_nano - spent, budget)
+        return Funds(self.credit_nano - spent, budget, self.overdue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +157,8 @@ class GrantRow:
     held_nano: int = 0
     charged_nano: int = 0
     cause: Cause | None = None
+    surcharge_nano_per_hour: int = 0  # of the rate as authorised
+    priority_version: int = 0
 
     @property
     def lease_id(self) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from gridlease_kernel.money import Money, largest_remainder
 
 from gridlease_billing.domain.price import CURRENCY
+from gridlease_billing.domain.priority import METER
 from gridlease_billing.domain.tax import PERMYRIAD, Tax, Treatment, tax_of
 from gridlease_billing.domain.usage import Line
 
@@ -146,6 +147,22 @@ def _allotted(
     billed = largest_remainder([line.amount_nano for line in lines], step)
     exact = [each * tax.permyriad // PERMYRIAD for each in billed]
     return tuple(billed), tuple(largest_remainder(exact, step))
+
+
+def asked_for(invoice: Invoice) -> dict[int, tuple[int, int]]:
+    """By position, the net and the tax that a line asks for, and that notes may give back.
+
+    What a low priority takes off a line comes off here, so that no note gives it back as well.
+    """
+    at = {line.source: position for position, line in enumerate(invoice.lines, start=1)}
+    shares = zip(invoice.billed, invoice.taxes, strict=True)
+    found = dict(enumerate(shares, start=1))
+    for position, line in enumerate(invoice.lines, start=1):
+        base = at.get(line.source.removesuffix("/priority"))
+        if line.meter == METER and line.amount_nano < 0 and base is not None:
+            (net, tax), (less_net, less_tax) = found[base], found[position]
+            found[base], found[position] = (net + less_net, tax + less_tax), (0, 0)
+    return found
 
 
 def canonical(invoice: Invoice) -> bytes:

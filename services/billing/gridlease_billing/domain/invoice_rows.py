@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from gridlease_billing.domain import focus, focus_rules
+from gridlease_billing.domain.credit_note import share
 from gridlease_billing.domain.focus import (
     SERVICES,
     Bill,
@@ -15,7 +18,9 @@ from gridlease_billing.domain.focus import (
     Priced,
     Pricing,
 )
+from gridlease_billing.domain.footprint_line import INFORMATION, SITE_ENERGY
 from gridlease_billing.domain.invoice import CREDIT_NOTE, Invoice
+from gridlease_billing.domain.priority import METER
 from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Treatment
 from gridlease_billing.domain.usage import Line
@@ -46,6 +51,7 @@ _CSV: Mapping[str, Cell] = {
 # A meter's counts in its consumed unit, and in its priced unit.
 _CONSUMED = {"egress": 1, "storage": 1, "energy": 1_000}
 _PRICED_IN = {"egress": 10**9, "storage": 3_600 * 10**9, "energy": 3_600_000_000}
+_TIMED = (RUN_METER, METER)
 _SECOND_NS, _HOUR_NS = 10**9, 3_600 * 10**9
 
 
@@ -93,9 +99,17 @@ def focus_rows(invoice: Invoice) -> list[dict[str, focus.Cell]]:
         ends_ms + 1_000,
         invoice.parties.seller.name or focus.PROVIDER,
     )
+    shares = _shares(invoice.lines)
     charges = [
-        _charge(line, billed, max(starts, 0), max(starts, ends))
-        for line, billed, (starts, ends) in zip(invoice.lines, invoice.billed, times, strict=True)
+        replace(
+            _charge(line, billed, max(starts, 0), max(starts, ends)),
+            energy_mj=shares.energy(at, line),
+            carbon_mg=shares.carbon_mg.get(at),
+        )
+        for at, (line, billed, (starts, ends)) in enumerate(
+            zip(invoice.lines, invoice.billed, times, strict=True)
+        )
+        if line.kind != INFORMATION
     ]
     tax = invoice.parties.tax
     if invoice.tax_nano:
@@ -107,15 +121,60 @@ def focus_rows(invoice: Invoice) -> list[dict[str, focus.Cell]]:
     return [focus.row(bill, charge) for charge in charges]
 
 
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """What the lines that tell of energy and carbon come to, by the line of run time."""
+
+    energy_mj: Mapping[int, int]
+    carbon_mg: Mapping[int, int]
+    told: frozenset[str]  # leases whose energy at the site is told
+
+    def energy(self, at: int, line: Line) -> int | None:
+        """Of a line: its share, or what its device counted where the site's is not told."""
+        if line.kind == "USAGE" and line.meter == "energy" and line.lease not in self.told:
+            return line.charged_ns
+        return self.energy_mj.get(at)
+
+
+def _shares(lines: Sequence[Line]) -> _Shares:
+    """Each lease's figures, by the time of its lines of run time, by largest remainder."""
+    running: defaultdict[str, list[int]] = defaultdict(list)
+    energy: defaultdict[str, int] = defaultdict(int)
+    carbon: defaultdict[str, int] = defaultdict(int)
+    for at, line in enumerate(lines):
+        if line.meter == RUN_METER and line.kind in ("USAGE", "CORRECTION"):
+            running[line.lease].append(at)
+        elif line.kind == INFORMATION:
+            (energy if line.meter == SITE_ENERGY else carbon)[line.lease] += line.charged_ns
+    return _Shares(
+        _shared(lines, running, energy), _shared(lines, running, carbon), frozenset(energy)
+    )
+
+
+def _shared(
+    lines: Sequence[Line], running: Mapping[str, Sequence[int]], figures: Mapping[str, int]
+) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for lease, figure in figures.items():
+        places = running.get(lease, ())
+        weights = [max(1, lines[at].charged_ns) for at in places]
+        # Shares of a larger whole: scaled up, so that each is at least what it may get.
+        scaled = [weight * max(1, figure) for weight in weights]
+        found.update(zip(places, share(scaled, figure) if places else (), strict=True))
+    return found
+
+
 def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charge:
     meter = line.meter if line.meter in SERVICES else RUN_METER
     pot = line.kind == "PURCHASE"
-    credit = line.kind in ("CREDIT", CREDIT_NOTE)
+    # A price of a unit is never negative: what a low priority takes off is a credit.
+    discount = line.meter == METER and line.rate_nano_per_hour < 0
+    credit = discount or line.kind in ("CREDIT", CREDIT_NOTE)
     cost = billed_nano if credit else line.amount_nano
     late = line.kind == "CORRECTION"
     priced = None if credit or late else _priced(line)
     listed = cost
-    if priced is not None and line.meter != RUN_METER and not pot:
+    if priced is not None and line.meter not in _TIMED and not pot:
         listed = round(priced.list_unit_nano * priced.quantity)
     said = f"{line.chip} {line.tier}, {line.meter}" + (f": {line.note}" if line.note else "")
     return Charge(
@@ -136,7 +195,6 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
         job=line.job,
         node=line.node,
         region=line.site,
-        energy_mj=line.charged_ns if line.meter == "energy" else None,
     )
 
 
@@ -144,7 +202,7 @@ def _priced(line: Line) -> Priced:
     quantity = Fraction(line.charged_ns, _PRICED_IN.get(line.meter, _HOUR_NS))
     rate = line.rate_nano_per_hour
     pot = line.kind == "PURCHASE"
-    if line.meter != RUN_METER and not pot:  # by a month's total: what a unit of this line came to
+    if line.meter not in _TIMED and not pot:  # by a month's total: what a unit of this line came to
         quantity = Fraction(focus.quantity(quantity))  # as it is written
         rate = round(line.amount_nano / quantity) if quantity else 0
     return Priced(

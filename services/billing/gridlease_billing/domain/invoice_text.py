@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import unicodedata
+from fractions import Fraction
 
 from gridlease_kernel.money import NANO, Money
 
+from gridlease_billing.domain.focus import quantity
+from gridlease_billing.domain.footprint_line import INFORMATION, SITE_ENERGY, grams, kwh
 from gridlease_billing.domain.invoice import CREDIT_NOTE, DRAFT, Invoice, Party, moment
-from gridlease_billing.domain.invoice_words import note, word
+from gridlease_billing.domain.invoice_words import note, notes, word
+from gridlease_billing.domain.priority import METER
 from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Treatment
 from gridlease_billing.domain.usage import Line
 
 COLUMNS = ("position", "charge", "lease", "rented", "rate", "quantity", "amount", "billed")
 RIGHT = frozenset({0, 4, 5, 6, 7})
+_BY_RATE = (RUN_METER, METER, "commitment")
 # A meter's unit, and how many of its counts that is.
 _UNITS = {
     "egress": (1, "B"),
-    "storage": (3_600 * NANO, "GB h"),
     "energy": (1_000, "J"),
     "provision": (NANO, "s"),
 }
@@ -119,7 +123,7 @@ def _cells(line: Line, language: str) -> tuple[str, ...]:
         _charge(line, language),
         f"{line.lease}/{line.segment}" if line.segment else line.lease,
         f"{decimal(line.quantity_milli, 1_000)} x {line.chip} {_tier(line)}",
-        decimal(line.rate_nano_per_hour, NANO) if line.meter in (RUN_METER, "commitment") else "",
+        decimal(line.rate_nano_per_hour, NANO) if line.meter in _BY_RATE else "",
         _quantity(line),
         decimal(line.amount_nano, NANO),
     )
@@ -129,6 +133,8 @@ def _charge(line: Line, language: str) -> str:
     meter = word(language, line.meter)
     if line.kind == "USAGE":
         return f"{meter} ({note(language, line.note)})" if line.note else meter
+    if line.kind == INFORMATION:
+        return f"{meter}: {notes(language, line.note)}"
     if line.kind == CREDIT_NOTE:
         return f"{meter}: {line.note} [{line.cites}]"
     about = line.note if line.kind != "CREDIT" else word(language, line.note)
@@ -143,8 +149,11 @@ def _tier(line: Line) -> str:
 def _quantity(line: Line) -> str:
     if line.kind == "CREDIT":
         return ""
+    if line.kind == INFORMATION:
+        energy = line.meter == SITE_ENERGY
+        return f"{kwh(line.charged_ns)} kWh" if energy else f"{grams(line.charged_ns)} g"
     if line.meter == "storage":  # byte-seconds; a GB hour is 3.6e12 of them
-        return f"{decimal(line.charged_ns, 3_600 * NANO)} GB h" if line.charged_ns else "0 GB h"
+        return f"{quantity(Fraction(line.charged_ns, 3_600 * NANO))} GB h"
     unit, name = _UNITS.get(line.meter, (NANO, "s"))
     return f"{decimal(line.charged_ns, unit)} {name}"
 

@@ -33,10 +33,14 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "payable": "Payable",
         "sha256": "SHA-256",
         "run": "Run time",
+        "run_priority": "Priority",
         "egress": "Network egress",
         "storage": "Storage",
         "energy": "Energy",
         "provision": "Provisioning",
+        "site_energy": "Energy drawn at the site",
+        "carbon": "Grid emissions, CO2e",
+        "embodied": "Share of manufacture, CO2e",
         "CORRECTION": "Correction",
         "CREDIT": "Credit",
         "PURCHASE": "Purchase",
@@ -79,10 +83,14 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "payable": "应付",
         "sha256": "SHA-256",
         "run": "运行时间",
+        "run_priority": "优先级",
         "egress": "出站流量",
         "storage": "存储",
         "energy": "电能",
         "provision": "准备时间",
+        "site_energy": "站点用电",
+        "carbon": "电网排放(二氧化碳当量)",
+        "embodied": "制造排放分摊(二氧化碳当量)",
         "CORRECTION": "更正",
         "CREDIT": "抵扣",
         "PURCHASE": "购买",
@@ -102,6 +110,10 @@ LANGUAGES = tuple(WORDS)
 _NOTES_ZH: Mapping[str, str] = {
     "not priced": "不计价",
     "late usage": "迟报用量",
+    "metered": "计量",
+    "estimated": "估算",
+    "overhead of the site not known": "站点损耗未知",
+    "intensity of the grid not known": "电网碳强度未知",
     "used": "已用",
     "unused": "未用",
     "No tax is charged: the issuer is not registered for it.": "不征税:开具方未登记纳税。",
@@ -119,3 +131,8 @@ def word(language: str, key: str) -> str:
 def note(language: str, text: str) -> str:
     """A note of the platform's own; what people wrote stays as it is."""
     return _NOTES_ZH.get(text, text) if language == "zh" else text
+
+
+def notes(language: str, text: str) -> str:
+    """Of several parts, each by itself."""
+    return "; ".join(note(language, part) for part in text.split("; "))

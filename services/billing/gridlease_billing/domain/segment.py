@@ -20,7 +20,8 @@ Counters = Mapping[tuple[int, str], int]  # (segment number, meter) -> cumulativ
 @dataclass(frozen=True, slots=True)
 class Segment:
     """``starts_ms``, ``ends_ms``: database clock. ``frozen_ns``: its final run time, once the
-    lease has been seen in a later segment."""
+    lease has been seen in a later segment. ``surcharge_nano_per_hour``: of the rate, what the
+    job's priority adds."""
 
     number: int
     rate_nano_per_hour: int
@@ -28,6 +29,8 @@ class Segment:
     starts_ms: int
     ends_ms: int
     frozen_ns: int | None = None
+    surcharge_nano_per_hour: int = 0
+    priority_version: int = 0
 
     @property
     def granted_ns(self) -> int:

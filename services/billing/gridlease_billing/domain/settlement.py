@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gridlease_billing.domain import grant
+from gridlease_billing.domain.evidence import MAX_CUMULATIVE, elapsed_ns, is_over
 from gridlease_billing.domain.grant_row import (
     Answer,
     Ask,
@@ -18,17 +19,16 @@ from gridlease_billing.domain.grant_row import (
     Terms,
 )
 from gridlease_billing.domain.means import Means
-from gridlease_billing.domain.price import Price, Tier, quote
+from gridlease_billing.domain.price import Kind, Price, Tier, quote
+from gridlease_billing.domain.priority import PriorityTable
 from gridlease_billing.domain.segment import RUN_METER, chargeable, span_ns
 from gridlease_billing.domain.usage import Stored, lines
 
 NOT_YOURS = "NOT_YOURS"
 NOT_SIGNED = "REPORT_NOT_SIGNED"
 FORGED = "REPORT_FORGED"
-AHEAD_OF_TIME = "RUN_AHEAD_OF_TIME"
 PARKED = "PARKED"
 MAX_COUNTERS = 256  # of one lease, over all its segments and meters
-MAX_CUMULATIVE = 2**58  # nine years in ns: beyond it a counter is no counter
 _WORDS: Mapping[str, str] = {
     Cause.FUNDS_EXHAUSTED: "CREDIT_EXHAUSTED",
     Cause.PRICE_ABOVE_MAX: "PRICE_TOO_HIGH",
@@ -40,50 +40,46 @@ class Settlement:
     """``steps``: each lease before and after, with what it posts; ``answers``: by lease.
 
     ``parked``: leases whose books contradict themselves, with what was found: nothing of theirs
-    is written and nothing granted, and all others go on. ``alarms``: what was not believed.
+    is written and nothing granted, and all others go on.
     """
 
     steps: tuple[tuple[GrantRow, GrantRow, Effect], ...]
     answers: Mapping[str, Answer]
     parked: Mapping[str, str]
-    alarms: tuple[Alarm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something that a node said and that was not believed. ``excess_ns``: to be put in suspense
-    when this is heard for the first time."""
+    """Something that a node said and that was not believed."""
 
     kind: str
     tenant: str
     lease_id: str
     node: str
     facts: Mapping[str, str]
-    excess_ns: int = 0
 
 
 def settle(
     stored: Mapping[str, Stored],
     reports: Mapping[str, Report],
-    prices: Mapping[tuple[str, str], Price],
+    prices: Mapping[Kind, Price],
     means: Means,
     now_ms: int,
     terms: Terms,
+    priorities: PriorityTable | None = None,
 ) -> Settlement:
     """Decides for every gang of ``stored``. ``reports``: those of the calling node's own leases
     only; a report of a lease that is not in ``stored`` is answered by ``not_yours``."""
     steps: list[tuple[GrantRow, GrantRow, Effect]] = []
     answers: dict[str, Answer] = {}
     parked: dict[str, str] = {}
-    alarms: list[Alarm] = []
     for gang in _gangs(stored.values()):
         rows = [it.row for it in gang]
         known = {}
         for row in rows:
             if row.lease_id in reports:
-                known[row.lease_id], told = _plausible(reports[row.lease_id], row, now_ms, terms)
-                alarms += told
-        quotes = _bearable(rows, {it.row.lease_id: _quote(it, prices) for it in gang})
+                known[row.lease_id] = _plausible(reports[row.lease_id], row, now_ms, terms)
+        quotes = _bearable(rows, {it.row.lease_id: _quote(it, prices, priorities) for it in gang})
         funds = means.funds(rows[0].ask)
         try:
             settled = grant.settle(rows, known, quotes, funds, now_ms, terms)
@@ -96,7 +92,7 @@ def settle(
         means = means.less(rows[0].ask, spent)
         steps += zip(rows, settled.rows, settled.effects, strict=True)
         answers |= {it.lease_id: _worded(it) for it in settled.answers}
-    return Settlement(tuple(steps), answers, parked, tuple(alarms))
+    return Settlement(tuple(steps), answers, parked)
 
 
 def _check(rows: Iterable[GrantRow]) -> None:
@@ -142,13 +138,18 @@ def _gangs(stored: Iterable[Stored]) -> Sequence[Sequence[Stored]]:
     return list(gangs.values())
 
 
-def _quote(stored: Stored, prices: Mapping[tuple[str, str], Price]) -> Quote:
+def _quote(stored: Stored, prices: Mapping[Kind, Price], priorities: PriorityTable | None) -> Quote:
     """What a grant would cost now. A hold keeps the rate that it promised."""
     row = stored.row
-    price = prices.get((row.ask.chip, row.ask.tier))
+    price = prices.get(row.ask.kind)
     if row.state is not State.OPEN or price is None:
-        return Quote(row.rate_nano_per_hour, stored.price_version)
-    return quote(price, row.ask.quantity_milli)
+        return Quote(
+            row.rate_nano_per_hour,
+            stored.price_version,
+            row.surcharge_nano_per_hour,
+            row.priority_version,
+        )
+    return quote(price, row.ask.quantity_milli, row.ask.priority, priorities)
 
 
 def _bearable(rows: Sequence[GrantRow], quotes: Mapping[str, Quote]) -> Mapping[str, Quote]:
@@ -167,36 +168,32 @@ def _bearable(rows: Sequence[GrantRow], quotes: Mapping[str, Quote]) -> Mapping[
         if row.state is State.OPEN:
             last = row.segments[-1]
             if last.rate_nano_per_hour < kept[row.lease_id].rate_nano_per_hour:
-                kept[row.lease_id] = Quote(last.rate_nano_per_hour, last.period)
+                kept[row.lease_id] = Quote(
+                    last.rate_nano_per_hour,
+                    last.period,
+                    last.surcharge_nano_per_hour,
+                    last.priority_version,
+                )
     return kept
 
 
-def _plausible(
-    report: Report, row: GrantRow, now_ms: int, terms: Terms
-) -> tuple[Report, list[Alarm]]:
-    """A node's report without what cannot be: segments that were never opened, absurd counts, and
-    more run time than has passed since its segment was opened."""
-    starts_ms = {segment.number: segment.starts_ms for segment in row.segments}
+def _plausible(report: Report, row: GrantRow, now_ms: int, terms: Terms) -> Report:
+    """A node's report without what cannot be: segments that were never opened, absurd counts, more
+    run time than has passed since its segment was opened, or than it had when it was over."""
+    segments = {it.number: it for it in row.segments}
     room = MAX_COUNTERS
     kept: dict[tuple[int, str], int] = {}
-    alarms: list[Alarm] = []
     for (segment, meter), cumulative in sorted(report.counters.items()):
         fresh = (segment, meter) not in row.counters
-        if segment not in starts_ms or (fresh and len(row.counters) + len(kept) >= room):
+        if segment not in segments or (fresh and len(row.counters) + len(kept) >= room):
             continue
         most = MAX_CUMULATIVE
         if meter == RUN_METER:
-            most = max(0, now_ms + terms.ahead_ms - starts_ms[segment]) * 1_000_000
-            most = max(min(most, MAX_CUMULATIVE), row.counters.get((segment, meter), 0))
+            before = row.counters.get((segment, meter), 0)
+            over = is_over(row, segments[segment])
+            most = before if over else max(elapsed_ns(segments[segment], now_ms, terms), before)
         kept[segment, meter] = min(cumulative, most)
-        if meter == RUN_METER and cumulative > most:
-            facts = {"segment": str(segment), "told_ns": str(cumulative), "most_ns": str(most)}
-            excess = min(cumulative, MAX_CUMULATIVE) - most
-            ask = row.ask
-            alarms.append(
-                Alarm(AHEAD_OF_TIME, ask.tenant, row.lease_id, ask.node, facts, max(0, excess))
-            )
-    return replace(report, counters=kept), alarms
+    return replace(report, counters=kept)
 
 
 def unbelieved(report: Report, ask: Ask) -> tuple[Answer, Alarm]:

@@ -1,12 +1,13 @@
 """The spot price's rule: where does one window of use move it?
 
-A posted price that follows how full the chip is, a small step a window, between a floor and the
-on-demand price. It never ends a lease: what runs keeps its rate where the new one is above what
-its job accepts (``settlement``).
+A posted price that follows how full the chip is at a site, a small step a window, between a floor
+and the on-demand price. It never ends a lease: what runs keeps its rate where the new one is above
+what its job accepts (``settlement``).
 
     full = (used + waiting) of all there is, per mille
     full above target + band: up;  below target - band: down;  between: as it is.
     The step grows with the distance from the band and is a whole one at ``_WHOLE_PERMILLE``.
+    floor = what an hour at full load costs in power there, and wear.
 
 Source: posted price from utilisation, 2 % per 5 minutes, target 0.9, against auctions: a fifth of
 their volatility and a third of their interruptions in a simulation; docs/policies.md.
@@ -16,17 +17,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gridlease_billing.domain.carbon import SitePower
+
 _WHOLE_PERMILLE = 100  # so far beyond the band, and the step is a whole one
 _MILLION = 1_000_000
+_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
 class SpotPolicy:
-    """``floor_permille``: of the on-demand price: energy and wear. ``step_permille``: of the
-    price, at most, in a window of ``window_ms``. ``fixed``: chips whose price an operator sets
-    by hand; ``*`` = every chip."""
+    """``floor_permille``: of the on-demand price: energy and wear, where power's price is not
+    known. ``wear_permille``: wear alone, where it is. ``step_permille``: of the price, at most, in
+    a window of ``window_ms``. ``fixed``: chips whose price an operator sets by hand; ``*`` =
+    every chip."""
 
     floor_permille: int = 200
+    wear_permille: int = 50
     target_permille: int = 900
     band_permille: int = 50
     step_permille: int = 20
@@ -49,12 +55,23 @@ class SpotPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ChipUse:
-    """How full one chip is, in thousandths of its priced unit."""
+    """How full one chip is at a site, in thousandths of its priced unit.
+
+    ``watts``: of one at full load; 0 = not known. ``power``: the site's; None = not known.
+    """
 
     chip: str
     total_milli: int
     used_milli: int
     waiting_milli: int
+    site: str = ""
+    watts: int = 0
+    power: SitePower | None = None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The chip and the site: what has a spot price of its own."""
+        return self.chip, self.site
 
     @property
     def full_permille(self) -> int:
@@ -80,16 +97,39 @@ def due(last: LastMove | None, end_ms: int, now_ms: int, policy: SpotPolicy) -> 
     return last is None or (window > last.window and now_ms - last.moved_ms >= policy.apart_ms)
 
 
-def moved(price_nano: int, on_demand_nano: int, use: ChipUse, policy: SpotPolicy) -> int | None:
+def floor_nano(on_demand_nano: int, use: ChipUse, policy: SpotPolicy, now_ms: int) -> int:
+    """The least that a chip is rented out for at a site: marginal energy and wear, never above the
+    on-demand price.
+
+    Energy: watts x PUE x the site's price of a kilowatt-hour in this hour (UTC), rounded up.
+    """
+    power = use.power
+    if not use.watts or power is None or not power.price_nano_per_kwh:
+        return on_demand_nano * policy.floor_permille // 1_000
+    by_hour = power.price_nano_per_kwh
+    kwh_nano = by_hour[now_ms // _HOUR_MS % len(by_hour)]
+    energy = -(-use.watts * power.pue_milli * kwh_nano // _MILLION)
+    return min(on_demand_nano, energy + on_demand_nano * policy.wear_permille // 1_000)
+
+
+def moved(
+    price_nano: int,
+    on_demand_nano: int,
+    use: ChipUse,
+    policy: SpotPolicy,
+    floor_nano: int | None = None,
+) -> int | None:
     """The chip's next spot price, in nano-units an hour; None: it stays.
 
     A step is rounded down, but is 1 nano at least. A price that a hand has set outside floor and
     cap goes back by whole steps, however full the chip is. A price of 0 is a gift, and stays one;
-    so does the price of a chip of which there is none.
+    so does the price of a chip of which there is none. ``floor_nano`` None = the policy's share of
+    the on-demand price.
     """
     if not use.total_milli or not price_nano:
         return None
-    floor_nano = on_demand_nano * policy.floor_permille // 1_000
+    if floor_nano is None:
+        floor_nano = on_demand_nano * policy.floor_permille // 1_000
     if price_nano > on_demand_nano:
         found = max(on_demand_nano, price_nano - _step(price_nano, _WHOLE_PERMILLE, policy))
     elif price_nano < floor_nano:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gridlease_kernel.money import amount_nano
 
 from gridlease_billing.domain.grant_row import GrantRow
 from gridlease_billing.domain.price import CURRENCY
+from gridlease_billing.domain.priority import METER, priority_part
 from gridlease_billing.domain.segment import RUN_METER, chargeable
 
 
@@ -19,11 +20,13 @@ class Stored:
     price_version: int  # that was authorised; segments carry their own
     opened_ms: int
     invoice: str = ""
+    suspense_ns: int = 0  # told beyond what may be charged, when it was last decided
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One segment of one lease on one meter: ``amount = rate x charged``, floor.
+    """One segment of one lease on one meter: ``amount = rate x charged``, floor. Of a priority it
+    is what the whole costs less what its base does (``priority``).
 
     What follows ``currency`` is told on invoices only. A line of another meter than run time counts
     in that meter's unit. ``before``: of a correction, what was charged already; its amount is
@@ -58,7 +61,41 @@ class Line:
 
 
 def lines(stored: Stored) -> list[Line]:
-    """A lease's lines, one for each segment; their amounts sum to its charge."""
+    """A lease's lines as they are shown: one for each segment, and one for what its priority makes
+    of it, where that is anything; their amounts sum to its charge."""
+    segments = zip(stored.row.segments, wholes(stored), strict=True)
+    return [
+        part
+        for segment, whole in segments
+        for part in parted(whole, segment.surcharge_nano_per_hour, segment.priority_version)
+    ]
+
+
+def parted(whole: Line, surcharge_nano_per_hour: int, priority_version: int) -> list[Line]:
+    """A line of run time as its base and its priority, which add up to it to the atom."""
+    if not surcharge_nano_per_hour:
+        return [whole]
+    rate, before = whole.rate_nano_per_hour, whole.before
+    of_all = priority_part(rate, surcharge_nano_per_hour, before + whole.charged_ns)
+    part = of_all - priority_part(rate, surcharge_nano_per_hour, before)
+    base = replace(
+        whole,
+        rate_nano_per_hour=rate - surcharge_nano_per_hour,
+        amount_nano=whole.amount_nano - part,
+    )
+    priority = replace(
+        whole,
+        meter=METER,
+        rate_nano_per_hour=surcharge_nano_per_hour,
+        price_version=priority_version,
+        amount_nano=part,
+        source=f"{whole.source}/priority" if whole.source else "",
+    )
+    return [base, priority]
+
+
+def wholes(stored: Stored) -> list[Line]:
+    """A lease's lines as they are charged, one for each segment, at its whole rate."""
     row = stored.row
     spans = chargeable(row.segments, row.counters)
     return [

@@ -14,9 +14,11 @@ from gridlease_billing import credit as credits_
 from gridlease_billing import prices
 from gridlease_billing.domain.grant_row import Terms
 from gridlease_billing.domain.price import NewPrice
+from gridlease_billing.domain.priority import Band, NewPriorityTable
+from gridlease_billing.footprints import expect, traces
 from gridlease_billing.ports import Books, Credit, Printer
 from gridlease_billing.quote import Question, quote
-from gridlease_billing.rpc import shapes
+from gridlease_billing.rpc import energy_shapes, shapes
 from gridlease_billing.rpc.documents import Documents
 from gridlease_billing.usage import list_usage
 
@@ -44,29 +46,57 @@ class Accounts(Documents, account_pb2_grpc.AccountServiceServicer):
             request.quantity_milli,
             request.duration_ms,
             request.notice_ms or self._notice_ms,
+            request.priority,
+            shapes.plain(request.site),
         )
         found = await quote(self._books, question, self._terms)
-        return pb.GetQuoteResponse(quote=shapes.quoted(question, found))
+        quoted = shapes.quoted(question, found)
+        if (plan := energy_shapes.plan(request)) is not None:
+            uses = await expect(self._books, plan)
+            quoted.uses.extend(energy_shapes.expected(it, plan.draw.source) for it in uses)
+        return pb.GetQuoteResponse(quote=quoted)
 
     async def ListPrices(
         self, request: pb.ListPricesRequest, context: Any
     ) -> pb.ListPricesResponse:
-        found = await prices.list_prices(self._books, history=request.history)
+        look = shapes.look(request)
+        found = await prices.list_prices(self._books, history=request.history, look=look)
         return pb.ListPricesResponse(prices=[shapes.price(it) for it in found])
 
     async def CreatePrice(
         self, request: pb.CreatePriceRequest, context: Any
     ) -> pb.CreatePriceResponse:
-        named = request.HasField("effective_time")
         new = NewPrice(
             shapes.plain(request.chip),
             shapes.tier(request.tier),
             request.price_nano_per_hour,
-            request.effective_time.ToMilliseconds() if named else None,
+            shapes.since(request),
             shapes.plain(request.request_id),
+            shapes.plain(request.site),
+            request.withdrawn,
+            request.correction,
         )
         written = await prices.create_price(self._books, new)
         return pb.CreatePriceResponse(price=shapes.price(written))
+
+    async def ListPriorityMultipliers(
+        self, request: pb.ListPriorityMultipliersRequest, context: Any
+    ) -> pb.ListPriorityMultipliersResponse:
+        look = shapes.look(request)
+        found = await prices.list_priorities(self._books, history=request.history, look=look)
+        return pb.ListPriorityMultipliersResponse(tables=[shapes.priorities(it) for it in found])
+
+    async def CreatePriorityMultipliers(
+        self, request: pb.CreatePriorityMultipliersRequest, context: Any
+    ) -> pb.CreatePriorityMultipliersResponse:
+        new = NewPriorityTable(
+            tuple(Band(it.above, it.permille) for it in request.bands),
+            shapes.since(request),
+            shapes.plain(request.request_id),
+            request.correction,
+        )
+        written = await prices.create_priorities(self._books, new)
+        return pb.CreatePriorityMultipliersResponse(table=shapes.priorities(written))
 
     async def CreateCredit(
         self, request: pb.CreateCreditRequest, context: Any
@@ -92,8 +122,9 @@ class Accounts(Documents, account_pb2_grpc.AccountServiceServicer):
         scope = shapes.scope(request.tenant, request.project, request.job)
         size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
         page = await list_usage(self._books, scope, shapes.page_key(request.page_token), size)
+        found = await traces(self._books, scope.tenant, [it.lease for it, _, _ in page.lines])
         return pb.ListUsageResponse(
-            lines=[shapes.line(*it) for it in page.lines],
+            lines=[energy_shapes.with_use(shapes.line(*it), found) for it in page.lines],
             next_page_token=shapes.page_token(page.next_key),
         )
 

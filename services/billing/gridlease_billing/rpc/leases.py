@@ -13,11 +13,12 @@ from gridlease_billing.authorize import authorize
 from gridlease_billing.close import Closure, close
 from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.domain.spot import SpotPolicy
-from gridlease_billing.market import move_spot
+from gridlease_billing.footprints import DrawKeeper
+from gridlease_billing.market import everywhere, move_spot
 from gridlease_billing.ports import Books
 from gridlease_billing.report_ports import ReportBook
 from gridlease_billing.reports import keep_windows
-from gridlease_billing.rpc import shapes
+from gridlease_billing.rpc import energy_shapes, shapes
 from gridlease_billing.ticks import Settler
 
 _CAUSES = {
@@ -36,6 +37,7 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
     def __init__(self, books: Books, terms: Terms, spot: SpotPolicy, book: ReportBook) -> None:
         self._book = book
         self._books = books
+        self._draws = DrawKeeper(books)
         self._terms = terms
         self._spot = spot
 
@@ -43,6 +45,7 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
         self, request: lease_pb2.AuthorizeRequest, context: Any
     ) -> lease_pb2.AuthorizeResponse:
         asks = [shapes.ask(order) for order in request.orders]
+        await self._draws.keep(energy_shapes.draws(request.draws))
         decisions = await authorize(
             self._books, asks, self._terms, each_alone=request.each_gang_alone
         )
@@ -84,7 +87,7 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
         uses = [shapes.use(it) for it in request.chips]
         end_ms = request.window_end_time.ToMilliseconds()
         written = await move_spot(self._books, end_ms, uses, self._spot)
-        await keep_windows(self._book, end_ms, self._spot.window_ms, uses)
+        await keep_windows(self._book, end_ms, self._spot.window_ms, everywhere(uses))
         return lease_pb2.ReportUtilizationResponse(moved=[shapes.price(it) for it in written])
 
 

@@ -7,18 +7,21 @@ import binascii
 from collections.abc import Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from gridlease.billing.v1 import lease_pb2
+from gridlease.billing.v1 import account_pb2, lease_pb2
 from gridlease.type.v1 import job_pb2, money_pb2
 from gridlease_kernel.faults import Invalid
 from gridlease_mesh import meter_report
 
 from gridlease_billing.domain.admission import LONGEST_NOTICE_MS
+from gridlease_billing.domain.book import Span
 from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.grant_row import Answer, Ask, Phase, Report
 from gridlease_billing.domain.price import CURRENCY, Price, Tier
+from gridlease_billing.domain.priority import PriorityTable
 from gridlease_billing.domain.spot import ChipUse
 from gridlease_billing.domain.usage import Line
 from gridlease_billing.ports import Scope, Wallet
+from gridlease_billing.prices import Look
 from gridlease_billing.quote import Question, Quoted
 
 _TIERS: Mapping[int, Tier] = {
@@ -107,8 +110,8 @@ def ask(order: lease_pb2.LeaseOrder) -> Ask:
     )
 
 
-def _power(order: lease_pb2.LeaseOrder) -> SitePower | None:
-    """A site's power, where the order tells it."""
+def _power(order: lease_pb2.LeaseOrder | lease_pb2.ChipUse) -> SitePower | None:
+    """A site's power, where it is told."""
     if not order.HasField("power"):
         return None
     told = order.power
@@ -164,7 +167,7 @@ def grant(answer: Answer) -> lease_pb2.LeaseGrant:
 
 
 def price(value: Price) -> money_pb2.Price:
-    return money_pb2.Price(
+    made = money_pb2.Price(
         version=value.version,
         chip=value.chip,
         tier=tier_value(value.tier),
@@ -172,11 +175,61 @@ def price(value: Price) -> money_pb2.Price:
         currency=value.currency,
         effective_time=moment(value.effective_ms),
         create_time=moment(value.recorded_ms),
+        site=value.site,
+        withdrawn=value.withdrawn,
+        correction=value.correction,
+    )
+    _ends(made, value.span)
+    return made
+
+
+def priorities(value: PriorityTable) -> money_pb2.PriorityMultipliers:
+    made = money_pb2.PriorityMultipliers(
+        version=value.version,
+        bands=[money_pb2.PriorityBand(above=it.above, permille=it.permille) for it in value.bands],
+        effective_time=moment(value.effective_ms),
+        create_time=moment(value.recorded_ms),
+        correction=value.correction,
+    )
+    _ends(made, value.span)
+    return made
+
+
+def _ends(made: money_pb2.Price | money_pb2.PriorityMultipliers, span: Span | None) -> None:
+    if span is not None and span.valid_to_ms is not None:
+        made.end_time.CopyFrom(moment(span.valid_to_ms))
+    if span is not None and span.recorded_to_ms is not None:
+        made.record_end_time.CopyFrom(moment(span.recorded_to_ms))
+
+
+def look(
+    request: account_pb2.ListPricesRequest | account_pb2.ListPriorityMultipliersRequest,
+) -> Look:
+    """At which times of the book; unset = now."""
+    return Look(
+        request.as_of.ToMilliseconds() if request.HasField("as_of") else None,
+        request.recorded_as_of.ToMilliseconds() if request.HasField("recorded_as_of") else None,
     )
 
 
+def since(
+    request: account_pb2.CreatePriceRequest | account_pb2.CreatePriorityMultipliersRequest,
+) -> int | None:
+    """From when on; unset = now."""
+    named = request.HasField("effective_time")
+    return request.effective_time.ToMilliseconds() if named else None
+
+
 def use(told: lease_pb2.ChipUse) -> ChipUse:
-    return ChipUse(plain(told.chip), told.total_milli, told.used_milli, told.waiting_milli)
+    return ChipUse(
+        plain(told.chip),
+        told.total_milli,
+        told.used_milli,
+        told.waiting_milli,
+        plain(told.site),
+        told.watts,
+        _power(told),
+    )
 
 
 def balance(tenant: str, wallet: Wallet) -> money_pb2.Balance:
@@ -200,6 +253,10 @@ def quoted(question: Question, value: Quoted) -> money_pb2.Quote:
         hold_nano=value.hold_nano,
         currency=value.price.currency,
         price_version=value.price.version,
+        surcharge_nano_per_hour=value.rate.surcharge_nano_per_hour,
+        priority_version=value.rate.priority_version,
+        surcharge_nano=value.surcharge_nano,
+        site=question.site,
     )
 
 

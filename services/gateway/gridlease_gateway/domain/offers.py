@@ -26,12 +26,13 @@ class Stock:
 
 @dataclass(frozen=True, slots=True)
 class PriceTag:
-    """An hourly price in force."""
+    """An hourly price in force. ``site`` "" = wherever a site has none of its own."""
 
     chip: str
     tier: int
     price_nano_per_hour: int
     currency: str
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +64,42 @@ def on_offer(stock: Iterable[Stock], prices: Iterable[PriceTag], chip: str = "")
         Offer(item, price)
         for item in stock
         if not chip or _named(item.chip, chip)
-        for price in by_chip.get(item.chip, [])
+        for price in _at(item.site, by_chip.get(item.chip, []))
     ]
     return sorted(found, key=lambda it: (it.stock.chip, it.stock.site, it.price.tier))
 
 
 def candidates(
     ask: Ask, stock: Sequence[Stock], prices: Sequence[PriceTag]
-) -> list[tuple[int, str]]:
-    """(price, chip) that the request could take, cheapest first.
+) -> list[tuple[int, str, str]]:
+    """(price, chip, site) that the request could take, cheapest first.
 
     From what real nodes have, else what emulated ones have, else the price book: a chip that
     nobody has still has a price, and the tenant may want to know it.
     """
     stocked = [it for it in stock if _fits(ask, it)]
-    real = {it.chip for it in stocked if not it.emulated}
-    emulated = {it.chip for it in stocked if it.emulated}
-    listed = {it.chip for it in prices if _sold(ask, it.chip)}
+    real = {(it.chip, it.site) for it in stocked if not it.emulated}
+    emulated = {(it.chip, it.site) for it in stocked if it.emulated}
     at_tier = [it for it in prices if it.tier == ask.tier]
-    for chips in (real, emulated, listed):
-        fitting = [(it.price_nano_per_hour, it.chip) for it in at_tier if it.chip in chips]
+    listed = {(it.chip, it.site) for it in at_tier if _sold(ask, it.chip)}
+    for places in (real, emulated, listed):
+        fitting = [
+            (price.price_nano_per_hour, chip, site)
+            for chip, site in places
+            for price in _at(site, [it for it in at_tier if it.chip == chip])
+        ]
         if fitting:
             return sorted(fitting)
     return []
+
+
+def _at(site: str, prices: Iterable[PriceTag]) -> list[PriceTag]:
+    """Of one chip's prices, those at a site: its own before those of everywhere."""
+    found: dict[int, PriceTag] = {}
+    for price in sorted(prices, key=lambda it: it.site):  # "" comes first
+        if price.site in ("", site):
+            found[price.tier] = price
+    return list(found.values())
 
 
 def with_default_tier(ask: Ask) -> Ask:

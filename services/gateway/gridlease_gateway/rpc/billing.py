@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from gridlease.billing.v1 import account_pb2
@@ -16,6 +16,13 @@ from gridlease_gateway.domain import names
 from gridlease_gateway.inside import Inside
 from gridlease_gateway.ports import AccessStore
 from gridlease_gateway.rpc.jobs import get_job
+
+A = TypeVar("A", bound=Message)
+
+
+def again(request: Message, kind: type[A]) -> A:
+    """A request as the inside has it: both have the same fields."""
+    return kind.FromString(request.SerializeToString())
 
 
 class Billing:
@@ -110,25 +117,44 @@ class Billing:
         )
 
     async def list_prices(self, call: Call, request: pb.ListPricesRequest) -> Message:
-        inner = account_pb2.ListPricesRequest(history=request.history)
+        inner = again(request, account_pb2.ListPricesRequest)
         answer = await self._inside.ask(
             self._accounts.ListPrices, inner, call.left_s(), account_pb2.ListPricesResponse
         )
         return pb.ListPricesResponse(prices=answer.prices)
 
     async def create_price(self, call: Call, request: pb.CreatePriceRequest) -> Message:
-        inner = account_pb2.CreatePriceRequest(
-            chip=request.chip,
-            tier=request.tier,
-            price_nano_per_hour=request.price_nano_per_hour,
-            request_id=request.request_id or self._ids.new("rq"),
-        )
-        if request.HasField("effective_time"):
-            inner.effective_time.CopyFrom(request.effective_time)
+        inner = again(request, account_pb2.CreatePriceRequest)
+        inner.request_id = request.request_id or self._ids.new("rq")
         answer = await self._inside.ask(
             self._accounts.CreatePrice, inner, call.left_s(), account_pb2.CreatePriceResponse
         )
         return pb.CreatePriceResponse(price=answer.price)
+
+    async def list_priority_multipliers(
+        self, call: Call, request: pb.ListPriorityMultipliersRequest
+    ) -> Message:
+        inner = again(request, account_pb2.ListPriorityMultipliersRequest)
+        answer = await self._inside.ask(
+            self._accounts.ListPriorityMultipliers,
+            inner,
+            call.left_s(),
+            account_pb2.ListPriorityMultipliersResponse,
+        )
+        return pb.ListPriorityMultipliersResponse(tables=answer.tables)
+
+    async def create_priority_multipliers(
+        self, call: Call, request: pb.CreatePriorityMultipliersRequest
+    ) -> Message:
+        inner = again(request, account_pb2.CreatePriorityMultipliersRequest)
+        inner.request_id = request.request_id or self._ids.new("rq")
+        answer = await self._inside.ask(
+            self._accounts.CreatePriorityMultipliers,
+            inner,
+            call.left_s(),
+            account_pb2.CreatePriorityMultipliersResponse,
+        )
+        return pb.CreatePriorityMultipliersResponse(table=answer.table)
 
     async def create_credit(self, call: Call, request: pb.CreateCreditRequest) -> Message:
         tenant = names.id_of(request.tenant, "tenants")
