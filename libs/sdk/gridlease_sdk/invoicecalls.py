@@ -63,12 +63,15 @@ class InvoiceCalls:
 
     async def list_meter_reports(self, invoice: str) -> list[money_pb2.MeterReport]:
         """The signed reports that an invoice rests on."""
-        answer = await self._on.ask(
+        return list((await self.list_evidence(invoice)).reports)
+
+    async def list_evidence(self, invoice: str) -> pb.ListMeterReportsResponse:
+        """The signed reports that an invoice rests on, and the draws on commitments."""
+        return await self._on.ask(
             self._on.billing.ListMeterReports,
             pb.ListMeterReportsRequest(name=invoice),
             pb.ListMeterReportsResponse,
         )
-        return list(answer.reports)
 
     async def create_credit_note(
         self,

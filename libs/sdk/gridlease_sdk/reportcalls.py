@@ -70,6 +70,24 @@ class ReportCalls:
         answer = await self._on.ask(self._on.reports.CheckBooks, request, pb.CheckBooksResponse)
         return answer.check
 
+    async def list_suspense(
+        self, *, tenant: str = "", closed: bool = False
+    ) -> pb.ListSuspenseResponse:
+        """What nodes told beyond what may be charged, by lease. Operators."""
+        request = pb.ListSuspenseRequest(tenant=tenant, closed=closed)
+        return await self._on.ask(self._on.reports.ListSuspense, request, pb.ListSuspenseResponse)
+
+    async def write_off_suspense(
+        self, lease: str, note: str, *, request_id: str = ""
+    ) -> pb.WriteOffSuspenseResponse:
+        """Take what a lease has in suspense out of it, for good. Operators."""
+        request = pb.WriteOffSuspenseRequest(
+            lease=lease, note=note, request_id=request_id or self._ids.new("rq")
+        )
+        return await self._on.ask(
+            self._on.reports.WriteOffSuspense, request, pb.WriteOffSuspenseResponse
+        )
+
     async def create_webhook(
         self, url: str, *, types: Sequence[str] = ()
     ) -> pb.CreateWebhookResponse:

@@ -12,6 +12,7 @@ from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.domain.supplier import against
 from gridlease_billing.meter_charge import charge_meters
 from gridlease_billing.ports import Books, Change, Work
+from gridlease_billing.suspense import suspend
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ async def close(books: Books, closures: Sequence[Closure], terms: Terms) -> dict
         await tx.leases.update(known)
         await tx.ledger.post(known, wallets, now.ms)
         await charge_meters(tx, known, now.ms)
+        after = {it.after.lease_id: it.after for it in known}
+        await tx.evidence.raise_alarms(await suspend(tx, stored, after, {}, now.ms), now.ms)
         contracts = await tx.ledger.contracts({stored[it].row.ask.contract for it in debts})
         again = {_key(lease, it) for lease, it in debts.items() if it.mark}
         paid = await tx.ledger.used(again) if again else frozenset()

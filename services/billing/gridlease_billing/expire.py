@@ -8,6 +8,7 @@ from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import Terms
 from gridlease_billing.meter_charge import charge_meters
 from gridlease_billing.ports import Books, Change, Work
+from gridlease_billing.suspense import suspend
 
 _LOG = logging.getLogger(__name__)
 BATCH = 200
@@ -37,6 +38,8 @@ async def expire(books: Books, terms: Terms, limit: int = BATCH) -> int:
         await tx.leases.update(changes)
         await tx.ledger.post(changes, wallets, now.ms)
         await charge_meters(tx, changes, now.ms)
+        rows = {it.after.lease_id: it.after for it in changes}
+        await tx.evidence.raise_alarms(await suspend(tx, stored, rows, {}, now.ms), now.ms)
         return len(changes)
 
     return await books.run(work)

@@ -22,7 +22,13 @@ from gridlease_billing.domain.invoice import (
     number,
     year_of,
 )
-from gridlease_billing.domain.issuer import DEFAULT_ENTITY, LegalEntity, SignedReport, TaxProfile
+from gridlease_billing.domain.issuer import (
+    DEFAULT_ENTITY,
+    CoverDraw,
+    LegalEntity,
+    SignedReport,
+    TaxProfile,
+)
 from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Buyer, Seller, decide
 from gridlease_billing.domain.usage import Line, Stored
@@ -129,6 +135,22 @@ async def reports_of(books: Books, tenant: str, name: str) -> list[SignedReport]
 
 async def replayed(books: Books, tenant: str, name: str) -> Invoice:
     """An invoice made again from the books alone: its lines and credits as they stand there.
+async def draws_of(books: Books, tenant: str, name: str) -> list[CoverDraw]:
+    """What stands behind the covers of commitments on an invoice.
+
+    Raises:
+        Missing: INVOICE_NOT_FOUND.
+    """
+
+    async def work(tx: Work) -> list[CoverDraw]:
+        found = await tx.invoices.get(tenant, name)
+        if found is None:
+            raise no_such(name)
+        return await tx.invoices.draws(found.head.name)
+
+    return await books.run(work, tenant=tenant)
+
+
 
     Raises:
         Missing: INVOICE_NOT_FOUND.

@@ -261,6 +261,15 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
     async def CheckBooks(self, request, context):
         return report_pb2.CheckBooksResponse(check={"whole": True, "head": "00"})
 
+    async def ListSuspense(self, request, context):
+        self.asked.append(request)
+        row = {"lease": "l1", "segment": 1, "cause": "RUN_BEYOND_GRANT", "open_nano": 5}
+        return report_pb2.ListSuspenseResponse(rows=[row], suspense_nano=5)
+
+    async def WriteOffSuspense(self, request, context):
+        self.asked.append(request)
+        return report_pb2.WriteOffSuspenseResponse(amount_nano=5, currency="USD")
+
 
 class Billing(account_pb2_grpc.AccountServiceServicer):
     """A price book of two chips, credits by request id, one invoice."""

@@ -119,6 +119,8 @@ class Oracle:
             if key[0] not in starts:
                 continue
             before_it, room = own.highest.get(key, 0), count
+            if key[1] == "run" and own.billed is None and key[0] in own.frozen:
+                continue  # a later segment has been used: this one is over
             if key[1] == "run":
                 room = max(0, now_ms + self.terms.ahead_ms - starts[key[0]]) * _MS_NS
             own.highest[key] = max(before_it, min(count, room))
@@ -222,6 +224,7 @@ class Oracle:
                 insist(on_hold == held[owner], "held is not the open holds", owner)
                 insist(charges[account] == -charged[owner], "charges are not posted", owner)
         self._sides(charges)
+        self._suspense(sums)
         self._any_order()
 
     def _sides(self, charges):
@@ -233,6 +236,15 @@ class Oracle:
         paid = sides.pop("tenant_prepaid", 0)
         got = sum(sides[kind] for kind in _PAYEES)
         insist(paid + got == 0, "debits are not revenue, suppliers and tax", paid, got)
+
+    def _suspense(self, sums):
+        """What lies in suspense is what its leases explain, each with an alarm."""
+        t = self.tables
+        open_nano = sum(it.open_nano for it in t.excess.values())
+        insist(sums[t.account("suspense")] == open_nano, "suspense is not its causes", open_nano)
+        insist(sums[t.account("unbilled")] == -open_nano, "suspense has no other side")
+        for (lease, _), it in t.excess.items():
+            insist(not it.open_nano or (it.cause, lease) in t.alarms, "suspense without alarm", it)
 
     def _owner(self, row, own, parts):
         """What the node's owner gets of each line, by its terms."""

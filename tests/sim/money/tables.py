@@ -82,7 +82,9 @@ class Lease:
                 held_nano=row.held_nano - ahead,
                 charged_nano=row.charged_nano + ahead,
             )
-            self.stored = Stored(row, self.price_version, self.opened_ms)
+            self.stored = Stored(
+                row, self.price_version, self.opened_ms, suspense_ns=self.suspense_ns
+            )
         return self.stored
 
 
@@ -104,7 +106,7 @@ class Tables:
         self.versions = []
         self.requests = {}
         self.alarms = set()
-        self.signed = {}
+        self.excess = {}  # (lease, segment) -> Excess
         self.contracts = {
             number: Contract(f"s{number}", 1, share, back, 30,
                              self.account("supplier_payable", f"s{number}"),

@@ -111,8 +111,9 @@ SELECT * FROM notice WHERE sequence > $1 AND ($2 = '' OR tenant = $2)
 _CHECK = """
 SELECT encode(books_head(), 'hex') AS head, months.astray, months.ahead,
     (SELECT jsonb_object_agg(kind, number) FROM (SELECT kind, count(*) AS number FROM alarm
-        WHERE recorded_ms > $1 - 7 * 86400000::int8 GROUP BY kind) AS a) AS alarms
-FROM months_kept($1) AS months
+        WHERE recorded_ms > $1 - 7 * 86400000::int8 GROUP BY kind) AS a) AS alarms,
+    state.suspense_nano, state.unexplained
+FROM months_kept($1) AS months, suspense_state() AS state
 """
 
 
@@ -241,6 +242,8 @@ class PostgresReports:
             row["astray"],
             row["ahead"],
             row["alarms"] or {},
+            row["suspense_nano"],
+            row["unexplained"],
         )
 
     async def restored(self) -> tuple[int, int] | None:

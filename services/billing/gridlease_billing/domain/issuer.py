@@ -72,3 +72,20 @@ class SignedReport:
     report: str
     signature: bytes
     recorded_ms: int
+    part: str = ""  # which of the segment's reports: docs/metering.md
+
+
+@dataclass(frozen=True, slots=True)
+class CoverDraw:
+    """What a segment drew from a commitment in one hour, and got back for it; milli_ns:
+    thousandths of device-nanoseconds."""
+
+    commitment: str
+    hour_ms: int
+    lease: str
+    segment: int
+    rate_nano_per_hour: int
+    quantity_milli: int
+    before_milli_ns: int
+    milli_ns: int
+    cover_nano: int

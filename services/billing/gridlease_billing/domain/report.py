@@ -110,9 +110,12 @@ class BooksCheck:
     astray: int
     months_ahead: int
     alarms: Mapping[str, int]
+    suspense_nano: int = 0
+    unexplained: int = 0  # of what lies in suspense, without an alarm
 
     @property
     def whole(self) -> bool:
         """Whether nothing is wrong."""
         wrong = self.broken or self.sum_nano or self.off_balance or self.astray
+        wrong = wrong or self.unexplained
         return not wrong and self.months_ahead > 0

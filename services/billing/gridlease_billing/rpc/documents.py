@@ -18,6 +18,7 @@ from gridlease_billing.invoice import (
     create_invoice,
     finalize_invoice,
     get_invoice,
+    draws_of,
     list_invoices,
     reports_of,
 )
@@ -101,7 +102,11 @@ class Documents:
         self, request: pb.ListMeterReportsRequest, context: Any
     ) -> pb.ListMeterReportsResponse:
         found = await reports_of(self._books, *_which(request))
-        return pb.ListMeterReportsResponse(reports=[invoice_shapes.report(it) for it in found])
+        draws = await draws_of(self._books, *_which(request))
+        return pb.ListMeterReportsResponse(
+            reports=[invoice_shapes.report(it) for it in found],
+            draws=[invoice_shapes.draw(it) for it in draws],
+        )
 
     async def GetTaxProfile(
         self, request: pb.GetTaxProfileRequest, context: Any

@@ -7,6 +7,7 @@ from gridlease.type.v1 import money_pb2
 from gridlease_billing.domain.invoice import FINAL, Invoice, Party
 from gridlease_billing.domain.issuer import (
     DEFAULT_ENTITY,
+    CoverDraw,
     LegalEntity,
     SignedReport,
     TaxProfile,
@@ -69,6 +70,21 @@ def report(value: SignedReport) -> money_pb2.MeterReport:
         report=value.report,
         signature=value.signature,
         record_time=moment(value.recorded_ms),
+        part=value.part,
+    )
+
+
+def draw(value: CoverDraw) -> money_pb2.CoverDraw:
+    return money_pb2.CoverDraw(
+        commitment=value.commitment,
+        hour_time=moment(value.hour_ms),
+        lease=value.lease,
+        segment=value.segment,
+        rate_nano_per_hour=value.rate_nano_per_hour,
+        quantity_milli=value.quantity_milli,
+        before_milli_ns=value.before_milli_ns,
+        milli_ns=value.milli_ns,
+        cover_nano=value.cover_nano,
     )
 
 

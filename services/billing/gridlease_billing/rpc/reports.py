@@ -10,10 +10,11 @@ from gridlease.billing.v1 import report_pb2_grpc
 from gridlease.type.v1 import fleet_pb2, report_pb2
 from gridlease_kernel.faults import Invalid
 
-from gridlease_billing import reports
+from gridlease_billing import reports, suspense
 from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.report import Budget, Capacity, Period, Revenue, Told
-from gridlease_billing.ports import Books
+from gridlease_billing.job_cost import job_cost
+from gridlease_billing.ports import Books, Suspended
 from gridlease_billing.report_ports import ReportBook
 from gridlease_billing.rpc import shapes
 
@@ -129,8 +130,31 @@ def _tenant(name: str) -> str:
 
 
 def _project(name: str) -> str:
+                suspense_nano=found.suspense_nano,
+                unexplained_count=found.unexplained,
     return shapes.resource(name, "projects", "project") if name else ""
 
+
+    async def ListSuspense(
+        self, request: pb.ListSuspenseRequest, context: Any
+    ) -> pb.ListSuspenseResponse:
+        tenant = _tenant(request.tenant)
+        found = await suspense.list_suspense(self._books, tenant, closed=request.closed)
+        return pb.ListSuspenseResponse(
+            rows=[_suspended(it) for it in found],
+            suspense_nano=sum(it.excess.open_nano for it in found),
+        )
+
+    async def WriteOffSuspense(
+        self, request: pb.WriteOffSuspenseRequest, context: Any
+    ) -> pb.WriteOffSuspenseResponse:
+        gone = await suspense.write_off(
+            self._books,
+            shapes.plain(request.lease),
+            shapes.plain(request.note),
+            shapes.plain(request.request_id),
+        )
+        return pb.WriteOffSuspenseResponse(amount_nano=gone, currency=CURRENCY)
 
 def _revenue(it: Revenue) -> report_pb2.RevenueRow:
     row = report_pb2.RevenueRow(
@@ -165,6 +189,29 @@ def _budget(it: Budget, spent_nano: int) -> report_pb2.SpendingBudget:
         spent_nano=spent_nano,
         currency=CURRENCY,
     )
+def _suspended(it: Suspended) -> report_pb2.Suspense:
+    row = report_pb2.Suspense(
+        lease=it.excess.lease_id,
+        segment=it.excess.segment,
+        tenant=it.excess.tenant,
+        project=it.project,
+        job=it.job,
+        node=f"nodes/{it.node}",
+        cause=it.excess.cause,
+        told_ns=it.excess.told_ns,
+        charged_ns=it.excess.charged_ns,
+        amount_nano=it.excess.amount_nano,
+        written_off_nano=it.excess.written_off_nano,
+        open_nano=it.excess.open_nano,
+        currency=CURRENCY,
+        report=it.report,
+        signature=it.signature,
+        node_key=it.node_key,
+    )
+    row.record_time.FromMilliseconds(it.excess.recorded_ms)
+    return row
+
+
 
 
 def _event(it: Told) -> fleet_pb2.Event:

@@ -71,7 +71,7 @@ class Invoices:
             )
         except Missing as error:
             raise names.no_invoice(request.name) from error
-        return pb.ListMeterReportsResponse(reports=answer.reports)
+        return pb.ListMeterReportsResponse(reports=answer.reports, draws=answer.draws)
 
     async def get_tax_profile(self, call: Call, _request: pb.GetTaxProfileRequest) -> Message:
         answer = await self._inside.ask(

@@ -91,6 +91,29 @@ class Reports:
         )
         return pb.CheckBooksResponse(check=answer.check)
 
+    async def list_suspense(self, call: Call, request: pb.ListSuspenseRequest) -> Message:
+        answer = await self._inside.ask(
+            self._inside.reports.ListSuspense,
+            report_pb2.ListSuspenseRequest(tenant=request.tenant, closed=request.closed),
+            call.left_s(),
+            report_pb2.ListSuspenseResponse,
+        )
+        return pb.ListSuspenseResponse(rows=answer.rows, suspense_nano=answer.suspense_nano)
+
+    async def write_off_suspense(self, call: Call, request: pb.WriteOffSuspenseRequest) -> Message:
+        inner = report_pb2.WriteOffSuspenseRequest(
+            lease=request.lease, note=request.note, request_id=request.request_id
+        )
+        answer = await self._inside.ask(
+            self._inside.reports.WriteOffSuspense,
+            inner,
+            call.left_s(),
+            report_pb2.WriteOffSuspenseResponse,
+        )
+        return pb.WriteOffSuspenseResponse(
+            amount_nano=answer.amount_nano, currency=answer.currency
+        )
+
 
 def _whose(caller: Caller) -> tuple[str, str]:
     """A tenant's own; of an operator, everybody's."""
