@@ -21,11 +21,20 @@ from gridlease_sdk.contractcalls import ContractCalls
 from gridlease_sdk.invoicecalls import InvoiceCalls
 from gridlease_sdk.jobcalls import ENDED, JobCalls
 from gridlease_sdk.jobfile import Draft
+from gridlease_sdk.officecalls import OfficeCalls
 from gridlease_sdk.reportcalls import ReportCalls
 from gridlease_sdk.sessioncalls import SessionCalls
 
 
-class Client(JobCalls, CapacityCalls, InvoiceCalls, SessionCalls, ReportCalls, ContractCalls):
+class Client(
+    JobCalls,
+    CapacityCalls,
+    InvoiceCalls,
+    SessionCalls,
+    ReportCalls,
+    ContractCalls,
+    OfficeCalls,
+):
     """A connection to the platform with one API key."""
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from gridlease.billing.v1 import report_pb2 as billing
+from gridlease.gateway.v1 import contract_pb2
 from gridlease.gateway.v1 import gateway_pb2 as pb
 from gridlease.type.v1 import fleet_pb2, report_pb2
 from gridlease_kernel.clock import SystemClock
@@ -199,18 +200,97 @@ def add_webhook(
     show(options_of(context), found, lines)
 
 
+@webhooks.command("secret")
+def renew_secret(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="webhooks/...")],
+    overlap: Annotated[str, typer.Option(help="For how long the old one signs, too")] = "24h",
+) -> None:
+    """Give a webhook a new secret. It is shown once; the old one signs beside it for a while."""
+    overlap_ms = parse_duration(overlap, "--overlap") if overlap != "0" else 0
+
+    async def work(client: Client) -> contract_pb2.CreateWebhookSecretResponse:
+        return await client.renew_webhook_secret(_hook(name), overlap_ms=overlap_ms)
+
+    found = _asked(context, work)
+    lines = [
+        f"webhook   {found.webhook.name}",
+        f"secret    {found.secret} (shown once)",
+        f"old one   signs until {words.clock(found.old_until)}",
+    ]
+    show(options_of(context), found, lines)
+
+
+@webhooks.command("replay")
+def replay(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="webhooks/...")],
+    message_id: Annotated[str, typer.Option("--id", help="One event, such as billing-17")] = "",
+    since: Annotated[str, typer.Option(help="All since then, such as 6h, back from now")] = "",
+    until: Annotated[str, typer.Option(help="And until then, such as 1h, back from now")] = "",
+) -> None:
+    """Send events again, each under the id that it had."""
+    now = SystemClock().wall()
+
+    def back(text: str, field: str) -> datetime.datetime | None:
+        span = datetime.timedelta(milliseconds=parse_duration(text, field)) if text else None
+        return None if span is None else now - span
+
+    async def work(client: Client) -> contract_pb2.CreateWebhookReplayResponse:
+        start, end = back(since, "--since"), back(until, "--until")
+        return await client.replay_webhook(_hook(name), message_id=message_id, start=start, end=end)
+
+    found = _asked(context, work)
+    lines = [f"{found.waiting_count} events wait to be sent again"]
+    if found.HasField("next_start_time"):
+        lines.append(f"more are of that time: ask again from {words.clock(found.next_start_time)}")
+    show(options_of(context), found, lines)
+
+
+@webhooks.command("dead")
+def dead_letters(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="webhooks/...; else of all")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000)] = 100,
+) -> None:
+    """Events that were given up, newest first; with --operator those of all projects."""
+    options = options_of(context)
+
+    async def work(client: Client) -> contract_pb2.ListDeadLettersResponse:
+        return await client.list_dead_letters(name=_hook(name) if name else "", page_size=limit)
+
+    found = reach(options, work)
+    rows = [
+        (
+            it.message_id,
+            it.webhook,
+            it.type or "-",
+            words.clock(it.time),
+            str(it.tries),
+            "taken after all" if it.HasField("taken_time") else it.last_error,
+        )
+        for it in found.letters
+    ]
+    heads = ("EVENT", "WEBHOOK", "TYPE", "GIVEN UP", "TRIES", "LAST")
+    show_rows(options, list(found.letters), heads, rows)
+
+
 @webhooks.command("rm")
 def remove_webhook(
     context: typer.Context, name: Annotated[str, typer.Argument(help="webhooks/...")]
 ) -> None:
     """End a webhook."""
-    full = name if "/" in name else f"webhooks/{name}"
+    full = _hook(name)
 
     async def work(client: Client) -> None:
         await client.delete_webhook(full)
 
     _asked(context, work)
     show(options_of(context), {"name": full}, [f"{full} is no more"])
+
+
+def _hook(name: str) -> str:
+    return name if "/" in name else f"webhooks/{name}"
 
 
 def _asked(context: typer.Context, work: Callable[[Client], Coroutine[Any, Any, Any]]) -> Any:
