@@ -79,3 +79,16 @@ def test_a_full_pot_and_an_idle_one():
     found = match([pot], [use], 0, 2 * HOUR_MS)
     assert [it.unused_milli_ns for it in found.pots] == [0, 2_000 * HOUR_NS]
     assert found.covered() == {("l", 1): 2_000 * HOUR_NS}
+
+
+def test_two_uses_share_one_pot_and_one_use_has_its_rest_from_the_next():
+    pots = [Commitment(name, "t", "H100", 1_000, 0, HOUR_MS, 10**9) for name in ("c1", "c2")]
+    uses = [Use(name, 1, "t", "H100", "", 800, 0, HOUR_NS) for name in ("l1", "l2", "l3")]
+    found = match(pots, uses, 0, HOUR_MS)
+    assert [(it.commitment, it.lease, it.milli_ns // HOUR_NS) for it in found.drawn] == [
+        ("c1", "l1", 800),
+        ("c1", "l2", 200),
+        ("c2", "l2", 600),
+        ("c2", "l3", 400),
+    ]
+    assert [it.unused_milli_ns for it in found.pots] == [0, 0]

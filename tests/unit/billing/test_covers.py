@@ -5,7 +5,7 @@ from gridlease_billing.contract_ports import Using
 from gridlease_billing.domain.commitment import HOUR_MS, HOUR_NS, Commitment, Use, match
 from gridlease_kernel.money import amount_nano
 
-RATE = 35_999_999_999
+RATE = 7_777_777_777
 
 
 def test_hours_give_back_what_was_charged_for_all_of_them():
@@ -18,4 +18,4 @@ def test_hours_give_back_what_was_charged_for_all_of_them():
             given += it.cover_nano
             taken += it.drawn.milli_ns
     assert taken == use.span_ns * use.quantity_milli
-    assert given == amount_nano(RATE, use.span_ns) == 71_999_999_998
+    assert given == amount_nano(RATE, use.span_ns) == 15_555_555_554
