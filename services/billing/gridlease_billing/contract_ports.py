@@ -87,6 +87,16 @@ class Drew:
     embodied: Embodied | None
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the lines of a segment's meter say: all that is charged, by which version of its price,
+    and when the first was written."""
+
+    charged: int
+    version: int
+    recorded_ms: int
+
+
 class CommitmentStore(Protocol):
     """Capacity bought ahead."""
 
@@ -124,6 +134,14 @@ class TariffStore(Protocol):
 
     async def write(self, priced: Sequence[Priced], now_ms: int) -> None:
         """As lines of the books."""
+        ...
+
+    async def told(self, lease: str) -> dict[tuple[int, str], Told]:
+        """What the lines of a final lease say, by segment and meter."""
+        ...
+
+    async def correct(self, priced: Sequence[Priced], now_ms: int) -> None:
+        """As lines that correct what is written."""
         ...
 
     async def power(self, lease: str) -> SitePower | None: ...

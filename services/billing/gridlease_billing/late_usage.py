@@ -9,6 +9,7 @@ from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import State, Terms
 from gridlease_billing.domain.late import corrections, is_late, owed_nano
 from gridlease_billing.domain.supplier import split_lines
+from gridlease_billing.late_meters import charge_late_meters
 from gridlease_billing.ports import Change, Work
 
 _LOG = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ async def charge_late(tx: Work, changes: Sequence[Change], now_ms: int, terms: T
 
     What is owed is receivable: the hold that it was granted against is no more.
     """
+    await charge_late_meters(tx, changes, now_ms)
     late = [
         it.after
         for it in changes

@@ -34,7 +34,9 @@ _LOCK_DUE = "SELECT * FROM lease WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP 
 _BILLABLE = """
 SELECT * FROM lease
 WHERE tenant = $1 AND project = $2 AND ($3 = '' OR job = $3)
-    AND state = 'FINAL' AND invoice IS NULL AND charged_ns > 0
+    AND state = 'FINAL' AND invoice IS NULL AND (charged_ns > 0 OR id IN (
+        SELECT l.lease FROM line AS l WHERE l.tenant = $1 AND l.meter <> 'run'
+            AND l.class = 'usage' AND l.amount_nano <> 0))
 ORDER BY id LIMIT $4 FOR UPDATE
 """
 _UNFINISHED = """

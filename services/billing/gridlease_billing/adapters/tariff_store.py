@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import asyncpg
 from gridlease_store.pool import Connection
 
-from gridlease_billing.contract_ports import Drew, NewTariff
+from gridlease_billing.contract_ports import Drew, NewTariff, Told
 from gridlease_billing.domain.carbon import Embodied, SitePower
 from gridlease_billing.domain.meter_price import Entry, Priced
 from gridlease_billing.domain.rating import Step, Tariff
@@ -35,6 +35,27 @@ SELECT $1, l.id, t.segment, t.meter, l.tenant, l.project, l.job, l.node, l.site,
 FROM unnest($2::text[], $3::int[], $4::text[], $5::int8[], $6::int8[], $7::int8[])
     AS t (lease, segment, meter, version, count, amount)
 JOIN lease AS l ON l.id = t.lease JOIN segment AS s ON s.lease = l.id AND s.number = t.segment
+"""
+_TOLD = """
+SELECT segment, meter, sum(charged)::int8 AS charged, min(price_version) AS version,
+    coalesce(min(cites_ms), min(recorded_ms)) AS recorded_ms
+FROM line WHERE lease = $1 GROUP BY segment, meter
+"""
+# A meter that was told of too late only has no line of its own: its segment's run time is cited.
+_CORRECT = """
+INSERT INTO line (recorded_ms, lease, segment, meter, class, cites_ms, tenant, project, job, node,
+    site, chip, tier, quantity_milli, rate_nano_per_hour, price_version, starts_ms, ends_ms,
+    counter, granted, charged, amount_nano, currency)
+SELECT $1, o.lease, o.segment, t.meter, 'correction', o.recorded_ms, o.tenant, o.project, o.job,
+    o.node, o.site, o.chip, o.tier, o.quantity_milli, 0, t.version, o.starts_ms, o.ends_ms,
+    o.count + t.count, o.count + t.count, t.count, t.amount, o.currency
+FROM unnest($2::text[], $3::int[], $4::text[], $5::int8[], $6::int8[], $7::int8[])
+    AS t (lease, segment, meter, version, count, amount)
+CROSS JOIN LATERAL (SELECT l.*, (SELECT coalesce(sum(b.charged), 0)::int8 FROM line AS b
+        WHERE b.lease = t.lease AND b.segment = t.segment AND b.meter = t.meter) AS count
+    FROM line AS l WHERE l.lease = t.lease AND l.segment = t.segment
+        AND l.meter IN (t.meter, 'run') AND l.class = 'usage'
+    ORDER BY l.meter = 'run' LIMIT 1) AS o
 """
 _POWER = "SELECT p.* FROM lease AS l JOIN site_power AS p ON p.id = l.power WHERE l.id = $1"
 _DREW = """
@@ -91,6 +112,18 @@ class PostgresTariffs:
         ]
         if rows:
             await self._db.execute(_WRITE, now_ms, *map(list, zip(*rows, strict=True)))
+
+    async def told(self, lease: str) -> dict[tuple[int, str], Told]:
+        return {
+            (it["segment"], it["meter"]): Told(it["charged"], it["version"], it["recorded_ms"])
+            for it in await self._db.fetch(_TOLD, lease)
+        }
+
+    async def correct(self, priced: Sequence[Priced], now_ms: int) -> None:
+        rows = [
+            (it.lease, it.segment, it.meter, it.version, it.count, it.amount_nano) for it in priced
+        ]
+        await self._db.execute(_CORRECT, now_ms, *map(list, zip(*rows, strict=True)))
 
     async def power(self, lease: str) -> SitePower | None:
         found = await self._db.fetchrow(_POWER, lease)
