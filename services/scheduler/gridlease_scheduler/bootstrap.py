@@ -105,8 +105,9 @@ class _Parts:
         self.notices = Notices(settings.postgres_dsn, ROOM, role=ROLE)
         channel = bus.channel(interceptors=observer.client())
         signing = settings.nats_account_seed is not None
-        self.billing = MeshBilling(channel, Passports(pool, signing=signing))
-        self.market = MeshMarket(channel)
+        passports = Passports(pool, signing=signing)
+        self.billing = MeshBilling(channel, passports)
+        self.market = MeshMarket(channel, passports)
         self.prices = MeshPrices(channel, self.clock)
         self.terms = settings.terms()
 

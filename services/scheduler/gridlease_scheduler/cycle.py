@@ -22,7 +22,7 @@ from .domain.lease import Cause, Lease, State
 from .domain.plan import Decision, Placed, Waiting, plan, still_valid
 from .domain.ruling import Ruling, rule
 from .domain.slow.advice import NO_LOOKUP, Lookup
-from .domain.snapshot import Offered, Pending, Snapshot
+from .domain.snapshot import Offered, Pending, Snapshot, prices_of
 from .evict import Ending, Evict, preempted_for
 from .links import standing
 from .memory import Memory
@@ -124,7 +124,7 @@ class Cycle:
                 self._offers = (await self._prices()).offers
             self._prices_due_ms = now_ms + _PRICES_MS
         memory.planner.set_advice(self._advice())
-        memory.planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in self._offers})
+        memory.planner.set_prices(prices_of(self._offers))
 
     async def _pass(self, memory: Memory, epoch: int) -> Pass:
         memory.again(self._pauses.over(self._clock.now_ms()))

@@ -1,4 +1,4 @@
-"""Tells billing once a window how full each chip is: spot prices move by that."""
+"""Tells billing once a window how full each chip is at each site: spot prices move by that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from gridlease_kernel.faults import Unreachable
 
 from .domain.chips import Catalogue
-from .domain.order.spot import Utilization, by_chip, utilization
+from .domain.order.spot import Utilization, utilization
 from .domain.stock import stock
 from .ports import Aside, Market, Store, Tx
 
@@ -25,6 +25,7 @@ _NOT_FOR_CAPACITY = frozenset(
         "QUOTA_FULL",
         "BUDGET_TOO_SMALL",
         "CREDIT_TOO_LOW",
+        "INVOICE_OVERDUE",
     }
 )
 
@@ -73,4 +74,4 @@ class TellMarket:
         fleet = await tx.nodes.fleet()
         queue = await tx.jobs.queue(_MOST)
         waiting = [x.pending for x in queue if x.reason.code not in _NOT_FOR_CAPACITY]
-        return by_chip(utilization(stock(fleet.nodes), waiting, self._catalogue))[:_MOST_CHIPS]
+        return utilization(stock(fleet.nodes), waiting, self._catalogue)[:_MOST_CHIPS]

@@ -4,7 +4,6 @@ import contextlib
 
 from gridlease_kernel.faults import Unreachable
 from gridlease_scheduler.domain.job import Reason
-from gridlease_scheduler.domain.order.spot import Utilization, by_chip
 from gridlease_scheduler.market import TellMarket
 from gridlease_scheduler.ports import FleetChanges, Instant, Standing
 
@@ -93,8 +92,3 @@ async def test_an_empty_pool_has_nothing_to_tell():
     world.nodes_ = ()
     await telling(world)()
     assert (world.told, world.readings) == ([], 1)
-
-
-def test_sites_are_summed_and_what_waits_counts_once():
-    told = by_chip([Utilization("x", "s1", 8, 6, 5), Utilization("x", "s2", 4, 0, 5)])
-    assert told == (Utilization("x", "", 12, 6, 5),)

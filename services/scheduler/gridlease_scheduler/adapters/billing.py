@@ -11,7 +11,7 @@ from gridlease.type.v1 import job_pb2
 from gridlease_kernel.faults import Unreachable
 from gridlease_mesh.status import fault_from_error
 
-from gridlease_scheduler.adapters.passports import Passport, Passports
+from gridlease_scheduler.adapters.passports import Passport, Passports, Power
 from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.lease import Lease
 from gridlease_scheduler.domain.order.spot import Utilization
@@ -73,10 +73,12 @@ class MeshBilling:
 class MeshMarket:
     """``ports.Market``."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, passports: Passports) -> None:
         self._stub = cast("LeaseServiceAsyncStub", lease_pb2_grpc.LeaseServiceStub(channel))
+        self._passports = passports
 
     async def tell(self, end_ms: int, uses: Sequence[Utilization]) -> int:
+        powers = await self._passports.powers({x.site for x in uses})
         request = lease_pb2.ReportUtilizationRequest(
             chips=[
                 lease_pb2.ChipUse(
@@ -84,6 +86,9 @@ class MeshMarket:
                     total_milli=x.total_milli,
                     used_milli=x.used_milli,
                     waiting_milli=x.waiting_milli,
+                    site=f"sites/{x.site}" if x.site else "",
+                    watts=x.watts,
+                    power=_told(powers.get(x.site)),
                 )
                 for x in uses
             ]
@@ -130,9 +135,12 @@ def _site(passport: Passport | None) -> str:
 
 def _power(passport: Passport | None) -> lease_pb2.SitePower | None:
     """The site's power, for the lease's energy and carbon."""
-    if passport is None or passport.power is None:
+    return _told(passport.power) if passport is not None else None
+
+
+def _told(power: Power | None) -> lease_pb2.SitePower | None:
+    if power is None:
         return None
-    power = passport.power
     return lease_pb2.SitePower(
         pue_milli=power.pue_milli,
         carbon_mg_per_kwh=power.carbon_mg_per_kwh,

@@ -13,6 +13,9 @@ SELECT node.id, node.site, node.public_key, site.pue_milli, site.carbon_mg_per_k
     site.price_nano_per_kwh
 FROM node LEFT JOIN site ON site.id = node.site WHERE node.id = ANY($1::text[])
 """
+_POWERS = """
+SELECT id, pue_milli, carbon_mg_per_kwh, price_nano_per_kwh FROM site WHERE id = ANY($1::text[])
+"""
 _NO_OVERHEAD_MILLI = 1_000
 _MOST_PUE_MILLI = 5_000
 
@@ -57,6 +60,17 @@ class Passports:
             it["id"]: Passport(it["site"], it["public_key"] if self._signing else "", _power(it))
             for it in found
         }
+
+    async def powers(self, sites: Collection[str]) -> dict[str, Power]:
+        """By site; those of which nothing is known are left out.
+
+        Raises:
+            Unreachable: the database did not answer.
+        """
+        async with transaction(self._pool, readonly=True) as connection:
+            found = await connection.fetch(_POWERS, list(sites))
+        known = {it["id"]: _power(it) for it in found}
+        return {site: power for site, power in known.items() if power is not None}
 
 
 def _power(row: asyncpg.Record) -> Power | None:

@@ -50,6 +50,7 @@ class MeshPrices:
                     price.chip,
                     Tier(job_pb2.Tier.Name(price.tier).removeprefix("TIER_")),
                     price.price_nano_per_hour,
+                    price.site.removeprefix("sites/"),
                 )
                 for price in answer.prices
                 if price.tier

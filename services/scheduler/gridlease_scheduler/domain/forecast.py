@@ -15,11 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .chips import CPU_VENDOR, AcceleratorNeed, Catalogue, Chip, Work
-from .job import Needs, Purpose, Reason, Tier
+from .job import Needs, Purpose, Reason
 from .node import Node
 from .plan import Placed, Waiting
 from .ruling import Ruling, rule
-from .snapshot import Pending, Snapshot
+from .snapshot import Pending, Snapshot, price_at, prices_of
 
 _MILLI = 1_000
 _HOUR_MS = 3_600_000
@@ -83,8 +83,19 @@ class _Look:
             nodes = mine or nodes  # nobody has it: all of them say so
         return rule(replace(self.snapshot, pending=(task,), nodes=nodes))
 
-    def prices(self) -> dict[tuple[str, Tier], int]:
-        return {(x.chip, x.tier): x.price_nano_per_hour for x in self.snapshot.offers}
+    def price(self, chip: str, site: str) -> int | None:
+        """At a site; where that is not known, what is asked at the cheapest."""
+        offers = [x for x in self.snapshot.offers if (x.chip, x.tier) == (chip, self.needs.tier)]
+        if site:
+            return price_at(prices_of(offers), chip, self.needs.tier, site)
+        return min((x.price_nano_per_hour for x in offers), default=None)
+
+    def site(self, answer: Placed | Waiting) -> str:
+        """Where it would run; empty = not known."""
+        if not isinstance(answer, Placed):
+            return ""
+        first = answer.members[0].node_id
+        return next((x.site for x in self.snapshot.nodes if x.node_id == first), "")
 
     def milli(self, accelerators: bool) -> int:
         need = self.needs.accelerator
@@ -193,7 +204,7 @@ def _option(
     placeable = isinstance(answer, Placed)
     relative = _relative(look.needs, chip, base)
     duration = look.expected_ms * _MILLI // relative if relative else look.expected_ms
-    price = look.prices().get((chip.name, look.needs.tier))
+    price = look.price(chip.name, look.site(answer))
     rate = None if price is None else price * look.milli(chip.vendor != CPU_VENDOR) // _MILLI
     amount = None if rate is None or not duration else rate * duration // _HOUR_MS
     return Option(

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from . import explain
 from .chips import Catalogue
-from .job import Allocation, Needs, Reason, Tier
+from .job import Allocation, Needs, Reason
 from .node import Node, has_room, with_held
 from .placing.fragmentation import WHOLE, Request
 from .placing.gang import Seat, room, seat
@@ -21,7 +21,7 @@ from .placing.index import CPU, MIB, Index
 from .placing.score import ways
 from .placing.shelf import Shelf
 from .slow.advice import NO_LOOKUP, Lookup
-from .snapshot import Pending, Snapshot
+from .snapshot import Pending, Prices, Snapshot, prices_of
 
 _FRESH_MS = 1_000  # so long the words for a refusal stand before they are made anew
 
@@ -105,7 +105,7 @@ class Planner:
     """Decides on an index that may outlive a plan; what it remembers, it could find out again."""
 
     index: Index
-    prices: Mapping[tuple[str, Tier], int] = field(default_factory=dict)
+    prices: Prices = field(default_factory=dict)
     energy: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     advice: Lookup = NO_LOOKUP
     _asks: dict[Needs, _Ask] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class Planner:
         for _ in range(task.tasks):
             self.index.arrive(request)
 
-    def set_prices(self, prices: Mapping[tuple[str, Tier], int]) -> None:
+    def set_prices(self, prices: Prices) -> None:
         """What billing asks for chips now."""
         if prices != self.prices:
             self.prices = prices
@@ -242,7 +242,7 @@ def plan(snapshot: Snapshot, planner: Planner | None = None) -> tuple[Decision, 
     """
     if planner is None:
         planner = Planner(Index(snapshot.nodes, snapshot.catalogue))
-    planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in snapshot.offers})
+    planner.set_prices(prices_of(snapshot.offers))
     waiting = sorted(snapshot.pending, key=_order)
     decide_one, now_ms = planner.decide, snapshot.now_ms
     return tuple([decide_one(task, now_ms) for task in waiting])

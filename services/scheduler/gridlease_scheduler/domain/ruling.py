@@ -29,7 +29,7 @@ from .order.holds import Holds, for_head, for_reservations
 from .placing.index import Index
 from .placing.vacancy import Vacancies, emptied
 from .plan import Decision, Member, Placed, Planner, Waiting
-from .snapshot import Pending, Running, Snapshot
+from .snapshot import Pending, Running, Snapshot, prices_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def rule(
     if planner is None:
         planner = Planner(Index(snapshot.nodes, snapshot.catalogue))
     if snapshot.offers:
-        planner.set_prices({(x.chip, x.tier): x.price_nano_per_hour for x in snapshot.offers})
+        planner.set_prices(prices_of(snapshot.offers))
     if snapshot.sites:
         planner.set_energy(power.rates(snapshot.sites, snapshot.now_ms))
     bench = _Bench(snapshot, planner, rules, promised, vacancies or Vacancies())

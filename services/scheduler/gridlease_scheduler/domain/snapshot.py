@@ -7,7 +7,9 @@ lease protocol decides rests on them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from .chips import Catalogue
 from .job import Allocation, Needs, Tier
@@ -129,11 +131,29 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What billing asks for a chip now, by the hour and whole device or core."""
+    """What billing asks for a chip now, by the hour and whole device or core.
+
+    ``site`` empty = at every site that has no price of its own.
+    """
 
     chip: str
     tier: Tier
     price_nano_per_hour: int
+    site: str = ""
+
+
+Prices: TypeAlias = Mapping[tuple[str, Tier, str], int]  # nano-units an hour; site "" = everywhere
+
+
+def prices_of(offers: Iterable[Offered]) -> Prices:
+    """What chips cost, by chip, tier and site."""
+    return {(x.chip, x.tier, x.site): x.price_nano_per_hour for x in offers}
+
+
+def price_at(prices: Prices, chip: str, tier: Tier, site: str) -> int | None:
+    """A chip's price at a site: its own, or else that of everywhere; None = not known."""
+    own = prices.get((chip, tier, site))
+    return prices.get((chip, tier, "")) if own is None else own
 
 
 @dataclass(frozen=True, slots=True)

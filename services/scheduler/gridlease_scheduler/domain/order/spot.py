@@ -38,13 +38,17 @@ class TooDear:
 
 @dataclass(frozen=True, slots=True)
 class Utilization:
-    """How full a chip is at a site, and how much waits for it; in thousandths of devices."""
+    """How full a chip is at a site, and how much waits for it; in thousandths of devices.
+
+    ``watts``: of one at full load; 0 = not known.
+    """
 
     chip: str
     site: str
     total_milli: int
     used_milli: int
     waiting_milli: int
+    watts: int = 0
 
     @property
     def permille(self) -> int:
@@ -89,25 +93,20 @@ def utilization(
             waiting[names[0]] = waiting.get(names[0], 0) + task.tasks * need.count * 1_000
     return tuple(
         Utilization(
-            x.chip, x.site, x.total_milli, x.total_milli - x.free_milli, waiting.get(x.chip, 0)
+            x.chip,
+            x.site,
+            x.total_milli,
+            x.total_milli - x.free_milli,
+            waiting.get(x.chip, 0),
+            _watts(x.chip, catalogue),
         )
         for x in real
     )
 
 
-def by_chip(uses: Iterable[Utilization]) -> tuple[Utilization, ...]:
-    """Of all sites together, as prices are; what waits does so once, not at each site."""
-    found: dict[str, Utilization] = {}
-    for x in uses:
-        y = found.get(x.chip, Utilization(x.chip, "", 0, 0, 0))
-        found[x.chip] = Utilization(
-            x.chip,
-            "",
-            y.total_milli + x.total_milli,
-            y.used_milli + x.used_milli,
-            max(y.waiting_milli, x.waiting_milli),
-        )
-    return tuple(found.values())
+def _watts(chip: str, catalogue: Catalogue) -> int:
+    entry = catalogue.find(chip)
+    return entry.peak_watts if entry is not None else 0
 
 
 def _money(nano: int) -> str:

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from gridlease_scheduler.domain.chips import AcceleratorNeed, Catalogue
-from gridlease_scheduler.domain.job import Needs, Purpose, Tier
+from gridlease_scheduler.domain.job import Needs, Purpose
 from gridlease_scheduler.domain.slow.advice import NO_LOOKUP, Lookup
+from gridlease_scheduler.domain.snapshot import Prices, price_at
 from gridlease_scheduler.domain.software.suitable import suits
 
 from . import preference
@@ -27,7 +28,6 @@ from .shelf import Shelf, shelf
 
 Rank: TypeAlias = tuple[int, ...]
 _BEFORE_PRICE = 4  # emulated, crowd, alternative, kind
-Prices: TypeAlias = Mapping[tuple[str, Tier], int]  # nano-units an hour
 Energy: TypeAlias = Mapping[str, tuple[int, int]]  # by site: nano-units and mg CO2 a watt-hour
 _NO_ENERGY: Energy = {}
 
@@ -89,7 +89,7 @@ def _rank(
         chip,
         catalogue.find(chip),
         count=need.count if need is not None else 1,
-        price_nano_per_hour=prices.get((chip, needs.tier)),
+        price_nano_per_hour=price_at(prices, chip, needs.tier, kind.like.site),
         alternative=place,
     )
     like = kind.like
