@@ -133,8 +133,6 @@ async def reports_of(books: Books, tenant: str, name: str) -> list[SignedReport]
     return await books.run(work, tenant=tenant)
 
 
-async def replayed(books: Books, tenant: str, name: str) -> Invoice:
-    """An invoice made again from the books alone: its lines and credits as they stand there.
 async def draws_of(books: Books, tenant: str, name: str) -> list[CoverDraw]:
     """What stands behind the covers of commitments on an invoice.
 
@@ -151,6 +149,8 @@ async def draws_of(books: Books, tenant: str, name: str) -> list[CoverDraw]:
     return await books.run(work, tenant=tenant)
 
 
+async def replayed(books: Books, tenant: str, name: str) -> Invoice:
+    """An invoice made again from the books alone: its lines and credits as they stand there.
 
     Raises:
         Missing: INVOICE_NOT_FOUND.
