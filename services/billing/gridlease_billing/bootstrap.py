@@ -14,6 +14,7 @@ from gridlease.billing.v1 import (
     account_pb2_grpc,
     contract_pb2_grpc,
     lease_pb2_grpc,
+    receivable_pb2_grpc,
     report_pb2_grpc,
     supplier_pb2_grpc,
 )
@@ -42,6 +43,7 @@ from gridlease_billing.rpc.accounts import Accounts
 from gridlease_billing.rpc.contracts import Contracts
 from gridlease_billing.rpc.leases import Leases, Settlements
 from gridlease_billing.rpc.partners import Suppliers
+from gridlease_billing.rpc.receivables import Receivables
 from gridlease_billing.rpc.reports import Reports
 from gridlease_billing.settings import Settings
 from gridlease_billing.ticks import Settler
@@ -117,6 +119,7 @@ def _server(
     account_pb2_grpc.add_AccountServiceServicer_to_server(
         Accounts(books, RandomIds(), PdfPrinter(), terms, settings.notice_ms), server
     )
+    receivable_pb2_grpc.add_ReceivableServiceServicer_to_server(Receivables(books), server)
     supplier_pb2_grpc.add_SupplierServiceServicer_to_server(Suppliers(books), server)
     contract_pb2_grpc.add_ContractServiceServicer_to_server(Contracts(books, RandomIds()), server)
     report_pb2_grpc.add_ReportServiceServicer_to_server(Reports(books, book), server)

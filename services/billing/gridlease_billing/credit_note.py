@@ -59,17 +59,19 @@ async def create_credit_note(books: Books, ids: Ids, refund: Refund) -> Invoice:
         _creditable(original)
         await tx.invoices.split(original)  # of an invoice that is older than credit notes
         taken = _taken(original, await tx.invoices.lock_splits(original.head.name), refund)
-        wallets = await tx.ledger.lock_wallets([refund.tenant])
         issuer = await tx.taxes.entity(original.parties.seller.entity or DEFAULT_ENTITY)
         assert issuer is not None, original.parties
         note = await _composed(tx, ids, original, taken, refund.reason, issuer)
+        # The tax of what is paid already is no longer receivable: it is prepaid credit from now on.
+        off_nano = await tx.receivables.take_off(original.head.name, -note.tax_nano)
+        wallets = await tx.ledger.lock_wallets([refund.tenant])
         await tx.invoices.insert(note, refund.request_id)
         await tx.invoices.give_back(original.head.name, taken)
         sides = {
             **await _borne(tx, note),
             await tx.ledger.platform("tax_payable"): note.tax_nano,
-            wallets[refund.tenant].account: -note.net_nano,
-            await tx.ledger.receivable(refund.tenant): -note.tax_nano,
+            wallets[refund.tenant].account: -note.net_nano - note.tax_nano - off_nano,
+            await tx.ledger.receivable(refund.tenant): off_nano,
         }
         head = note.head
         key = f"credit_note/{head.number}"

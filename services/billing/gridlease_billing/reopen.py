@@ -29,7 +29,7 @@ async def fence_restored(books: Books, book: ReportBook, terms: Terms) -> int | 
             leases = await tx.unfinished(_BATCH)
         if not leases or len(leases) == parked:
             return fenced
-        answered = await close(books, [Closure(it, 0, Cause.STOPPED) for it in leases], terms)
+        answered = await close(books, [Closure(it, 0, Cause.RESTORED) for it in leases], terms)
         fenced += len(answered)
         parked = len(leases) if not answered else -1  # their books contradict themselves: skipped
 

@@ -28,6 +28,17 @@ class NoTariffs:
         return []
 
 
+class NothingOwed:
+    """A platform whose tenants pay what they are asked for in time."""
+
+    def __init__(self, tx):
+        self._tx = tx
+
+    async def overdue(self, tenants, now_ms):
+        self._tx.step()
+        return {}
+
+
 class Work:
     """One transaction. ``fuse``: at which await it crashes, or meets another; 0 = at none."""
 
@@ -45,6 +56,7 @@ class Work:
         self.prices = PriceRows(self)
         self.evidence = EvidenceRows(self)
         self.tariffs = NoTariffs(self)
+        self.receivables = NothingOwed(self)
 
     def step(self):
         if self._fuse:

@@ -19,6 +19,7 @@ from gridlease_billing.adapters.lease_store import PostgresLeases
 from gridlease_billing.adapters.ledger_store import PostgresLedger
 from gridlease_billing.adapters.line_store import PostgresLines
 from gridlease_billing.adapters.price_store import PostgresPrices
+from gridlease_billing.adapters.receivable_store import PostgresReceivables
 from gridlease_billing.adapters.supplier_store import PostgresSuppliers
 from gridlease_billing.adapters.tariff_store import PostgresTariffs
 from gridlease_billing.adapters.tax_store import PostgresTaxes
@@ -63,6 +64,7 @@ class PostgresWork:
     invoices: PostgresInvoices
     evidence: PostgresEvidence
     suppliers: PostgresSuppliers
+    receivables: PostgresReceivables
     commitments: PostgresCommitments
     tariffs: PostgresTariffs
     lines: PostgresLines
@@ -105,6 +107,7 @@ class PostgresBooks:
             PostgresInvoices(connection),
             PostgresEvidence(connection),
             PostgresSuppliers(connection),
+            PostgresReceivables(connection),
             PostgresCommitments(connection),
             PostgresTariffs(connection),
             PostgresLines(connection),

@@ -146,6 +146,8 @@ def _refused(
                 f"{spans} cost {Money(need)} and {group[0].tenant} has {Money(left)} available:"
                 f" pay in {Money(need - left)}, or wait until running leases release theirs."
             )
+        case Cause.INVOICE_OVERDUE:
+            hint = funds.overdue
         case Cause.PRICE_ABOVE_MAX:
             hint = _price_hint(fresh, quotes)
         case Reason.LEASE_FENCED:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from gridlease.billing.v1 import account_pb2 as pb
+from gridlease.type.v1 import money_pb2
 from gridlease_kernel.ids import Ids
 
 from gridlease_billing import taxes
@@ -16,14 +18,16 @@ from gridlease_billing.domain.invoice_rows import as_csv, as_focus
 from gridlease_billing.domain.invoice_text import as_text
 from gridlease_billing.invoice import (
     create_invoice,
+    draws_of,
     finalize_invoice,
     get_invoice,
-    draws_of,
     list_invoices,
     reports_of,
 )
 from gridlease_billing.ports import Books, Printer
+from gridlease_billing.receivables import of_invoices
 from gridlease_billing.rpc import invoice_shapes, shapes
+from gridlease_billing.rpc.receivables import receivable
 
 _TABLE = "text/csv; charset=utf-8"
 
@@ -41,13 +45,14 @@ class Documents:
         scope = shapes.scope(request.tenant, request.project, request.job)
         request_id = shapes.plain(request.request_id)
         made = await create_invoice(self._books, self._ids, scope, request_id, draft=request.draft)
-        return pb.CreateInvoiceResponse(invoice=invoice_shapes.invoice(made))
+        (told,) = await self._told([made])
+        return pb.CreateInvoiceResponse(invoice=told)
 
     async def FinalizeInvoice(
         self, request: pb.FinalizeInvoiceRequest, context: Any
     ) -> pb.FinalizeInvoiceResponse:
-        made = await finalize_invoice(self._books, *_which(request))
-        return pb.FinalizeInvoiceResponse(invoice=invoice_shapes.invoice(made))
+        (told,) = await self._told([await finalize_invoice(self._books, *_which(request))])
+        return pb.FinalizeInvoiceResponse(invoice=told)
 
     async def CreateCreditNote(
         self, request: pb.CreateCreditNoteRequest, context: Any
@@ -67,13 +72,14 @@ class Documents:
     async def GetInvoice(
         self, request: pb.GetInvoiceRequest, context: Any
     ) -> pb.GetInvoiceResponse:
-        return pb.GetInvoiceResponse(invoice=invoice_shapes.invoice(await self._invoice(request)))
+        (told,) = await self._told([await self._invoice(request)])
+        return pb.GetInvoiceResponse(invoice=told)
 
     async def ListInvoices(
         self, request: pb.ListInvoicesRequest, context: Any
     ) -> pb.ListInvoicesResponse:
         found = await list_invoices(self._books, shapes.scope(request.tenant, request.project, ""))
-        return pb.ListInvoicesResponse(invoices=[invoice_shapes.invoice(it) for it in found])
+        return pb.ListInvoicesResponse(invoices=await self._told(found))
 
     async def RenderInvoice(
         self, request: pb.RenderInvoiceRequest, context: Any
@@ -146,6 +152,18 @@ class Documents:
     ) -> pb.CreateTaxRateResponse:
         made = await taxes.add_rate(self._books, invoice_shapes.told_rate(request.rate))
         return pb.CreateTaxRateResponse(rate=invoice_shapes.rate(made))
+
+    async def _told(self, found: Sequence[Invoice]) -> list[money_pb2.Invoice]:
+        """As protobuf has them, with what they ask for; they are one tenant's."""
+        if not found:
+            return []
+        names = [it.head.name for it in found]
+        owed, now_ms = await of_invoices(self._books, found[0].head.tenant, names)
+        told = [invoice_shapes.invoice(it) for it in found]
+        for each in told:
+            if each.name in owed:
+                each.receivable.CopyFrom(receivable(owed[each.name], now_ms))
+        return told
 
     async def _invoice(self, request: pb.GetInvoiceRequest | pb.RenderInvoiceRequest) -> Invoice:
         return await get_invoice(self._books, *_which(request))
