@@ -13,7 +13,6 @@ from gridlease_kernel.faults import Invalid
 from gridlease_billing import reports, suspense
 from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.report import Budget, Capacity, Period, Revenue, Told
-from gridlease_billing.job_cost import job_cost
 from gridlease_billing.ports import Books, Suspended
 from gridlease_billing.report_ports import ReportBook
 from gridlease_billing.rpc import shapes
@@ -121,19 +120,10 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
                 astray_count=found.astray,
                 months_ahead=found.months_ahead,
                 alarms=found.alarms,
-            )
-        )
-
-
-def _tenant(name: str) -> str:
-    return shapes.resource(name, "tenants", "tenant") if name else ""
-
-
-def _project(name: str) -> str:
                 suspense_nano=found.suspense_nano,
                 unexplained_count=found.unexplained,
-    return shapes.resource(name, "projects", "project") if name else ""
-
+            )
+        )
 
     async def ListSuspense(
         self, request: pb.ListSuspenseRequest, context: Any
@@ -155,6 +145,15 @@ def _project(name: str) -> str:
             shapes.plain(request.request_id),
         )
         return pb.WriteOffSuspenseResponse(amount_nano=gone, currency=CURRENCY)
+
+
+def _tenant(name: str) -> str:
+    return shapes.resource(name, "tenants", "tenant") if name else ""
+
+
+def _project(name: str) -> str:
+    return shapes.resource(name, "projects", "project") if name else ""
+
 
 def _revenue(it: Revenue) -> report_pb2.RevenueRow:
     row = report_pb2.RevenueRow(
@@ -180,15 +179,6 @@ def _capacity(it: Capacity) -> report_pb2.IdleRow:
     )
 
 
-def _budget(it: Budget, spent_nano: int) -> report_pb2.SpendingBudget:
-    return report_pb2.SpendingBudget(
-        tenant=it.tenant,
-        project=it.project,
-        amount_nano=it.amount_nano,
-        thresholds_permille=it.thresholds_permille,
-        spent_nano=spent_nano,
-        currency=CURRENCY,
-    )
 def _suspended(it: Suspended) -> report_pb2.Suspense:
     row = report_pb2.Suspense(
         lease=it.excess.lease_id,
@@ -212,6 +202,15 @@ def _suspended(it: Suspended) -> report_pb2.Suspense:
     return row
 
 
+def _budget(it: Budget, spent_nano: int) -> report_pb2.SpendingBudget:
+    return report_pb2.SpendingBudget(
+        tenant=it.tenant,
+        project=it.project,
+        amount_nano=it.amount_nano,
+        thresholds_permille=it.thresholds_permille,
+        spent_nano=spent_nano,
+        currency=CURRENCY,
+    )
 
 
 def _event(it: Told) -> fleet_pb2.Event:
