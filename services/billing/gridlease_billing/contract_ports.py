@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gridlease_billing.domain.carbon import Embodied, SitePower
+from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.commitment import Commitment, Drawn, Pot, Use
 from gridlease_billing.domain.meter_price import Entry, Priced
 from gridlease_billing.domain.rating import Tariff
@@ -74,20 +74,6 @@ class NewTariff:
 
 
 @dataclass(frozen=True, slots=True)
-class Drew:
-    """A lease's energy by segment, (millijoules, starts_ms, span_ms), and what is known of it."""
-
-    lease: str
-    job: str
-    chip: str
-    site: str
-    quantity_milli: int
-    segments: tuple[tuple[int, int, int], ...]
-    power: SitePower | None
-    embodied: Embodied | None
-
-
-@dataclass(frozen=True, slots=True)
 class Told:
     """What the lines of a segment's meter say: all that is charged, by which version of its price,
     and when the first was written."""
@@ -145,7 +131,3 @@ class TariffStore(Protocol):
         ...
 
     async def power(self, lease: str) -> SitePower | None: ...
-
-    async def drew(self, tenant: str, job: str, limit: int) -> list[Drew]: ...
-
-    async def put_embodied(self, chip: str, it: Embodied, request_id: str, now_ms: int) -> None: ...

@@ -32,6 +32,7 @@ from gridlease_billing.domain.issuer import (
 from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Buyer, Seller, decide
 from gridlease_billing.domain.usage import Line, Stored
+from gridlease_billing.footprints import tell, told_again
 from gridlease_billing.ports import Books, Scope, Work
 
 MOST_LEASES = 10_000  # on one invoice; more wait for the next
@@ -64,6 +65,7 @@ async def create_invoice(
         lines = await _lines(tx, name, scope, usage)
         if not lines:
             raise _nothing(scope, await tx.leases.count_unfinished(scope))
+        lines += await tell(tx, name, lines)
         now = await tx.now()
         head = Head(name, "", scope.tenant, scope.project, scope.job, now.ms, state=DRAFT)
         invoice = compose(head, lines, (await parties_of(tx, scope.tenant, now.ms))[0])
@@ -158,7 +160,8 @@ async def replayed(books: Books, tenant: str, name: str) -> Invoice:
     invoice = await get_invoice(books, tenant, name)
 
     async def work(tx: Work) -> Sequence[Line]:
-        return await tx.lines.behind({it.source for it in invoice.lines})
+        sources = {it.source for it in invoice.lines}
+        return [*await tx.lines.behind(sources), *await told_again(tx, sources)]
 
     found = {it.source: it for it in await books.run(work)}
     # Counters that cost nothing are no part of the books, hours of pots are summed up from many

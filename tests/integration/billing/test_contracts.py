@@ -160,7 +160,7 @@ async def test_energy_is_told_with_its_carbon_and_passed_on_at_the_sites_price(w
     await put_embodied(world.books, CHIP, Embodied(150_000, 35_000, 300, "a study"), "e1")
     await ran(world, "a", {"site": "sites/a", "power": POWER}, run=SECOND_NS, energy=2 * KWH)
     await ran(world, "b", {"site": "sites/b"}, run=SECOND_NS, energy=KWH)
-    found = {it.drew.lease: it for it in await list_footprints(world.books, TENANT, "", 10)}
+    found = {it.drew.of.lease: it for it in await list_footprints(world.books, TENANT, "", 10)}
     told_a = found["a"].footprint
     assert (told_a.device_mj, told_a.site_mj) == (2 * KWH, 2 * KWH * 1_250 // 1_000)
     (_, starts_ms, span_ms) = found["a"].drew.segments[0]

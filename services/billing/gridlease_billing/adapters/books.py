@@ -13,7 +13,9 @@ from gridlease_kernel.faults import Conflict
 from gridlease_store.pool import Connection, Pool, retrying
 
 from gridlease_billing.adapters.commitment_store import PostgresCommitments
+from gridlease_billing.adapters.cost_store import PostgresCosts
 from gridlease_billing.adapters.evidence_store import PostgresEvidence
+from gridlease_billing.adapters.footprint_store import PostgresFootprints
 from gridlease_billing.adapters.invoice_store import PostgresInvoices
 from gridlease_billing.adapters.lease_store import PostgresLeases
 from gridlease_billing.adapters.ledger_store import PostgresLedger
@@ -69,6 +71,8 @@ class PostgresWork:
     tariffs: PostgresTariffs
     lines: PostgresLines
     taxes: PostgresTaxes
+    footprints: PostgresFootprints
+    costs: PostgresCosts
 
     async def now(self) -> Now:
         return await self.watch.read(self.connection)
@@ -112,4 +116,6 @@ class PostgresBooks:
             PostgresTariffs(connection),
             PostgresLines(connection),
             PostgresTaxes(connection),
+            PostgresFootprints(connection),
+            PostgresCosts(connection),
         )

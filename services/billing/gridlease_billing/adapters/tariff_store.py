@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import asyncpg
 from gridlease_store.pool import Connection
 
-from gridlease_billing.contract_ports import Drew, NewTariff, Told
-from gridlease_billing.domain.carbon import Embodied, SitePower
+from gridlease_billing.contract_ports import NewTariff, Told
+from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.meter_price import Entry, Priced
 from gridlease_billing.domain.rating import Step, Tariff
 
@@ -58,30 +58,10 @@ CROSS JOIN LATERAL (SELECT l.*, (SELECT coalesce(sum(b.charged), 0)::int8 FROM l
     ORDER BY l.meter = 'run' LIMIT 1) AS o
 """
 _POWER = "SELECT p.* FROM lease AS l JOIN site_power AS p ON p.id = l.power WHERE l.id = $1"
-_DREW = """
-SELECT l.id, l.job, l.chip, l.site, l.quantity_milli, p.pue_milli, p.carbon_mg_per_kwh,
-    p.price_nano_per_kwh, e.carbon_g, e.life_hours, e.uncertainty_permille, e.source,
-    ARRAY(SELECT m.energy FROM meter AS m WHERE m.lease = l.id ORDER BY m.segment) AS energies,
-    ARRAY(SELECT s.starts_ms FROM meter AS m
-        JOIN segment AS s ON s.lease = m.lease AND s.number = m.segment
-        WHERE m.lease = l.id ORDER BY m.segment) AS starts,
-    ARRAY(SELECT m.run / 1000000 FROM meter AS m WHERE m.lease = l.id ORDER BY m.segment) AS spans
-FROM lease AS l LEFT JOIN site_power AS p ON p.id = l.power
-LEFT JOIN LATERAL (SELECT * FROM embodied WHERE chip = l.chip ORDER BY version DESC LIMIT 1) AS e
-    ON true
-WHERE l.tenant = $1 AND ($2 = '' OR l.job = $2)
-    AND EXISTS (SELECT FROM meter AS m WHERE m.lease = l.id)
-ORDER BY l.opened_ms DESC, l.id DESC LIMIT $3
-"""
-_EMBODIED = """
-INSERT INTO embodied (chip, carbon_g, life_hours, uncertainty_permille, source, recorded_ms,
-    request_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (request_id) DO NOTHING
-"""
 
 
 class PostgresTariffs:
-    """The tables of tariffs, totals, power and embodied carbon, in one transaction."""
+    """The tables of tariffs, totals and power, in one transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
@@ -129,27 +109,6 @@ class PostgresTariffs:
         found = await self._db.fetchrow(_POWER, lease)
         return None if found is None else _site_power(found)
 
-    async def drew(self, tenant: str, job: str, limit: int) -> list[Drew]:
-        return [
-            Drew(
-                it["id"],
-                it["job"],
-                it["chip"],
-                it["site"],
-                it["quantity_milli"],
-                tuple(zip(it["energies"], it["starts"], it["spans"], strict=True)),
-                _site_power(it),
-                _embodied(it),
-            )
-            for it in await self._db.fetch(_DREW, tenant, job, limit)
-        ]
-
-    async def put_embodied(self, chip: str, it: Embodied, request_id: str, now_ms: int) -> None:
-        await self._db.execute(
-            _EMBODIED, chip, it.carbon_g, it.life_hours, it.uncertainty_permille, it.source,
-            now_ms, request_id,
-        )  # fmt: skip
-
 
 def _entry(it: asyncpg.Record) -> Entry:
     steps = tuple(Step(*each) for each in zip(it["above"], it["price_nano"], strict=True))
@@ -170,9 +129,3 @@ def _site_power(it: asyncpg.Record) -> SitePower | None:
     return SitePower(
         it["pue_milli"], tuple(it["carbon_mg_per_kwh"]), tuple(it["price_nano_per_kwh"])
     )
-
-
-def _embodied(it: asyncpg.Record) -> Embodied | None:
-    if it["carbon_g"] is None:
-        return None
-    return Embodied(it["carbon_g"], it["life_hours"], it["uncertainty_permille"], it["source"])

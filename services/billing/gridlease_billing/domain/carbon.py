@@ -76,7 +76,9 @@ def footprint(
 
     ``quantity_milli``: thousandths of a device, for its share of what making it emitted.
     """
-    hours, parts = by_hour(energy_mj, starts_ms, span_ms)
+    hours, parts = [0], [energy_mj]
+    if max(len(site.carbon_mg_per_kwh), len(site.price_nano_per_kwh)) > 1:
+        hours, parts = by_hour(energy_mj, starts_ms, span_ms)
     return Footprint(
         device_mj=energy_mj,
         site_mj=energy_mj * site.pue_milli // _MILLI,

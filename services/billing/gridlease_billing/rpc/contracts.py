@@ -19,7 +19,7 @@ from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.rating import Step, Tariff
 from gridlease_billing.domain.tick import CATALOGUE
 from gridlease_billing.ports import Books
-from gridlease_billing.rpc import shapes
+from gridlease_billing.rpc import energy_shapes, shapes
 
 _DEFAULT_PAGE = 100
 _MOST_STEPS = 32
@@ -196,10 +196,10 @@ def _footprint(it: footprints.Trace) -> types.Footprint:
     drew, found = it.drew, it.footprint
     made = drew.embodied
     return types.Footprint(
-        lease=drew.lease,
-        job=drew.job,
-        chip=drew.chip,
-        site=drew.site,
+        lease=drew.of.lease,
+        job=drew.of.job,
+        chip=drew.of.chip,
+        site=drew.of.site,
         device_mj=found.device_mj,
         site_mj=found.site_mj,
         operational_mg=found.operational_mg or 0,
@@ -209,4 +209,5 @@ def _footprint(it: footprints.Trace) -> types.Footprint:
         embodied_source=made.source if made else "",
         energy_nano=found.energy_nano or 0,
         pue_milli=drew.power.pue_milli if drew.power else 0,
+        use=energy_shapes.traced(it),
     )

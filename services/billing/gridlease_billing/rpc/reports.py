@@ -13,9 +13,10 @@ from gridlease_kernel.faults import Invalid
 from gridlease_billing import reports, suspense
 from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.report import Budget, Capacity, Period, Revenue, Told
+from gridlease_billing.job_cost import job_cost
 from gridlease_billing.ports import Books, Suspended
 from gridlease_billing.report_ports import ReportBook
-from gridlease_billing.rpc import shapes
+from gridlease_billing.rpc import cost_shapes, shapes
 
 _PERIODS = {
     pb.PERIOD_UNSPECIFIED: Period.ALL,
@@ -64,6 +65,15 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
                 lasts_ms=found.lasts_ms,
                 currency=CURRENCY,
             )
+        )
+
+    async def GetJobCost(
+        self, request: pb.GetJobCostRequest, context: Any
+    ) -> pb.GetJobCostResponse:
+        tenant = shapes.resource(request.tenant, "tenants", "tenant")
+        job = shapes.resource(request.job, "projects", "job")
+        return pb.GetJobCostResponse(
+            cost=cost_shapes.job_cost(await job_cost(self._books, tenant, job))
         )
 
     async def ListBudgets(
