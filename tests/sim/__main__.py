@@ -4,7 +4,12 @@ import sys
 
 from tests.sim.money import command
 
-SIMULATORS = {"billing": (command.main, "money under loss, crashes and lies: no atom may drift")}
+SIMULATORS = {
+    "billing": (
+        command.main,
+        "money under loss, crashes and lies, in memory and on PostgreSQL: no atom may drift",
+    )
+}
 
 
 def main(words):

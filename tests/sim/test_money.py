@@ -65,7 +65,9 @@ def test_worlds_meet_what_they_are_meant_to_meet():
 
 def test_no_atom_drifts_on_postgresql():
     """A moment of it; and verify-bill agrees with each invoice."""
-    outcome = postgres.run(2, 400, worlds=[1], size=postgres.SMALL, each_end=bills.verified)
+    outcome = postgres.run(
+        2, 300, worlds=[1], size=postgres.SMALL, changes={"crash": 0.06}, each_end=bills.verified
+    )
     assert outcome.broken == []
     assert outcome.drift_nano == 0
     assert outcome.met["backends killed"] > 0

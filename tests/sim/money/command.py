@@ -83,6 +83,7 @@ def main(arguments):
     options = parser.parse_args(arguments)
     if options.world is not None and options.memory == options.postgres:
         parser.error("--world: say of which part, --memory or --postgres")
+    logging.disable(logging.CRITICAL)  # lies, jumps and crashes are meant
     both = options.memory == options.postgres
     results = {}
     if options.memory or both:
@@ -95,7 +96,6 @@ def main(arguments):
 
 def _memory(options):
     if options.world is not None:
-        logging.disable(logging.CRITICAL)
         return world(options.seed, options.world, options.events or WORLD, options.profile)
     events = options.events or IN_MEMORY
     return in_memory(options.seed, events, options.processes, told=Progress("memory", events))
