@@ -1,7 +1,9 @@
 """Backup and restore: the same books, byte for byte, in another database; and nothing less."""
 
 import asyncio
+import io
 import stat
+import tarfile
 
 import asyncpg
 import pytest
@@ -112,3 +114,19 @@ async def test_a_damaged_backup_changes_nothing(dsn, empty, tmp_path, damage):
         assert await db.fetchval("SELECT to_regnamespace('billing')") is None
     finally:
         await db.close()
+
+
+async def test_books_that_are_not_those_that_were_saved_are_refused(world, dsn, empty, tmp_path):
+    """What came back is whole in itself, but its head is not the one that was written down."""
+    await some_books(world)
+    file, other = tmp_path / "books.backup", tmp_path / "other.backup"
+    head = (await backup(dsn, file)).head
+    with tarfile.open(file) as saved, tarfile.open(other, "w:") as made:
+        for member in saved.getmembers():
+            content = saved.extractfile(member).read()
+            if member.name == "manifest.json":
+                content = content.replace(head.encode(), head[::-1].encode())
+            made.addfile(member, io.BytesIO(content))
+    with pytest.raises(Fault) as caught:
+        await restore(empty, other)
+    assert caught.value.reason == "RESTORE_DIFFERS"
