@@ -54,12 +54,13 @@ _WHOLE = {
         " ON p.tenant = c.tenant WHERE c.charged <> -coalesce(p.posted, 0)",
     "lines are not the charge":
         "SELECT l.id FROM lease AS l LEFT JOIN (SELECT lease, sum(amount_nano) AS told FROM line"
-        " WHERE class = 'usage' GROUP BY lease) AS t ON t.lease = l.id"
+        " WHERE class = 'usage' AND meter = 'run' GROUP BY lease) AS t ON t.lease = l.id"
         " WHERE l.state = 'FINAL' AND l.charged_nano <> coalesce(t.told, 0)",
     "late usage is not posted":
         "SELECT 1 WHERE (SELECT coalesce(sum(amount_nano), 0) FROM line WHERE class ="
         " 'correction') <> -(SELECT coalesce(sum(e.amount), 0) FROM entry e JOIN account a"
-        " ON a.id = e.account WHERE a.kind = 'receivable')",
+        " ON a.id = e.account JOIN journal j ON j.id = e.journal WHERE a.kind = 'receivable'"
+        " AND j.kind = 'correction')",
     "two lines of one segment":
         "SELECT lease FROM line WHERE class = 'usage' GROUP BY lease, segment, meter"
         " HAVING count(*) > 1",

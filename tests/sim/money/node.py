@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from gridlease_billing.domain.carbon import SitePower
 from gridlease_billing.domain.grant_row import Phase, Report
 
 _MS_NS = 1_000_000
+_SITES = (
+    ("", None),
+    ("sites/a", SitePower(1_200, (400_000,), (250_000_000,))),
+    ("sites/b", SitePower(1_000, (), tuple(range(0, 240_000_001, 10_000_000))[:24])),
+)  # where its power comes from, and what it costs by the hour
 
 
 class Task:
@@ -32,6 +38,8 @@ class Node:
         self.town, self.name = town, name
         r = town.random
         self.drift_ppm = r.randint(-town.profile.drift_ppm, town.profile.drift_ppm)
+        number = int(name[1:])
+        self.site, self.power = _SITES[number % 3]
         self.key = town.pen.key(name) if r.random() < 0.5 else ""
         self.tasks = {}
         self.ended = {}  # those whose last word was acknowledged
@@ -65,9 +73,9 @@ class Node:
         if town.clock.now_ms >= self.offline_until_ms and town.fault("cut off", town.profile.off):
             most_ms = r.choice([30_000, 300_000, 5 * 3_600_000])
             self.offline_until_ms = town.clock.now_ms + r.randrange(1, most_ms)
-        for it in self.tasks.values():
-            self._count(it)
         if self.tasks and (town.quiet or town.clock.now_ms >= self.offline_until_ms):
+            for it in self.tasks.values():
+                self._count(it)
             reports = [self._report(it) for it in self.tasks.values()]
             r.shuffle(reports)
             town.send(town.settle, self, town.lying(reports), self.now_ns())
@@ -82,19 +90,25 @@ class Node:
             task.final = True
         task.seen_ns = now_ns
 
-    def _report(self, task):
+    def counters(self, task):
+        """All that it has counted."""
         counters = {(segment, "run"): ns for segment, ns in task.run.items() if ns}
         if task.more:
             for segment, ns in task.run.items():
                 counters[segment, "egress"] = ns // 1_000
+                counters[segment, "storage"] = ns // 10
+                counters[segment, "energy"] = ns * 7 // 10_000
                 counters[segment, "lookups"] = ns // 1_000_000
             if task.run:
                 counters[1, "provision"] = 5_000_000_000
+        return counters
+
+    def _report(self, task):
         phase = Phase.STARTING if task.segment else Phase.KNOWN
         if task.final:
             phase = Phase.CLEAN
         return self.town.pen.sign(
-            Report(task.ask.lease_id, task.spool, phase, task.final, counters)
+            Report(task.ask.lease_id, task.spool, phase, task.final, self.counters(task))
         )
 
     async def hear(self, answers, sent_ns):

@@ -22,7 +22,7 @@ from gridlease_billing.adapters.books import PostgresBooks
 from gridlease_billing.close import Closure, close
 from gridlease_billing.credit import journal_summary
 from gridlease_billing.domain.grant_row import Cause, State
-from gridlease_kernel.faults import Fault
+from gridlease_kernel.faults import Unreachable
 from gridlease_mesh import meter_report
 from gridlease_mesh.credentials import new_user_key
 from gridlease_mesh.signatures import Signer
@@ -31,8 +31,11 @@ from gridlease_store.embedded import EmbeddedPostgres
 from gridlease_store.migrate import migrate
 from gridlease_testkit.postgres import SETTINGS, TestServer, start_server
 
+from tests.sim.money.auditor import Auditor
+from tests.sim.money.bills import documents
 from tests.sim.money.broken import insist
 from tests.sim.money.checks import Books
+from tests.sim.money.office import Office
 from tests.sim.money.oracle import due_nano
 from tests.sim.money.place import CONNECTIONS, Place
 from tests.sim.money.run import Outcome
@@ -57,11 +60,12 @@ class Size:
     nodes: int
     batch: int
     moment_ms: int
+    office_ms: int  # the longest between two acts of the back office
     together: int = 24
 
 
-LARGE = Size(leases=320, nodes=10, batch=12, moment_ms=2_000)
-SMALL = Size(leases=60, nodes=10, batch=1, moment_ms=250)
+LARGE = Size(leases=320, nodes=10, batch=12, moment_ms=2_000, office_ms=4_000)
+SMALL = Size(leases=60, nodes=10, batch=1, moment_ms=250, office_ms=1_500)
 
 
 class Pen:
@@ -117,6 +121,9 @@ class Run:
         self.town, self.place, self.size = town, place, size
         self.random = town.random
         self.books = Books()
+        self.office = None
+        self.auditor = Auditor(self)
+        self._audit_due = _CHECK_EVERY
         self._whole_due = 0
 
     async def moment(self):
@@ -145,13 +152,25 @@ class Run:
         """Everything that the books themselves must say."""
         self._whole_due = self.town.events + _CHECK_EVERY
         await self.books.whole(self.place.admin)
+        if self.town.events >= self._audit_due or self.town.quiet:
+            self._audit_due = self.town.events + _CHECK_EVERY
+            await self.auditor.look()
+            await documents(self)
+
+    async def asked(self, ask):
+        """What a use case answers, whatever was killed before."""
+        return await self._quietly(lambda: ask(self.town.books))
+
+    async def read(self, work):
+        """One transaction."""
+        return await self._quietly(lambda: self.town.books.run(work))
 
     async def _quietly(self, work):
         """A server that was killed lets the pool down once or twice."""
         for _ in range(CONNECTIONS + 2):
             try:
                 return await work()
-            except Fault:
+            except Unreachable:
                 continue
         raise AssertionError("the database does not come back")
 
@@ -191,8 +210,9 @@ class Run:
             "SELECT lease FROM alarm WHERE kind = 'RUN_AHEAD_OF_TIME'")}  # fmt: skip
         late = {it["lease"]: it["amount"] for it in await admin.fetch(
             "SELECT lease, sum(amount_nano)::int8 AS amount FROM line WHERE class = 'correction'"
-            " GROUP BY lease")}  # fmt: skip
+            " AND meter = 'run' GROUP BY lease")}  # fmt: skip
         ids = [it["id"] for it in await admin.fetch("SELECT id FROM lease ORDER BY id")]
+        await self.auditor.counted(alarmed)
         for first in range(0, len(ids), 500):
             some = ids[first : first + 500]
 
@@ -264,10 +284,13 @@ async def live(tester, job, outcome, profile):
     town.books = PostgresBooks(place.pool, town.clock, 600_000)
     town.settlers = [town.new_settler() for _ in range(2)]
     run = Run(town, place, job.size)
+    run.office = Office(town, place, f"{job.seed}:{job.number}", job.size.office_ms)
     try:
+        await run.office.begin()
         await town.begin()
         while town.events < job.events:
             await run.moment()
+            run.office.sleep(min(4_000, job.events // 2))
         await run.drain()
         await run.truth(outcome)
         if job.each_end is not None:

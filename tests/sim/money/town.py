@@ -100,7 +100,7 @@ class Town:
         self.doubted = set()  # leases whose kept report is not their last
         self.keys = {}  # lease -> its node's key
         self.open = {}  # lease -> ask: those that the scheduler still wants
-        self._tenants = [f"tenants/{n}" for n in range(profile.tenants)]
+        self.tenants = [f"tenants/{n}" for n in range(profile.tenants)]
         for n in range(profile.nodes):
             self.new_node(n)
 
@@ -214,7 +214,7 @@ class Town:
         for chip in _CHIPS:
             for tier in _TIERS:
                 await create_price(self.books, self._new_price(chip, tier, None))
-        for tenant in self._tenants:
+        for tenant in self.tenants:
             await pay_in(self.books, Credit(tenant, self.profile.pay_nano, "first", "sim"))
         for act in (self.schedule, self.sweep, self.operate):
             self.after(self.random.randrange(1, 1_000), act)
@@ -258,7 +258,7 @@ class Town:
 
     def _asks(self):
         r, number = self.random, next(self._numbers)
-        chip, tier, tenant = r.choice(_CHIPS), r.choice(_TIERS), r.choice(self._tenants)
+        chip, tier, tenant = r.choice(_CHIPS), r.choice(_TIERS), r.choice(self.tenants)
         count = r.choice([1, 1, 1, 2, 3])
         job = f"projects/p/jobs/{number if r.random() < 0.5 else f'{tenant[-1]}-{number % 7}'}"
         budget = None
@@ -279,6 +279,8 @@ class Town:
                 max_rate_nano_per_hour=r.choice([None, None, 200_000_000_000, 30_000_000_000]),
                 notice_ms=r.choice([0, 7_001, 30_000, 61_000]),
                 node_key=node.key,
+                site=node.site,
+                power=node.power,
             )
             for n in range(count)
         ]  # fmt: skip
@@ -304,7 +306,7 @@ class Town:
             self.send(self.price, self._new_price(r.choice(_CHIPS), r.choice(_TIERS), later))
         if r.random() < 0.4:
             amount = r.randrange(1, self.profile.pay_nano // 4)
-            credit = Credit(r.choice(self._tenants), amount, f"c{next(self._numbers)}", "sim")
+            credit = Credit(r.choice(self.tenants), amount, f"c{next(self._numbers)}", "sim")
             for _ in range(r.choice([1, 1, 2, 3])):
                 self.send(self.pay, credit)
 
