@@ -29,9 +29,8 @@ from gridlease_billing.domain.issuer import (
     SignedReport,
     TaxProfile,
 )
-from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Buyer, Seller, decide
-from gridlease_billing.domain.usage import Line, Stored
+from gridlease_billing.domain.usage import TIMED, Line, Stored
 from gridlease_billing.footprints import tell, told_again
 from gridlease_billing.ports import Books, Scope, Work
 
@@ -270,7 +269,7 @@ async def _lines(tx: Work, name: str, scope: Scope, usage: Sequence[Line]) -> li
 def _check(usage: Sequence[Line], stored: Mapping[str, Stored]) -> None:
     """I3, at run time: lines = charges, or nothing is issued."""
     charged = sum(it.row.charged_nano for it in stored.values())
-    told = sum(it.amount_nano for it in usage if it.meter == RUN_METER)
+    told = sum(it.amount_nano for it in usage if it.meter in TIMED)
     assert told == charged, (charged, told)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from gridlease_billing.domain.segment import RUN_METER
-from gridlease_billing.domain.usage import Line, lines
+from gridlease_billing.domain.usage import TIMED, Line, lines
 from gridlease_billing.ports import Books, Scope, UsagePage, Work
 
 
@@ -18,7 +17,7 @@ async def list_usage(
         found = await tx.leases.page(scope, after, page_size + 1)
         others: defaultdict[str, list[Line]] = defaultdict(list)
         for line in await tx.lines.usage([stored.row.lease_id for stored in found]):
-            if line.meter != RUN_METER:
+            if line.meter not in TIMED:
                 others[line.lease].append(line)
         page: list[tuple[Line, str, str]] = []
         key: tuple[int, str] | None = None

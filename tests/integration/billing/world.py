@@ -99,11 +99,11 @@ class World:
         assert not await self.pool.fetch(
             "SELECT journal FROM entry GROUP BY journal HAVING sum(amount) <> 0"
         )
-        runs = [line for line, _, _ in await self.usage() if line.meter == "run"]
+        runs = [line for line, _, _ in await self.usage() if line.meter in ("run", "run_priority")]
         for line in runs:
             assert line.charged_ns <= line.counter_ns
             assert line.charged_ns <= line.granted_ns
-            assert (
+            assert line.meter == "run_priority" or (
                 line.amount_nano == line.rate_nano_per_hour * line.charged_ns // 3_600_000_000_000
             )
         lines = sum(line.amount_nano for line in runs)

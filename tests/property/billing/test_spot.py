@@ -2,7 +2,15 @@
 
 import itertools
 
-from gridlease_billing.domain.spot import ChipUse, LastMove, SpotPolicy, due, moved
+from gridlease_billing.domain.carbon import SitePower
+from gridlease_billing.domain.spot import (
+    ChipUse,
+    LastMove,
+    SpotPolicy,
+    due,
+    floor_nano,
+    moved,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -94,3 +102,33 @@ def test_a_window_that_is_long_over_moves_nothing():
     assert due(None, 100 * POLICY.window_ms, now_ms, POLICY)
     assert due(None, 99 * POLICY.window_ms, now_ms, POLICY)
     assert not due(None, 98 * POLICY.window_ms, now_ms, POLICY)
+
+
+@given(
+    prices, st.integers(1, 2_000), st.integers(1_000, 5_000), st.integers(0, 10**9), fills,
+    st.integers(0, 10**14),
+)  # fmt: skip
+def test_a_sites_floor_is_power_and_wear_and_its_cap_is_on_demand(
+    on_demand, watts, pue_milli, kwh_nano, full, now_ms
+):
+    power = SitePower(pue_milli, (), tuple(kwh_nano + hour for hour in range(24)))
+    at_site = ChipUse("c", 1_000_000, full * 1_000, 0, "sites/a", watts, power)
+    floor = floor_nano(on_demand, at_site, POLICY, now_ms)
+    exact = watts * pue_milli * (kwh_nano + now_ms // 3_600_000 % 24)  # millionths of nano-units
+    wear = on_demand * POLICY.wear_permille // 1_000
+    assert floor == min(on_demand, -(-exact // 1_000_000) + wear)
+    price = max(1, floor)
+    found = moved(price, on_demand, at_site, POLICY, floor)
+    assert floor <= (price if found is None else found) <= max(on_demand, price)
+
+
+def test_where_power_is_not_known_the_floor_is_a_share():
+    power = SitePower(1_200)
+    for at_site in (use(0), ChipUse("c", 1, 0, 0, "s", 700, power), ChipUse("c", 1, 0, 0, "s", 0)):
+        assert floor_nano(1_000, at_site, POLICY, 0) == 200
+
+
+def test_an_h100_hour_at_ten_cents_a_kilowatt_hour():
+    power = SitePower(1_200, (), (100_000_000,))
+    at_site = ChipUse("H100-80GB", 8_000, 0, 0, "sites/a", 700, power)
+    assert floor_nano(2_990_000_000, at_site, POLICY, 0) == 84_000_000 + 149_500_000

@@ -23,7 +23,7 @@ from gridlease_billing.domain.invoice import CREDIT_NOTE, Invoice
 from gridlease_billing.domain.priority import METER
 from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Treatment
-from gridlease_billing.domain.usage import Line
+from gridlease_billing.domain.usage import TIMED, Line
 
 Cell = Callable[[Line], object]
 _CSV: Mapping[str, Cell] = {
@@ -51,7 +51,6 @@ _CSV: Mapping[str, Cell] = {
 # A meter's counts in its consumed unit, and in its priced unit.
 _CONSUMED = {"egress": 1, "storage": 1, "energy": 1_000}
 _PRICED_IN = {"egress": 10**9, "storage": 3_600 * 10**9, "energy": 3_600_000_000}
-_TIMED = (RUN_METER, METER)
 _SECOND_NS, _HOUR_NS = 10**9, 3_600 * 10**9
 
 
@@ -174,7 +173,7 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
     late = line.kind == "CORRECTION"
     priced = None if credit or late else _priced(line)
     listed = cost
-    if priced is not None and line.meter not in _TIMED and not pot:
+    if priced is not None and line.meter not in TIMED and not pot:
         listed = round(priced.list_unit_nano * priced.quantity)
     said = f"{line.chip} {line.tier}, {line.meter}" + (f": {line.note}" if line.note else "")
     return Charge(
@@ -202,7 +201,7 @@ def _priced(line: Line) -> Priced:
     quantity = Fraction(line.charged_ns, _PRICED_IN.get(line.meter, _HOUR_NS))
     rate = line.rate_nano_per_hour
     pot = line.kind == "PURCHASE"
-    if line.meter not in _TIMED and not pot:  # by a month's total: what a unit of this line came to
+    if line.meter not in TIMED and not pot:  # by a month's total: what a unit of this line came to
         quantity = Fraction(focus.quantity(quantity))  # as it is written
         rate = round(line.amount_nano / quantity) if quantity else 0
     return Priced(

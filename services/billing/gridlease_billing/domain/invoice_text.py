@@ -11,14 +11,12 @@ from gridlease_billing.domain.focus import quantity
 from gridlease_billing.domain.footprint_line import INFORMATION, SITE_ENERGY, grams, kwh
 from gridlease_billing.domain.invoice import CREDIT_NOTE, DRAFT, Invoice, Party, moment
 from gridlease_billing.domain.invoice_words import note, notes, word
-from gridlease_billing.domain.priority import METER
-from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.tax import Treatment
-from gridlease_billing.domain.usage import Line
+from gridlease_billing.domain.usage import TIMED, Line
 
 COLUMNS = ("position", "charge", "lease", "rented", "rate", "quantity", "amount", "billed")
 RIGHT = frozenset({0, 4, 5, 6, 7})
-_BY_RATE = (RUN_METER, METER, "commitment")
+_BY_RATE = (*TIMED, "commitment")
 # A meter's unit, and how many of its counts that is.
 _UNITS = {
     "egress": (1, "B"),

@@ -11,6 +11,8 @@ from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.priority import METER, priority_part
 from gridlease_billing.domain.segment import RUN_METER, chargeable
 
+TIMED = (RUN_METER, METER)  # the meters of lines that are of run time, at a rate
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:

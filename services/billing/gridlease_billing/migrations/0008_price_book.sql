@@ -48,9 +48,11 @@ CREATE TABLE book_span (
 );
 CREATE INDEX book_span_now ON book_span (key, valid_from) WHERE recorded_to IS NULL;
 
--- Writes an entry's rectangles; when it counts as recorded: never before what was written last.
-CREATE FUNCTION enter_book(of_book text, whose text[], entry int8, effective int8, recorded int8)
-    RETURNS int8 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- Writes an entry's rectangles. It is recorded after all that was written before it, its version
+-- is the highest, and what is no correction begins when it is recorded, at the earliest.
+CREATE FUNCTION enter_book(of_book text, whose text[], past boolean, numbers regclass,
+    INOUT entry int8, INOUT effective int8, INOUT recorded int8)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     mine int8;
     was record;
@@ -58,8 +60,15 @@ DECLARE
 BEGIN
     INSERT INTO book_key (book, name) VALUES (of_book, whose) ON CONFLICT DO NOTHING;
     SELECT k.id INTO mine FROM book_key AS k WHERE k.book = of_book AND k.name = whose FOR UPDATE;
-    SELECT greatest(recorded, max(s.recorded_from)) INTO recorded
+    SELECT max(s.version) AS version, max(s.recorded_from) AS recorded INTO was
     FROM book_span AS s WHERE s.key = mine;
+    recorded := greatest(recorded, was.recorded);
+    IF entry < was.version THEN
+        entry := nextval(numbers);
+    END IF;
+    IF NOT past THEN
+        effective := greatest(effective, recorded);
+    END IF;
     SELECT * INTO was FROM book_span AS s WHERE s.key = mine AND s.recorded_to IS NULL
         AND s.valid_from <= effective AND coalesce(s.valid_to > effective, true);
     IF FOUND THEN
@@ -75,28 +84,28 @@ BEGIN
     END IF;
     INSERT INTO book_span (key, version, valid_from, valid_to, recorded_from)
     VALUES (mine, entry, effective, until, recorded);
-    RETURN recorded;
 END $$;
 CREATE FUNCTION entry_makes_spans() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path FROM CURRENT AS $$
 DECLARE
+    told jsonb := to_jsonb(NEW);
     whose text[] := '{}';
 BEGIN
     FOR n IN 1 .. TG_NARGS - 1 LOOP
-        whose := whose || (to_jsonb(NEW) ->> TG_ARGV[n]);
+        whose := whose || (told ->> TG_ARGV[n]);
     END LOOP;
-    NEW.recorded_ms := enter_book(TG_ARGV[0], whose, NEW.version, NEW.effective_ms,
-        NEW.recorded_ms);
-    -- What was meant from now on is from then on, if another writer's clock was ahead.
-    IF NOT coalesce((to_jsonb(NEW) ->> 'correction')::boolean, false) THEN
-        NEW.effective_ms := greatest(NEW.effective_ms, NEW.recorded_ms);
-    END IF;
+    SELECT e.entry, e.effective, e.recorded INTO NEW.version, NEW.effective_ms, NEW.recorded_ms
+    FROM enter_book(TG_ARGV[0], whose, coalesce((told ->> 'correction')::boolean, false),
+        pg_get_serial_sequence(TG_TABLE_NAME, 'version')::regclass, NEW.version,
+        NEW.effective_ms, NEW.recorded_ms) AS e;
     RETURN NEW;
 END $$;
 
-SELECT count(enter_book('price', ARRAY[chip, tier, site], version, effective_ms, recorded_ms))
+SELECT count(enter_book('price', ARRAY[chip, tier, site], true, NULL, version, effective_ms,
+    recorded_ms))
 FROM (SELECT * FROM price ORDER BY version) AS written;
-SELECT count(enter_book('tariff', ARRAY[meter, site], version, effective_ms, recorded_ms))
+SELECT count(enter_book('tariff', ARRAY[meter, site], true, NULL, version, effective_ms,
+    recorded_ms))
 FROM (SELECT * FROM tariff ORDER BY version) AS written;
 CREATE TRIGGER price_makes_spans BEFORE INSERT ON price
     FOR EACH ROW EXECUTE FUNCTION entry_makes_spans('price', 'chip', 'tier', 'site');
