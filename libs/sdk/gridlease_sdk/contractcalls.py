@@ -59,10 +59,19 @@ class ContractCalls:
         return await self._on.ask(self._on.suppliers.AssignNode, request, pb.AssignNodeResponse)
 
     async def render_statement(
-        self, supplier: str, *, begin_ms: int = 0, end_ms: int = 0, file_format: str = "text"
+        self,
+        supplier: str,
+        *,
+        begin_ms: int = 0,
+        end_ms: int = 0,
+        file_format: str = "text",
+        page_size: int = 0,
+        page_token: str = "",
     ) -> pb.RenderStatementResponse:
         """A partner's statement as text, json or csv. Operators."""
-        request = pb.RenderStatementRequest(supplier=supplier, format=file_format)
+        request = pb.RenderStatementRequest(
+            supplier=supplier, format=file_format, page_size=page_size, page_token=page_token
+        )
         if begin_ms:
             request.begin_time.FromMilliseconds(begin_ms)
         if end_ms:

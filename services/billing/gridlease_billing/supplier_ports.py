@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gridlease_billing.domain.statement import Earned, Moved, Partner
+from gridlease_billing.domain.statement import Earned, LineKey, Moved, Partner, Totals
 from gridlease_billing.domain.supplier import Contract, split
 
 
@@ -88,10 +88,24 @@ class SupplierStore(Protocol):
         """(supplier, amount) of the payout with that key."""
         ...
 
-    async def lines(self, name: str, from_ms: int, until_ms: int) -> Sequence[Earned]: ...
+    async def lines(
+        self, name: str, from_ms: int, until_ms: int, after: LineKey, limit: int
+    ) -> Sequence[Earned]:
+        """Of a period, in the order of their keys, after one."""
+        ...
 
-    async def moves(self, partner: Partner, from_ms: int, until_ms: int) -> Sequence[Moved]:
-        """All journals besides charges."""
+    async def totals(self, name: str, from_ms: int, until_ms: int) -> Totals:
+        """Over all lines of a period."""
+        ...
+
+    async def moves(
+        self, partner: Partner, from_ms: int, until_ms: int, after: tuple[int, int], limit: int
+    ) -> Sequence[Moved]:
+        """All journals besides charges, in the order of (recorded_ms, number), after one."""
+        ...
+
+    async def moved(self, partner: Partner, from_ms: int, until_ms: int) -> tuple[int, int]:
+        """(payable, holdback): the sums of all of them."""
         ...
 
     async def sums(self, partner: Partner, before_ms: int) -> tuple[int, int]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from gridlease_kernel.faults import Invalid, Missing, Precondition
 
 from gridlease_billing.credit import reused
-from gridlease_billing.domain.statement import Partner, Statement
+from gridlease_billing.domain.statement import Earned, Moved, Partner, Place, Statement
 from gridlease_billing.ports import Books, Work
 from gridlease_billing.supplier_ports import Held, NewContract, Payout
 
 RELEASE_BATCH = 1_000  # lines at a time
+LARGEST_PAGE = 5_000  # lines and moves of a statement
 
 
 async def create_supplier(books: Books, name: str, display_name: str) -> Partner:
@@ -135,7 +139,32 @@ async def pay_out(books: Books, payout: Payout) -> tuple[int, Partner]:
 
 
 async def statement(books: Books, name: str, from_ms: int, until_ms: int | None) -> Statement:
-    """What a partner's nodes earned in ``[from_ms, until_ms)``; None = until now.
+    """All of what a partner's nodes earned in ``[from_ms, until_ms)``; None = until now.
+
+    Raises:
+        Missing: SUPPLIER_NOT_FOUND.
+        Invalid: PERIOD_EMPTY.
+    """
+    page = await statement_page(books, name, from_ms, until_ms, None, LARGEST_PAGE)
+    lines, moves = list(page.lines), list(page.moves)
+    while page.next_place is not None:
+        page = await statement_page(
+            books, name, from_ms, page.until_ms, page.next_place, LARGEST_PAGE
+        )
+        lines += page.lines
+        moves += page.moves
+    return replace(page, lines=tuple(lines), moves=tuple(moves), first=True)
+
+
+async def statement_page(
+    books: Books,
+    name: str,
+    from_ms: int,
+    until_ms: int | None,
+    place: Place | None,
+    limit: int,
+) -> Statement:
+    """A page of it, from a place on: its lines first, then all else that moved what is owed.
 
     Raises:
         Missing: SUPPLIER_NOT_FOUND.
@@ -144,7 +173,7 @@ async def statement(books: Books, name: str, from_ms: int, until_ms: int | None)
 
     async def work(tx: Work) -> Statement:
         partner = await _partner(tx, name)
-        end_ms = until_ms or (await tx.now()).ms + 1
+        end_ms = place.until_ms if place else until_ms or (await tx.now()).ms + 1
         if end_ms <= from_ms:
             raise Invalid(
                 "The period ends before it begins.",
@@ -152,19 +181,44 @@ async def statement(books: Books, name: str, from_ms: int, until_ms: int | None)
                 field="end_time",
                 remedy="Name an end after the beginning.",
             )
+        lines, moves, rest = await _rows(tx, partner, from_ms, place or Place(end_ms), limit)
         opening = await tx.suppliers.sums(partner, from_ms)
         closing = await tx.suppliers.sums(partner, end_ms)
-        lines = await tx.suppliers.lines(name, from_ms, end_ms)
-        moves = await tx.suppliers.moves(partner, from_ms, end_ms)
-        charged = (
-            closing[0] - opening[0] - sum(it.payable_nano for it in moves),
-            closing[1] - opening[1] - sum(it.holdback_nano for it in moves),
-        )
+        moved = await tx.suppliers.moved(partner, from_ms, end_ms)
         return Statement(
-            partner, from_ms, end_ms, opening, charged, closing, tuple(lines), tuple(moves)
+            partner,
+            from_ms,
+            end_ms,
+            opening,
+            (closing[0] - opening[0] - moved[0], closing[1] - opening[1] - moved[1]),
+            closing,
+            tuple(lines),
+            tuple(moves),
+            moved,
+            await tx.suppliers.totals(name, from_ms, end_ms),
+            place is None,
+            rest,
         )
 
     return await books.run(work)
+
+
+async def _rows(
+    tx: Work, partner: Partner, from_ms: int, place: Place, limit: int
+) -> tuple[Sequence[Earned], Sequence[Moved], Place | None]:
+    """Lines and moves of a page, and where the next begins."""
+    lines: Sequence[Earned] = ()
+    end_ms = place.until_ms
+    if place.line is not None:
+        lines = await tx.suppliers.lines(partner.name, from_ms, end_ms, place.line, limit + 1)
+        if len(lines) > limit:
+            return lines[:limit], (), Place(end_ms, lines[limit - 1].key)
+    room = limit - len(lines)
+    moves = await tx.suppliers.moves(partner, from_ms, end_ms, place.move, room + 1)
+    if len(moves) > room:
+        last = moves[room - 1].key if room else place.move
+        return lines, moves[:room], Place(end_ms, None, last)
+    return lines, moves, None
 
 
 async def _partner(tx: Work, name: str) -> Partner:

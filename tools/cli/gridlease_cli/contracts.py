@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ tariffs = typer.Typer(help="Prices of egress, storage and energy.", rich_markup_
 _PER = {"egress": 2**30, "storage": 2**30 * 3_600, "energy": 3_600_000_000, "provision": 1}
 _UNITS = {"egress": "GiB", "storage": "GiB-hour", "energy": "kWh", "provision": "ns"}
 
+_STATEMENT_PAGE = 5_000  # lines at once
 Supplier = Annotated[str, typer.Argument(help="suppliers/{supplier}, or its id")]
 RequestId = Annotated[str, typer.Option("--request-id", help="The same id does it once")]
 
@@ -131,17 +133,26 @@ def statement(
     begin_ms = _moment_ms(begin, "--from") if begin else 0
     end_ms = _moment_ms(end, "--until") if end else 0
 
-    async def work(client: Client) -> public.RenderStatementResponse:
-        return await client.render_statement(
-            _full(supplier), begin_ms=begin_ms, end_ms=end_ms, file_format=kind
-        )
+    async def work(client: Client) -> list[public.RenderStatementResponse]:
+        pages: list[public.RenderStatementResponse] = []
+        while not pages or pages[-1].next_page_token:
+            token = pages[-1].next_page_token if pages else ""
+            page = await client.render_statement(
+                _full(supplier), begin_ms=begin_ms, end_ms=end_ms, file_format=kind,
+                page_size=_STATEMENT_PAGE, page_token=token,
+            )  # fmt: skip
+            pages.append(page)
+        return pages
 
-    found = reach(options, work, operator=True)
+    pages = reach(options, work, operator=True)
+    content = _whole(kind, [it.content for it in pages])
+    found = pages[-1]
+    found.content = content
     if output is None:
-        show(options, found, found.content.decode().splitlines())
+        show(options, found, content.decode().splitlines())
         return
     try:
-        output.write_bytes(found.content)
+        output.write_bytes(content)
     except OSError as error:
         raise Precondition(
             f"{output} cannot be written: {error.strerror or error}",
@@ -149,7 +160,7 @@ def statement(
             field="--output",
             remedy="Name a file in a folder that you may write.",
         ) from error
-    show(options, found, [f"written to {output}"])
+    show(options, found, [f"written to {output}: {found.totals.line_count} lines"])
 
 
 @suppliers.command("pay")
@@ -361,6 +372,17 @@ def _footprint_row(it: contract_pb2.Footprint) -> tuple[str, ...]:
         f"{it.operational_mg} mg" if it.known_carbon and it.device_mj else "not known",
         made if it.embodied_source else "not known",
     )
+
+
+def _whole(kind: str, pages: list[bytes]) -> bytes:
+    """A statement's file from its pages: JSON has the lines and moves of all in one object."""
+    if kind != "json":
+        return b"".join(pages)
+    told = [json.loads(it) for it in pages]
+    whole = told[-1]
+    for name in ("lines", "moves"):
+        whole[name] = [it for page in told for it in page[name]]
+    return f"{json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode()
 
 
 def _full(supplier: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import asyncpg
 from gridlease_store.pool import Connection
 
 from gridlease_billing.adapters.ledger_store import contract_of
-from gridlease_billing.domain.statement import Earned, Moved, Partner
-from gridlease_billing.domain.supplier import Contract
+from gridlease_billing.domain.statement import Earned, LineKey, Moved, Partner, Totals
+from gridlease_billing.domain.supplier import Contract, Split
 from gridlease_billing.supplier_ports import Held, NewContract
 
 _ACCOUNT = """
@@ -55,18 +55,14 @@ _FIND_OWNER = (
 _ASSIGN = """
 INSERT INTO node_owner (node, supplier, recorded_ms, request_id) VALUES ($1, nullif($2, ''), $3, $4)
 """
-# A partner's part of a line, kept back long enough, and not released: each line once.
+# A partner's part of a line, kept back long enough: by the index of when that is, so that what is
+# released costs, and not what there is. Another process takes others.
 _HELD = """
-SELECT n.lease, n.segment, n.meter, n.class, n.recorded_ms AS line_ms, n.amount_nano, c.*
-FROM lease AS l JOIN supplier_contract AS c ON c.id = l.contract
-JOIN line AS n ON n.lease = l.id
-WHERE l.contract <> 0 AND c.holdback_permyriad > 0 AND n.amount_nano > 0
-    AND n.recorded_ms <= $1 - c.holdback_days * 86400000::int8
-    AND share_of(share_of(n.amount_nano, c.share_permyriad), c.holdback_permyriad) > 0
-    AND NOT EXISTS (SELECT FROM holdback_release AS r WHERE r.lease = n.lease
-        AND r.segment = n.segment AND r.meter = n.meter AND r.class = n.class
-        AND r.line_ms = n.recorded_ms)
-ORDER BY n.recorded_ms, n.lease, n.segment LIMIT $2
+SELECT p.lease, p.segment, p.meter, p.class, p.recorded_ms AS line_ms, p.amount_nano, c.*
+FROM (SELECT * FROM partner_line WHERE release_ms <= $1
+    ORDER BY release_ms, recorded_ms, lease, segment LIMIT $2 FOR UPDATE SKIP LOCKED) AS p
+JOIN supplier_contract AS c ON c.id = p.contract
+ORDER BY p.recorded_ms, p.lease, p.segment, p.meter, p.class
 """
 _RELEASE = """
 INSERT INTO holdback_release (lease, segment, meter, class, line_ms, supplier, amount_nano,
@@ -74,26 +70,46 @@ INSERT INTO holdback_release (lease, segment, meter, class, line_ms, supplier, a
 SELECT *, $8, $9 FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::int8[],
     $6::text[], $7::int8[])
 """
+_DONE = """
+UPDATE partner_line AS p SET release_ms = NULL
+FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::int8[], $6::text[])
+    AS t (lease, segment, meter, class, line_ms, supplier)
+WHERE p.supplier = t.supplier AND p.recorded_ms = t.line_ms AND p.lease = t.lease
+    AND p.segment = t.segment AND p.meter = t.meter AND p.class = t.class
+"""
 _LINES = """
-SELECT n.recorded_ms AS line_ms, n.lease, n.segment, n.meter, n.class, n.node, n.chip, n.charged,
-    n.amount_nano, c.*
-FROM lease AS l JOIN supplier_contract AS c ON c.id = l.contract
-JOIN line AS n ON n.lease = l.id
-WHERE c.supplier = $1 AND n.recorded_ms >= $2 AND n.recorded_ms < $3 AND n.amount_nano <> 0
-ORDER BY n.recorded_ms, n.lease, n.segment, n.meter, n.class LIMIT $4
+SELECT p.recorded_ms AS line_ms, p.lease, p.segment, p.meter, p.class, p.node, p.chip, p.charged,
+    p.amount_nano, c.*
+FROM partner_line AS p JOIN supplier_contract AS c ON c.id = p.contract
+WHERE p.supplier = $1 AND p.recorded_ms >= $2 AND p.recorded_ms < $3
+    AND (p.recorded_ms, p.lease, p.segment, p.meter, p.class) > ($4, $5, $6, $7, $8)
+ORDER BY p.recorded_ms, p.lease, p.segment, p.meter, p.class LIMIT $9
+"""
+_TOTALS = """
+SELECT count(*) AS count, coalesce(sum(p.amount_nano), 0)::int8 AS amount,
+    coalesce(sum(sign(p.amount_nano)::int8
+        * share_of(abs(p.amount_nano), c.share_permyriad)), 0)::int8 AS part,
+    coalesce(sum(p.holdback_nano), 0)::int8 AS held
+FROM partner_line AS p JOIN supplier_contract AS c ON c.id = p.contract
+WHERE p.supplier = $1 AND p.recorded_ms >= $2 AND p.recorded_ms < $3
 """
 _ENTRIES = """
-SELECT j.recorded_ms, j.kind, j.cause,
+SELECT j.id, j.recorded_ms, j.kind, j.cause,
     coalesce(sum(e.amount) FILTER (WHERE e.account = $1), 0)::int8 AS payable,
     coalesce(sum(e.amount) FILTER (WHERE e.account = $2), 0)::int8 AS holdback
 FROM entry AS e JOIN journal AS j ON j.id = e.journal AND j.recorded_ms = e.recorded_ms
 WHERE e.account IN ($1, $2) AND e.recorded_ms >= $3 AND e.recorded_ms < $4 AND j.kind <> 'charge'
-GROUP BY j.id, j.recorded_ms, j.kind, j.cause ORDER BY j.recorded_ms, j.id
+    AND (j.recorded_ms, j.id) > ($5, $6)
+GROUP BY j.id, j.recorded_ms, j.kind, j.cause ORDER BY j.recorded_ms, j.id LIMIT $7
+"""
+_MOVED = """
+SELECT coalesce(sum(e.amount) FILTER (WHERE e.account = $1), 0)::int8 AS payable,
+    coalesce(sum(e.amount) FILTER (WHERE e.account = $2), 0)::int8 AS holdback
+FROM entry AS e JOIN journal AS j ON j.id = e.journal AND j.recorded_ms = e.recorded_ms
+WHERE e.account IN ($1, $2) AND e.recorded_ms >= $3 AND e.recorded_ms < $4 AND j.kind <> 'charge'
 """
 _SUM = """
-SELECT coalesce(sum(amount) FILTER (WHERE account = $1), 0)::int8 AS payable,
-    coalesce(sum(amount) FILTER (WHERE account = $2), 0)::int8 AS holdback
-FROM entry WHERE account IN ($1, $2) AND recorded_ms < $3
+SELECT account_sum_before($1, $3) AS payable, account_sum_before($2, $3) AS holdback
 """
 _PAID = """
 SELECT e.amount, a.supplier FROM journal_key AS k
@@ -101,7 +117,6 @@ JOIN entry AS e ON e.journal = k.journal AND e.recorded_ms = k.recorded_ms
 JOIN account AS a ON a.id = e.account AND a.kind = 'supplier_payable'
 WHERE k.idem_key = $1
 """
-MOST_LINES = 100_000  # on one statement
 
 
 class PostgresSuppliers:
@@ -156,14 +171,18 @@ class PostgresSuppliers:
 
     async def released(self, held: Collection[Held], journal: int, now_ms: int) -> None:
         rows = [(*it.line, it.contract.supplier, it.held_nano) for it in held]
-        await self._db.execute(_RELEASE, *map(list, zip(*rows, strict=True)), journal, now_ms)
+        *keys, amounts = map(list, zip(*rows, strict=True))
+        await self._db.execute(_RELEASE, *keys, amounts, journal, now_ms)
+        await self._db.execute(_DONE, *keys)
 
     async def paid(self, key: str) -> tuple[str, int] | None:
         found = await self._db.fetchrow(_PAID, key)
         return None if found is None else (found["supplier"], -found["amount"])
 
-    async def lines(self, name: str, from_ms: int, until_ms: int) -> Sequence[Earned]:
-        found = await self._db.fetch(_LINES, name, from_ms, until_ms, MOST_LINES)
+    async def lines(
+        self, name: str, from_ms: int, until_ms: int, after: LineKey, limit: int
+    ) -> list[Earned]:
+        found = await self._db.fetch(_LINES, name, from_ms, until_ms, *after, limit)
         return [
             Earned(
                 it["line_ms"], it["lease"], it["segment"], it["meter"], it["class"], it["node"],
@@ -172,13 +191,29 @@ class PostgresSuppliers:
             for it in found
         ]  # fmt: skip
 
-    async def moves(self, partner: Partner, from_ms: int, until_ms: int) -> Sequence[Moved]:
+    async def totals(self, name: str, from_ms: int, until_ms: int) -> Totals:
+        it = await self._db.fetchrow(_TOTALS, name, from_ms, until_ms)
+        assert it is not None
+        revenue = it["amount"] - it["part"]
+        return Totals(it["count"], Split(revenue, it["part"] - it["held"], it["held"]))
+
+    async def moves(
+        self, partner: Partner, from_ms: int, until_ms: int, after: tuple[int, int], limit: int
+    ) -> list[Moved]:
         accounts = (partner.payable_account, partner.holdback_account)
-        found = await self._db.fetch(_ENTRIES, *accounts, from_ms, until_ms)
+        found = await self._db.fetch(_ENTRIES, *accounts, from_ms, until_ms, *after, limit)
         return [
-            Moved(it["recorded_ms"], it["kind"], it["cause"], it["payable"], it["holdback"])
+            Moved(
+                it["recorded_ms"], it["kind"], it["cause"], it["payable"], it["holdback"], it["id"]
+            )
             for it in found
         ]
+
+    async def moved(self, partner: Partner, from_ms: int, until_ms: int) -> tuple[int, int]:
+        accounts = (partner.payable_account, partner.holdback_account)
+        it = await self._db.fetchrow(_MOVED, *accounts, from_ms, until_ms)
+        assert it is not None
+        return it["payable"], it["holdback"]
 
     async def sums(self, partner: Partner, before_ms: int) -> tuple[int, int]:
         accounts = (partner.payable_account, partner.holdback_account)

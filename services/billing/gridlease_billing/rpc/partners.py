@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 from typing import Any
 
 from gridlease.billing.v1 import supplier_pb2 as pb
 from gridlease.billing.v1 import supplier_pb2_grpc
 from gridlease.type.v1 import contract_pb2
+from gridlease_kernel.faults import Invalid
 
 from gridlease_billing import suppliers
 from gridlease_billing.domain.price import CURRENCY
-from gridlease_billing.domain.statement import Partner, render
+from gridlease_billing.domain.statement import Partner, Place, render
 from gridlease_billing.ports import Books
 from gridlease_billing.rpc import shapes
 from gridlease_billing.supplier_ports import NewContract, Payout
+
+_DEFAULT_PAGE = 1_000
+_MOST = 2**62
+_LINE = (int, str, int, str, str)
+_MOVE = (int, int)
 
 
 class Suppliers(supplier_pb2_grpc.SupplierServiceServicer):
@@ -63,10 +72,25 @@ class Suppliers(supplier_pb2_grpc.SupplierServiceServicer):
     ) -> pb.RenderStatementResponse:
         begin_ms = request.begin_time.ToMilliseconds()
         end_ms = request.end_time.ToMilliseconds() if request.HasField("end_time") else None
-        found = await suppliers.statement(self._books, request.supplier, begin_ms, end_ms)
+        place = _place(request.page_token)
+        size = min(request.page_size or _DEFAULT_PAGE, suppliers.LARGEST_PAGE)
+        found = await suppliers.statement_page(
+            self._books, request.supplier, begin_ms, end_ms, place, size
+        )
         content, media_type, file_name = render(found, request.format)
+        parts = found.totals.parts
         return pb.RenderStatementResponse(
-            content=content, media_type=media_type, file_name=file_name
+            content=content,
+            media_type=media_type,
+            file_name=file_name,
+            next_page_token=_token(found.next_place),
+            totals=contract_pb2.StatementTotals(
+                line_count=found.totals.count,
+                amount_nano=parts.total_nano,
+                payable_nano=parts.payable_nano,
+                holdback_nano=parts.holdback_nano,
+                platform_nano=parts.revenue_nano,
+            ),
         )
 
     async def CreatePayout(
@@ -80,6 +104,44 @@ class Suppliers(supplier_pb2_grpc.SupplierServiceServicer):
         )
         paid, partner = await suppliers.pay_out(self._books, payout)
         return pb.CreatePayoutResponse(amount_nano=paid, supplier=_told(partner))
+
+
+def _token(place: Place | None) -> str:
+    if place is None:
+        return ""
+    told = json.dumps([place.until_ms, place.line, place.move])
+    return base64.urlsafe_b64encode(told.encode()).decode()
+
+
+def _place(token: str) -> Place | None:
+    """What ``_token`` wrote.
+
+    Raises:
+        Invalid: BAD_PAGE_TOKEN.
+    """
+    if not token:
+        return None
+    try:
+        until_ms, line, move = json.loads(base64.b64decode(token, b"-_", validate=True))
+        place = Place(until_ms, None if line is None else _key(line, _LINE), _key(move, _MOVE))
+        _key([until_ms], (int,))
+    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
+        raise Invalid(
+            "This page token is none of ours.",
+            reason="BAD_PAGE_TOKEN",
+            field="page_token",
+            remedy="Pass on next_page_token as it came, or leave it empty.",
+        ) from error
+    return place
+
+
+def _key(told: Any, kinds: tuple[type, ...]) -> Any:
+    """``told`` as a tuple of these kinds, numbers as the books can have them."""
+    if not isinstance(told, list) or tuple(map(type, told)) != kinds:
+        raise TypeError
+    if any(isinstance(it, int) and abs(it) > _MOST for it in told):
+        raise ValueError
+    return tuple(shapes.plain(it) if isinstance(it, str) else it for it in told)
 
 
 def _told(it: Partner) -> contract_pb2.Supplier:
