@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import cast
 
+from gridlease.billing.v1 import lease_pb2
+from gridlease_agent.adapters.mesh_calls import BillingCalls
 from gridlease_agent.book import Book
-from gridlease_agent.domain import meters
+from gridlease_agent.domain import lease, meters
 from gridlease_agent.domain.health import Vitals, Watched
-from gridlease_agent.domain.spool import Phase, Row, Spool
+from gridlease_agent.domain.spool import RUN_METER, Phase, Row, Spool
 from gridlease_agent.energy import EnergyTally
+from gridlease_mesh.bus import Bus
 
 
 def _row(lease: str, *devices: str, phase: Phase = Phase.STARTING) -> Row:
@@ -82,3 +85,34 @@ async def test_a_device_that_is_emulated_or_unknown_counts_for_nobody() -> None:
     watched["g0"] = Watched(Vitals(energy_mj=9))
     await _look(tally, book)
     assert _energy(book, "a") == 0
+
+
+class _Bus:
+    """A bus on which billing hears, and answers nothing."""
+
+    def __init__(self) -> None:
+        self.heard: list[lease_pb2.SettleRequest] = []
+
+    def channel(self, **_: float) -> _Bus:
+        return self
+
+    def unary_unary(self, *_: object, **__: object) -> Callable[..., object]:
+        return self._hear
+
+    async def _hear(self, request: lease_pb2.SettleRequest) -> lease_pb2.SettleResponse:
+        self.heard.append(request)
+        return lease_pb2.SettleResponse()
+
+
+async def test_every_meter_that_a_lease_has_is_told_to_billing() -> None:
+    spool = meters.sent(_spool(_row("a", "g0")), {"a": 70})
+    spool = meters.drew(spool, {"g0": 9}, {"g0": frozenset("a")})
+    spool = spool.with_rows(
+        dataclasses.replace(
+            spool.rows["a"], counters={**spool.rows["a"].counters, (1, RUN_METER): 5}
+        )
+    )
+    bus = _Bus()
+    await BillingCalls(cast("Bus", bus), 1.0).settle("s", lease.settle_report(spool))
+    told = {it.meter: it.cumulative for it in bus.heard[0].reports[0].counters}
+    assert told == {"run": 5, "egress": 70, "energy": 9}

@@ -18,7 +18,7 @@ from gridlease_mesh.signatures import Signer
 from gridlease_mesh.status import fault_from_error
 
 from gridlease_agent.domain.lease import Answer, Report
-from gridlease_agent.domain.meters import EGRESS_METER
+from gridlease_agent.domain.meters import EGRESS_METER, ENERGY_METER
 from gridlease_agent.domain.spool import RUN_METER, Spool, StopOrder, Wiped
 from gridlease_agent.domain.task import Egress, NetworkClass, NetworkGrant, Task, Tenancy, told
 from gridlease_agent.ports import Desired, Preload, Seen
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gridlease.scheduler.v1.sync_pb2_grpc import SyncServiceAsyncStub
 
 # The row's name says the unit; the wire's is the catalogue's.
-_METERS = {RUN_METER: "run", EGRESS_METER: "egress"}
+_METERS = {RUN_METER: "run", EGRESS_METER: "egress", ENERGY_METER: "energy"}
 _BUNDLE_TIMEOUT_S = 300.0
 
 
