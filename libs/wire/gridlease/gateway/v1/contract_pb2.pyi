@@ -212,7 +212,7 @@ class RenderStatementRequest(google.protobuf.message.Message):
     format: builtins.str
     """text, json or csv."""
     page_size: builtins.int
-    """At most this many lines and moves; 0 = 1,000; above 10,000 is taken as 10,000."""
+    """At most this many lines and moves; 0 = 1,000; above 5,000 is taken as 5,000."""
     page_token: builtins.str
     """From the last page."""
     @property
