@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
 from gridlease_billing.bootstrap import ROLE
 from gridlease_store.connect import with_jsonb
 
 CONNECTIONS = 8
+STARTER = ThreadPoolExecutor(1)  # a server ends with the thread that started it: this one lasts
 _CLOCK = """
 CREATE TABLE sim_clock (ms int8 NOT NULL);
 INSERT INTO sim_clock VALUES ({ms});
 CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS
     $$ SELECT timestamptz 'epoch' + ms * interval '1 millisecond' FROM billing.sim_clock $$;
 GRANT SELECT ON sim_clock TO {role};
-ALTER FUNCTION tick SET search_path = billing, pg_catalog;
+DO $$
+DECLARE
+    name regprocedure;
+BEGIN
+    FOR name IN SELECT oid FROM pg_proc WHERE pronamespace = 'billing'::regnamespace
+        AND prosrc LIKE '%clock_timestamp()%' AND proconfig IS NOT NULL
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = billing, pg_catalog', name);
+    END LOOP;
+END $$;
 SELECT create_months({ms}, 3);
 """
 
@@ -56,9 +68,9 @@ class Place:
         )  # fmt: skip
 
     async def kill_server(self):
-        """All of it at once, and up again."""
+        """All of it at once, and up again; meanwhile calls find nobody."""
         os.kill(self.tester.server.pid, signal.SIGKILL)
-        self.tester.server.start()
+        await asyncio.get_running_loop().run_in_executor(STARTER, self.tester.server.start)
         self.admin.terminate()
         self.admin = await self._connect()
 

@@ -37,7 +37,7 @@ from tests.sim.money.broken import insist
 from tests.sim.money.checks import Books
 from tests.sim.money.office import Office
 from tests.sim.money.oracle import due_nano
-from tests.sim.money.place import CONNECTIONS, Place
+from tests.sim.money.place import CONNECTIONS, STARTER, Place
 from tests.sim.money.run import Outcome
 from tests.sim.money.town import PROFILES, TERMS, Town
 
@@ -338,8 +338,8 @@ def _begin(folder):
 
 def _world(job):
     if "tester" not in _OWN:
-        server = start_server(_OWN["folder"], None, _SETTINGS)
-        _OWN["tester"] = TestServer(server)
+        started = STARTER.submit(start_server, _OWN["folder"], None, _SETTINGS)
+        _OWN["tester"] = TestServer(started.result())
     return world(_OWN["tester"], job)
 
 
