@@ -22,6 +22,7 @@ from gridlease_sdk.invoicecalls import InvoiceCalls
 from gridlease_sdk.jobcalls import ENDED, JobCalls
 from gridlease_sdk.jobfile import Draft
 from gridlease_sdk.officecalls import OfficeCalls
+from gridlease_sdk.pricecalls import PriceCalls
 from gridlease_sdk.reportcalls import ReportCalls
 from gridlease_sdk.sessioncalls import SessionCalls
 
@@ -34,6 +35,7 @@ class Client(
     ReportCalls,
     ContractCalls,
     OfficeCalls,
+    PriceCalls,
 ):
     """A connection to the platform with one API key."""
 
@@ -168,30 +170,6 @@ class Client(
             if not page.next_page_token:
                 break
         return found
-
-    async def list_prices(self, *, history: bool = False) -> list[money_pb2.Price]:
-        """Prices in force, or all ever."""
-        request = pb.ListPricesRequest(history=history)
-        answer = await self._on.ask(self._on.billing.ListPrices, request, pb.ListPricesResponse)
-        return list(answer.prices)
-
-    async def create_price(
-        self,
-        chip: str,
-        price_nano_per_hour: int,
-        tier: job_pb2.Tier.ValueType,
-        *,
-        request_id: str = "",
-    ) -> money_pb2.Price:
-        """A price from now on. Operators."""
-        request = pb.CreatePriceRequest(
-            chip=chip,
-            tier=tier,
-            price_nano_per_hour=price_nano_per_hour,
-            request_id=request_id or self._ids.new("rq"),
-        )
-        answer = await self._on.ask(self._on.billing.CreatePrice, request, pb.CreatePriceResponse)
-        return answer.price
 
     async def create_credit(
         self, tenant: str, amount_nano: int, *, note: str = "", request_id: str = ""

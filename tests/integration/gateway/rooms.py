@@ -143,7 +143,10 @@ class Scheduler(job_pb2_grpc.JobServiceServicer, fleet_pb2_grpc.FleetServiceServ
 
     async def ListStock(self, request, context):
         self._maybe_down()
-        return fleet_pb2.ListStockResponse(offers=self.stock)
+        chip = {"chip": "A100-80GB", "idle_mw": 50_000, "peak_mw": 400_000, "source": "a sheet"}
+        site = {"site": "sites/local", "pue_milli": 1_200, "carbon_mg_per_kwh": [400_000]}
+        other = {"site": "sites/other", "pue_milli": 1_900}
+        return fleet_pb2.ListStockResponse(offers=self.stock, chips=[chip], sites=[site, other])
 
     async def CreateNodeToken(self, request, context):
         return fleet_pb2.CreateNodeTokenResponse(token="t" * 40, node="nodes/n2")
@@ -294,6 +297,10 @@ class Billing(account_pb2_grpc.AccountServiceServicer):
                 rate_nano_per_hour=rate, amount_nano=rate * request.duration_ms // 3_600_000,
                 duration_ms=request.duration_ms, hold_nano=rate * 150_000 // 3_600_000,
                 currency="USD", price_version=1,
+                uses=[
+                    {"basis": "ESTIMATED", "site": it.site, "energy_mj": request.power.peak_mw}
+                    for it in request.sites
+                ],
             )
         )  # fmt: skip
 
@@ -307,6 +314,13 @@ class Billing(account_pb2_grpc.AccountServiceServicer):
             price_nano_per_hour=request.price_nano_per_hour, currency="USD",
         )  # fmt: skip
         return account_pb2.CreatePriceResponse(price=price)
+
+    async def ListPriorityMultipliers(self, request, context):
+        return account_pb2.ListPriorityMultipliersResponse()
+
+    async def CreatePriorityMultipliers(self, request, context):
+        made = money_pb2.PriorityMultipliers(version=1, bands=request.bands)
+        return account_pb2.CreatePriorityMultipliersResponse(table=made)
 
     async def CreateCredit(self, request, context):
         if self.down > 0:

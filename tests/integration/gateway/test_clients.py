@@ -108,6 +108,15 @@ async def test_a_tenants_day(world, tmp_path):
     code, out, _ = await cli(world, "quote", "--gpu", "A100:80GB:8", "--for", "2h")
     assert "8 x A100-80GB" in out
     assert "576.00 USD" in out
+    assert "kWh an hour" in out
+    assert "estimated at sites/local" in out
+    code, out, _ = await cli(world, "cost", "hello-0")
+    assert (code, "lasts     1m at most, by the job's budget" in out) == (0, True), out
+    code, out, _ = await cli(world, "cost", "hello-0", "--json")
+    assert json.loads(out)["charged_nano"] == "5"
+    assert world.billing.reports.asked[-1].tenant == "tenants/demo"
+    code, out, _ = await cli(world, "show", "hello-0")
+    assert "cost      0.000000005 USD so far" in out
     world.agent.grow("ls-1", b"hi\n", end=True)
     world.agent.artefacts = {"out/model.bin": bytes(100)}
     world.scheduler.set(name, types.JOB_STATE_SUCCEEDED, lease="ls-1", node="nodes/n1")
@@ -115,6 +124,8 @@ async def test_a_tenants_day(world, tmp_path):
     assert out == "hi\n"
     code, out, _ = await cli(world, "artefacts", "hello-0", "--to", str(tmp_path))
     assert (tmp_path / "out" / "model.bin").read_bytes() == bytes(100)
+    code, out, _ = await cli(world, "cost", "hello-0", "--watch")
+    assert (code, out.count("lasts 1m at most")) == (0, 1), "it has ended"
     code, out, _ = await cli(world, "invoice", "hello-0", "--pdf", str(tmp_path / "i.pdf"))
     assert "GL-2026-000001" in out
     assert (tmp_path / "i.pdf").read_bytes() == b"%PDF-"
@@ -140,6 +151,11 @@ async def test_an_operators_day(world):
     assert json.loads(out)["available_nano"] == "12500000000"
     code, out, _ = await cli(world, "prices", "set", "A100-80GB", "3.25", "--tier", "spot")
     assert "3.25 USD" in out
+    code, out, _ = await cli(world, "prices", "list", "--as-of", "2026-12-01", "-o", "json")
+    assert (code, json.loads(out)[0]["chip"]) == (0, "A100-80GB")
+    code, out, _ = await cli(world, "priorities", "set", "0=0.8", "50=1.25", "-o", "json")
+    assert [it["permille"] for it in json.loads(out)["bands"]] == [800, 1250]
+    assert (await cli(world, "priorities", "set", "0=0.8001"))[0] != 0
     code, out, _ = await cli(world, "keys", "create", "--name", "ci", "-o", "json")
     made = json.loads(out)
     assert (await cli(world, "whoami", "--api-key", made["secret"]))[0] == 0

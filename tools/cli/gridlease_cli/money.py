@@ -1,4 +1,4 @@
-"""quote, usage, invoice, balance, credit, prices."""
+"""quote, usage, invoice, balance, credit."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Annotated
 
 import typer
 from gridlease.billing.v1 import account_pb2
-from gridlease.type.v1 import job_pb2, money_pb2
+from gridlease.type.v1 import money_pb2
 from gridlease_kernel.faults import Invalid, Precondition
 from gridlease_kernel.units import parse_duration, parse_money
 from gridlease_sdk.client import Client
-from gridlease_sdk.jobfile import TIERS
 
-from gridlease_cli import words
+from gridlease_cli import energy, words
 from gridlease_cli.app import job_name, options_of, reach
 from gridlease_cli.drafts import draft
 from gridlease_cli.jobs import Cpu, Disk, File, Gpu, Memory, Tier
 from gridlease_cli.output import show, show_rows
 
-prices = typer.Typer(help="Prices in force; set makes a new one.", rich_markup_mode=None)
+_TIMED = ("run", "run_priority")
 _UNITS = {"egress": "B", "storage": "B·s", "energy": "mJ", "provision": "ns"}
 
 
@@ -31,7 +30,6 @@ def register(app: typer.Typer) -> None:
     app.command("invoice")(invoice)
     app.command("balance")(balance)
     app.command("credit")(credit)
-    app.add_typer(prices, name="prices", invoke_without_command=True, callback=list_prices)
 
 
 def quote(
@@ -57,11 +55,18 @@ def quote(
     it = reach(options, work)
     lines = [
         f"chip      {words.milli(it.quantity_milli)} x {it.chip}, {words.tier(it.tier)}",
-        f"an hour   {words.money(it.rate_nano_per_hour, it.currency)}",
+        f"an hour   {words.money(it.rate_nano_per_hour, it.currency)}{_priority(it)}",
         f"for {words.span(it.duration_ms * 1_000_000)}: {words.money(it.amount_nano, it.currency)}",
         f"held      {words.money(it.hold_nano, it.currency)} before the first second runs",
+        *energy.expected(it),
     ]
     show(options, it, lines)
+
+
+def _priority(it: money_pb2.Quote) -> str:
+    if not it.surcharge_nano_per_hour:
+        return ""
+    return f", of which its priority is {words.money(it.surcharge_nano_per_hour, it.currency)}"
 
 
 def usage(
@@ -77,7 +82,9 @@ def usage(
         return await client.list_usage(job=name, limit=limit)
 
     found = reach(options, work)
-    heads = ("JOB", "LEASE", "CHIP", "TIER", "AN HOUR", "CHARGED", "AMOUNT", "STATE")
+    heads = (
+        "JOB", "LEASE", "CHIP", "TIER", "AN HOUR", "CHARGED", "AMOUNT", "ENERGY", "CO2E", "STATE"
+    )  # fmt: skip
     show_rows(options, found, heads, [_usage_row(line) for line in found])
 
 
@@ -144,48 +151,6 @@ def credit(
     show(options, found, _balance_lines(found))
 
 
-def list_prices(
-    context: typer.Context,
-    history: Annotated[bool, typer.Option("--history", help="Every version ever")] = False,
-) -> None:
-    """Prices in force."""
-    if context.invoked_subcommand is not None:
-        return
-    options = options_of(context)
-
-    async def work(client: Client) -> list[money_pb2.Price]:
-        return await client.list_prices(history=history)
-
-    found = reach(options, work)
-    heads = ("CHIP", "TIER", "AN HOUR", "VERSION", "FROM")
-    show_rows(options, found, heads, [_price_row(price) for price in found])
-
-
-@prices.command("set")
-def set_price(
-    context: typer.Context,
-    chip: Annotated[str, typer.Argument(help="Such as A100-80GB")],
-    price: Annotated[str, typer.Argument(help="Of one device or core for an hour")],
-    tier: Tier = "on-demand",
-) -> None:
-    """A new price from now on. Operators."""
-    options = options_of(context)
-    nano = parse_money(price, "price")
-    if tier not in TIERS:
-        raise Invalid(
-            f"There is no tier {tier!r}.",
-            reason="UNKNOWN_VALUE",
-            field="--tier",
-            remedy=f"Choose one of: {', '.join(TIERS)}.",
-        )
-
-    async def work(client: Client) -> money_pb2.Price:
-        return await client.create_price(chip, nano, job_pb2.Tier.ValueType(TIERS[tier]))
-
-    found = reach(options, work, operator=True)
-    show(options, found, ["  ".join(_price_row(found))])
-
-
 def _list_invoices(context: typer.Context) -> None:
     options = options_of(context)
 
@@ -225,7 +190,10 @@ def _invoice_lines(found: money_pb2.Invoice) -> Iterator[str]:
     yield f"invoice   {found.number} ({found.name}), {words.clock(found.issue_time)}"
     yield f"for       {found.tenant}, {found.project}"
     for line in found.lines:
-        if line.meter != "run" or line.kind not in ("", "USAGE"):
+        if line.kind == "INFORMATION":
+            yield f"  {line.lease}: {energy.told(line)}"
+            continue
+        if line.meter not in _TIMED or line.kind not in ("", "USAGE"):
             amount = words.money(line.amount_nano, line.currency)
             yield f"  {line.lease}: {line.meter} {line.note or line.counter_ns} = {amount}"
             continue
@@ -250,27 +218,19 @@ def _balance_lines(found: money_pb2.Balance) -> list[str]:
 
 
 def _usage_row(line: money_pb2.UsageLine) -> tuple[str, ...]:
-    runs = line.meter == "run"
+    runs = line.meter in _TIMED
     unit = _UNITS.get(line.meter, "")
+    span = words.span(line.charged_ns) + (", priority" if line.meter != "run" else "")
     return (
         words.short(line.job),
         line.lease,
         f"{words.milli(line.quantity_milli)} x {line.chip}",
         words.tier(line.tier),
         words.money(line.rate_nano_per_hour, line.currency) if runs else "",
-        words.span(line.charged_ns) if runs else f"{line.meter} {line.charged_ns} {unit}".rstrip(),
+        span if runs else f"{line.meter} {line.charged_ns} {unit}".rstrip(),
         words.money(line.amount_nano, line.currency),
+        *(energy.used(line.use) if line.HasField("use") else ("", "")),
         line.lease_state,
-    )
-
-
-def _price_row(price: money_pb2.Price) -> tuple[str, ...]:
-    return (
-        price.chip,
-        words.tier(price.tier),
-        words.money(price.price_nano_per_hour, price.currency),
-        str(price.version),
-        words.clock(price.effective_time),
     )
 
 
