@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from gridlease.billing.v1 import report_pb2 as billing
 from gridlease.gateway.v1 import gateway_pb2 as pb
 from gridlease.type.v1 import fleet_pb2, report_pb2
+from gridlease_kernel.ids import RandomIds
 
 from gridlease_sdk.channel import Connection
 
@@ -16,6 +17,7 @@ class ReportCalls:
     """The part of ``Client`` about what things cost in sum."""
 
     _on: Connection
+    _ids: RandomIds
 
     async def get_revenue(
         self,

@@ -61,10 +61,10 @@ async def create_invoice(
         usage = await tx.lines.usage(stored)
         _check(usage, stored)
         name = f"invoices/{ids.new('iv')}"
-        lines = await _lines(tx, name, scope, usage)
+        lines = await _lines(tx, scope, usage)
         if not lines:
             raise _nothing(scope, await tx.leases.count_unfinished(scope))
-        lines += await tell(tx, name, lines)
+        lines = _cited(name, [*lines, *await tell(tx, name, lines)])
         now = await tx.now()
         head = Head(name, "", scope.tenant, scope.project, scope.job, now.ms, state=DRAFT)
         invoice = compose(head, lines, (await parties_of(tx, scope.tenant, now.ms))[0])
@@ -240,7 +240,7 @@ async def _finalize(tx: Work, draft: Invoice) -> Invoice:
     return invoice
 
 
-async def _lines(tx: Work, name: str, scope: Scope, usage: Sequence[Line]) -> list[Line]:
+async def _lines(tx: Work, scope: Scope, usage: Sequence[Line]) -> list[Line]:
     """What goes on the invoice: usage, corrections of what is billed, and credits as far as they
     leave the total at zero or more; the rest waits for the next."""
     pots = await tx.lines.hours(scope)
@@ -252,6 +252,11 @@ async def _lines(tx: Work, name: str, scope: Scope, usage: Sequence[Line]) -> li
         if left_nano + credit.amount_nano >= 0:
             left_nano += credit.amount_nano
             lines.append(credit)
+    return lines
+
+
+def _cited(name: str, lines: Sequence[Line]) -> list[Line]:
+    """Corrections of what stands on the same document cite its place there."""
     order = in_order(lines)
     places = {
         (it.lease, it.segment, it.meter): f"{name}#{at}"

@@ -78,6 +78,7 @@ async def _priced(tx: Work, row: GrantRow, entries: Sequence[Entry]) -> list[Pri
         more = count - known.charged
         if entry is None or more <= 0:
             continue
+        month = before = 0
         if entry.pass_through:
             power = await tx.tariffs.power(row.lease_id)
             span = next(it for it in row.segments if it.number == segment)
@@ -87,5 +88,7 @@ async def _priced(tx: Work, row: GrantRow, entries: Sequence[Entry]) -> list[Pri
             month = month_of(known.recorded_ms)
             before = await tx.tariffs.add(row.ask.tenant, entry, month, more)
             amount = grown(entry.tariff, before, more)
-        found.append(Priced(row.lease_id, segment, meter, entry.version, more, amount))
+        found.append(
+            Priced(row.lease_id, segment, meter, entry.version, more, amount, month, before)
+        )
     return found

@@ -41,20 +41,23 @@ async def charge_meters(tx: Work, changes: Sequence[Change], now_ms: int) -> Non
 
 async def _priced(tx: Work, row: GrantRow, entries: Sequence[Entry], now_ms: int) -> list[Priced]:
     found: list[Priced] = []
-    month = month_of(now_ms)
     spans = {it.number: it for it in row.segments}
     for (segment, meter), count in sorted(row.counters.items()):
         entry = tariff_of(entries, meter, row.ask.site, now_ms)
         if meter == RUN_METER or entry is None or segment not in spans or count == 0:
             continue
+        month = before = 0
         if entry.pass_through:
             power = await tx.tariffs.power(row.lease_id)
             span = spans[segment]
             amount = passed_on(count, span.starts_ms, span.ends_ms, power)
         else:
+            month = month_of(now_ms)
             before = await tx.tariffs.add(row.ask.tenant, entry, month, count)
             amount = grown(entry.tariff, before, count)
-        found.append(Priced(row.lease_id, segment, meter, entry.version, count, amount))
+        found.append(
+            Priced(row.lease_id, segment, meter, entry.version, count, amount, month, before)
+        )
     return found
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from gridlease.gateway.v1 import gateway_pb2 as pb
 from gridlease.type.v1 import report_pb2
 from gridlease_kernel.faults import Invalid, Precondition
 from gridlease_sdk.client import Client
 
+from gridlease_cli import words
 from gridlease_cli.app import options_of, reach
 from gridlease_cli.options import Options
-from gridlease_cli.output import show
+from gridlease_cli.output import show, show_rows
 
 if TYPE_CHECKING:
     from gridlease_store.backup import Manifest
@@ -41,7 +43,7 @@ def backup(
     """Write all rooms' databases, as of one instant, to a new file that only you may read."""
     store = _store()
     options = options_of(context)
-    with _database(options, postgres, state) as dsn:
+    with database(options, postgres, state) as dsn:
         found = asyncio.run(store.backup(dsn, file))
     show(options, dataclasses.asdict(found), _lines(f"written to {file}", found))
 
@@ -52,7 +54,7 @@ def restore(
     """Fill an empty database from a backup; billing then waits for old grants to end."""
     store = _store()
     options = options_of(context)
-    with _database(options, postgres, state, make=True) as dsn:
+    with database(options, postgres, state, make=True) as dsn:
         found = asyncio.run(store.restore(dsn, file))
     lines = _lines(f"restored from {file}", found)
     lines.append("next      start the platform: billing fences every lease, waits for the longest")
@@ -77,11 +79,65 @@ def check(context: typer.Context) -> None:
         f"balances  {found.off_balance_count} differ from the books",
         f"months    {found.months_ahead} from this one on, {found.astray_count} rows in none",
     ]
+    lines.append(
+        f"suspense  {words.money(found.suspense_nano, 'USD')},"
+        f" {found.unexplained_count} without an alarm"
+    )
     alarms = ", ".join(f"{kind} {count}" for kind, count in sorted(found.alarms.items()))
     lines.append(f"alarms    {alarms or 'none'} (7 days)")
     show(options, found, lines)
     if not found.whole:
         raise typer.Exit(1)
+
+
+@books.command("suspense")
+def suspense(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Option(help="Only this tenant's")] = "",
+    closed: Annotated[
+        bool, typer.Option("--all", help="Also what was charged or written off since")
+    ] = False,
+) -> None:
+    """Run time that nodes told beyond what may be charged: by lease, why, and how much."""
+    options = options_of(context)
+    owner = tenant if not tenant or "/" in tenant else f"tenants/{tenant}"
+
+    async def work(client: Client) -> pb.ListSuspenseResponse:
+        return await client.list_suspense(tenant=owner, closed=closed)
+
+    found = reach(options, work, operator=True)
+    heads = ("LEASE", "SEGMENT", "NODE", "CAUSE", "TOLD", "CHARGED", "AMOUNT", "IN SUSPENSE")
+    rows = [
+        (
+            it.lease,
+            str(it.segment),
+            words.short(it.node),
+            it.cause,
+            words.span(it.told_ns),
+            words.span(it.charged_ns),
+            words.money(it.amount_nano, it.currency),
+            words.money(it.open_nano, it.currency),
+        )
+        for it in found.rows
+    ]
+    show_rows(options, list(found.rows), heads, rows)
+
+
+@books.command("write-off")
+def write_off(
+    context: typer.Context,
+    lease: Annotated[str, typer.Argument(help="A lease with something in suspense")],
+    note: Annotated[str, typer.Option(help="Why; kept in the books")],
+    request_id: Annotated[str, typer.Option(help="The same id writes off once")] = "",
+) -> None:
+    """Take what a lease has in suspense out of it, for good. Nobody is charged."""
+    options = options_of(context)
+
+    async def work(client: Client) -> pb.WriteOffSuspenseResponse:
+        return await client.write_off_suspense(lease, note, request_id=request_id)
+
+    found = reach(options, work, operator=True)
+    show(options, found, [f"{lease}: {words.money(found.amount_nano, found.currency)} written off"])
 
 
 class _Store:
@@ -98,15 +154,20 @@ def _store() -> _Store:
     try:
         return _Store()
     except ImportError as error:
-        raise Precondition(
-            "This installation has no database client.",
-            reason="STORE_MISSING",
-            remedy="Run it on the operator's machine, with gridlease[store] installed.",
-        ) from error
+        raise no_store() from error
+
+
+def no_store() -> Precondition:
+    """The fault where the commands of the operator's machine are run elsewhere."""
+    return Precondition(
+        "This installation has no database client.",
+        reason="STORE_MISSING",
+        remedy="Run it on the operator's machine, with gridlease[store] installed.",
+    )
 
 
 @contextlib.contextmanager
-def _database(
+def database(
     options: Options, postgres: str, state: Path | None, *, make: bool = False
 ) -> Iterator[str]:
     """The owner's DSN; a server of a state folder is started for the while if it does not run."""

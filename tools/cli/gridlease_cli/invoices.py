@@ -13,10 +13,11 @@ from gridlease.type.v1 import money_pb2
 from gridlease_kernel.faults import Invalid, Precondition
 from gridlease_kernel.units import parse_money
 from gridlease_sdk.client import Client
-from gridlease_verify.bill import Trust, check, collect, counters_of, signed
+from gridlease_verify.bill import Trust, counters_of, examine, signed
 
 from gridlease_cli import words
 from gridlease_cli.app import job_name, options_of, reach
+from gridlease_cli.evidence import collect
 from gridlease_cli.output import show, show_rows
 
 invoices = typer.Typer(help="Bills and credit notes.", rich_markup_mode=None)
@@ -185,8 +186,10 @@ def lines(
             field="--line",
             remedy=f"Its lines are 1 to {len(evidence['invoice']['lines'])}.",
         )
-    reports = {(it["lease"], it["segment"]): it for it in evidence["reports"]}
-    told = [{**it, "report": reports.get((it["lease"], it["segment"]))} for it in chosen]
+    told = [
+        {**it, "reports": [report for report in evidence["reports"] if _proves(report, it)]}
+        for it in chosen
+    ]
     show(options, told, [text for it in told for text in _drilled(it)])
 
 
@@ -218,7 +221,9 @@ def verify_bill(
         )
     if save is not None:
         _write(save, json.dumps(found, indent=1, ensure_ascii=False).encode(), "--save")
-    troubles = check(found, trust)
+    findings = examine(found, trust)
+    troubles = [it for it in findings if it.wrong]
+    unchecked = [it for it in findings if not it.wrong]
     about = found["invoice"] if isinstance(found.get("invoice"), dict) else {}
     told = {
         "invoice": about.get("number") or about.get("name", ""),
@@ -226,12 +231,14 @@ def verify_bill(
         "lines": len(about.get("lines", ())),
         "reports": len(found.get("reports", ())),
         "findings": [{"line": it.line, "what": it.what} for it in troubles],
+        "not_checkable": [{"line": it.line, "why": it.what} for it in unchecked],
     }
     text = [
         f"{told['invoice']}: {'equal' if not troubles else 'NOT EQUAL'}; {told['lines']} lines,"
         f" {told['reports']} signed reports, payable "
         f"{words.money(about.get('payable_nano', 0), about.get('currency', ''))}",
         *(f"  line {it.line}: {it.what}" if it.line else f"  {it.what}" for it in troubles),
+        *(f"  line {it.line}: not checkable: {it.what}" for it in unchecked),
     ]
     show(options, told, text)
     if troubles:
@@ -283,15 +290,21 @@ def _drilled(it: dict[str, Any]) -> Iterator[str]:
         f"{it['counter_ns']}, granted {it['granted_ns']}, "
         f"charged {it['charged_ns']}, price version {it['price_version']}"
     )
-    report = it["report"]
-    if report is None:
+    if it["counter_ns"] > it["charged_ns"] + it["before"]:
+        yield f"  not charged: {it['counter_ns'] - it['charged_ns'] - it['before']} beyond the grant"
+    if not it["reports"]:
         yield "  no signed report"
-        return
-    holds = "holds" if signed(report) else "DOES NOT HOLD"
-    yield f"  report signed by {report['node_key']}: {holds}"
-    for (segment, meter), count in sorted(counters_of(report).items()):
-        if segment == it["segment"]:
-            yield f"    counter {segment} {meter} {count}"
+    for report in it["reports"]:
+        holds = "holds" if signed(report) else "DOES NOT HOLD"
+        part = f" ({report['part']})" if report["part"] else ""
+        yield f"  report{part} signed by {report['node_key']}: {holds}"
+        for (segment, meter), count in sorted(counters_of(report).items()):
+            if segment == it["segment"]:
+                yield f"    counter {segment} {meter} {count}"
+
+
+def _proves(report: dict[str, Any], line: dict[str, Any]) -> bool:
+    return (report["lease"], report["segment"]) == (line["lease"], line["segment"])
 
 
 def _read(path: Path) -> dict[str, Any]:

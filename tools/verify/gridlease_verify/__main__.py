@@ -4,9 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-from gridlease_verify.bill import check
+from gridlease_verify.bill import examine
 
 if __name__ == "__main__":
-    found = check(json.loads(Path(sys.argv[1]).read_text("utf-8")))
-    print("\n".join(f"line {it.line}: {it.what}" for it in found) or "equal")
-    sys.exit(bool(found))
+    found = examine(json.loads(Path(sys.argv[1]).read_text("utf-8")))
+    wrong = [it for it in found if it.wrong]
+    words = ("not checkable: ", "")
+    print("\n".join(f"line {it.line}: {words[it.wrong]}{it.what}" for it in found) or "equal")
+    if found and not wrong:
+        print(f"equal; {len(found)} not checkable")
+    sys.exit(bool(wrong))

@@ -1,8 +1,8 @@
 """Is a bill what its signed meter reports and the published prices say?
 
-Everything is computed again from docs/metering.md and docs/invoices.md, with integers only:
-signatures, counters, charges, amounts, roundings, tax, sums and digest; evidence is JSON. No code
-of billing is used: an error there cannot hide here.
+Everything is computed again from docs/metering.md, docs/prices.md and docs/invoices.md, with
+integers only; evidence is JSON. No code of billing is used: an error there cannot hide here.
+What cannot be computed from the evidence is said to be so, line by line, and why.
 """
 
 from __future__ import annotations
@@ -10,32 +10,37 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gridlease.billing.v1 import account_pb2
 from gridlease_kernel import money
-from gridlease_sdk.client import Client
 from nacl.exceptions import CryptoError
 from nacl.signing import VerifyKey
 
 Line = Mapping[str, Any]
-Key = tuple[str, int]  # lease, segment
 _EXPONENT = {"USD": 2, "EUR": 2, "GBP": 2, "CNY": 2, "JPY": 0}
 _TIERS = {1: "RESERVED", 2: "ON_DEMAND", 3: "SPOT"}
-_CREDITS = {"reclaim_credit", "sla_credit", "promo_credit", "commitment_cover"}
-_WHERE = ("lease", "segment", "meter")
-_TARIFF = ("version", "meter", "per", "minimum_nano", "pass_through")
+_CREDITS = ("reclaim_credit", "sla_credit", "promo_credit", "availability_credit")
+_SLA_PERMILLE = (100, 250, 500)  # docs/prices.md: of what a lease whose node was lost had cost
 _HEAD = "gridlease meter report 1"
+_HOUR_MS, _HOUR_NS, _MS_NS = 3_600_000, 3_600 * 10**9, 10**6
+_UNION = " AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK "
+
+
+class Unchecked(str):
+    """Why something cannot be checked."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is not equal; ``line`` 0 = the document as a whole."""
+    """What is not equal, or (``wrong`` False) cannot be checked; ``line`` 0 = the document."""
 
     line: int
     what: str
+    wrong: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +49,21 @@ class Trust:
 
     keys: Mapping[str, str] = field(default_factory=dict)
     unsigned: bool = False  # lines of nodes without a key may rest on billing's word
-
-
-async def collect(client: Client, name: str) -> dict[str, Any]:
-    """The evidence of an invoice, through the API."""
-
-    async def document(which: str) -> Any:
-        file = await client.render_invoice(which, account_pb2.INVOICE_FORMAT_JSON)
-        return json.loads(file.content)
-
-    invoice = await document(name)
-    cited = {str(it["cites"]).partition("#")[0] for it in invoice["lines"] if it.get("cites")}
-    return {
-        "invoice": invoice,
-        "cited": {it: await document(it) for it in sorted(cited - {invoice["name"]})},
-        "reports": [
-            {name: getattr(it, name) for name in ("lease", "segment", "node", "node_key", "report")}
-            | {"signature": base64.b64encode(it.signature).decode()}
-            | {"recorded_ms": it.record_time.ToMilliseconds()}
-            for it in await client.list_meter_reports(invoice["name"])
-        ],
-        "prices": [
-            {name: getattr(it, name) for name in ("version", "chip", "tier", "price_nano_per_hour")}
-            | {"effective_ms": it.effective_time.ToMilliseconds()}
-            for it in await client.list_prices(history=True)
-        ],
-        "tariffs": [
-            {name: getattr(it, name) for name in _TARIFF}
-            | {"prices_nano": [step.price_nano for step in it.steps]}
-            for it in await client.list_tariffs()
-        ],
-    }
+    ahead_ms: int = 2_000  # run time may be told so much before its time has passed here
 
 
 def check(evidence: Mapping[str, Any], trust: Trust = Trust()) -> list[Finding]:
-    """All that is not equal; nothing = the bill is right."""
-    invoice = evidence["invoice"]
+    """All that is not equal; nothing = the bill is right, as far as it can be checked."""
+    return [it for it in examine(evidence, trust) if it.wrong]
+
+
+def examine(evidence: Mapping[str, Any], trust: Trust = Trust()) -> list[Finding]:
+    """All that is not equal, and all that cannot be checked."""
     try:
-        return [*_lines(evidence, trust), *_sums(invoice), *_digest(invoice)]
-    except (KeyError, TypeError, ValueError, AssertionError, ArithmeticError) as error:
+        bill = _Bill(evidence, trust)
+        found = [*bill.lines(), *bill.sums(), *((0, it) for it in bill.tax())]
+        return [Finding(at, str(it), not isinstance(it, Unchecked)) for at, it in found]
+    except (KeyError, TypeError, ValueError, AssertionError, ArithmeticError, IndexError) as error:
         return [Finding(0, f"the evidence cannot be read: {type(error).__name__}: {error}")]
 
 
@@ -108,179 +89,300 @@ def signed(report: Mapping[str, Any]) -> bool:
     return True
 
 
-def _lines(evidence: Mapping[str, Any], trust: Trust) -> Iterator[Finding]:
-    invoice = evidence["invoice"]
-    reports = {(it["lease"], it["segment"]): it for it in evidence["reports"]}
-    prices = {it["version"]: it for it in evidence["prices"]}
-    cited = evidence.get("cited", {}).values()
-    known = {f"{doc['name']}#{it['position']}": it for doc in cited for it in doc["lines"]}
-    context = _segments([*known.values(), *invoice["lines"]])
-    seen: set[tuple[Any, ...]] = set()
-    for line in invoice["lines"]:
-        identity = (line["kind"], line["lease"], line["segment"], line["meter"], line["source"])
-        troubles = ["it is there twice"] if identity in seen else []
-        seen.add(identity)
-        if line["kind"] in ("USAGE", "CORRECTION"):
-            troubles += _proof(line, invoice, reports, trust)
-            if line["meter"] == "run":
-                troubles += _price(line, prices)
-                troubles += _charge(line, context[line["lease"]], known)
-            elif line["amount_nano"] or line["rate_nano_per_hour"]:
-                troubles += _tariff(line, evidence.get("tariffs", ()), trust)
-        elif line["kind"] == "CREDIT":
-            if line["amount_nano"] > 0 or line["note"] not in _CREDITS:
-                troubles.append("it is no credit")
-        elif line["kind"] == "PURCHASE":
-            troubles += _purchase(line, invoice["lines"], prices)
-        elif line["kind"] == "CREDIT_NOTE":
-            troubles += _given_back(line, known)
-        else:
-            troubles.append(f"no rule knows the kind {line['kind']}")
-        yield from (Finding(line["position"], it) for it in troubles)
+def _meter(line: Line) -> str:
+    return "run" if line["meter"] == "run_priority" else str(line["meter"])
 
 
-def _segments(lines: Iterable[Line]) -> dict[str, dict[int, Line]]:
-    """Of each lease, each segment's line that counts furthest."""
-    found: dict[str, dict[int, Line]] = {}
-    for it in lines:
-        if it["meter"] == "run" and it["kind"] in ("USAGE", "CORRECTION"):
-            mine = found.setdefault(it["lease"], {})
-            last = mine.setdefault(it["segment"], it)
-            if (last["counter_ns"], last["before"]) <= (it["counter_ns"], it["before"]):
-                mine[it["segment"]] = it
-    return found
+class _Bill:
+    def __init__(self, evidence: Mapping[str, Any], trust: Trust) -> None:
+        self.all, self.trust, self.doc = evidence, trust, evidence["invoice"]
+        self.known = {
+            f"{doc['name']}#{it['position']}": it
+            for doc in [*evidence.get("cited", {}).values(), self.doc]
+            for it in doc["lines"]
+        }
+        self.runs: dict[str, dict[int, Line]] = {}  # each segment's line that counts furthest
+        for it in self.known.values():
+            if it["meter"] == "run" and it["kind"] in ("USAGE", "CORRECTION"):
+                last = self.runs.setdefault(it["lease"], {}).setdefault(it["segment"], it)
+                if (last["counter_ns"], last["before"]) <= (it["counter_ns"], it["before"]):
+                    self.runs[it["lease"]][it["segment"]] = it
 
+    def table(self, name: str) -> dict[int, Mapping[str, Any]]:
+        return {it["version"]: it for it in self.all.get(name, ())}
 
-def _proof(
-    line: Line, invoice: Mapping[str, Any], reports: Mapping[Key, Any], trust: Trust
-) -> Iterator[str]:
-    """Is the line's counter what its node signed?"""
-    report = reports.get((line["lease"], line["segment"]))
-    if report is None:
-        if not trust.unsigned and (line["charged_ns"] or line["amount_nano"]):
+    def lines(self) -> Iterator[tuple[int, str]]:
+        rules = {"USAGE": self.usage, "CORRECTION": self.usage, "CREDIT": self.credit,
+                 "PURCHASE": self.purchase, "CREDIT_NOTE": self.given_back,
+                 "INFORMATION": self.told}  # fmt: skip
+        seen: set[Any] = set()
+        for line in self.doc["lines"]:
+            identity = line["source"] or (line["kind"], line["cites"])
+            rule = rules.get(line["kind"])
+            found = ["it is there twice"] if identity in seen else []
+            seen.add(identity)
+            found += rule(line) if rule else [f"no rule knows the kind {line['kind']}"]
+            yield from ((line["position"], it) for it in found)
+
+    def told(self, line: Line) -> Iterator[str]:
+        if line["amount_nano"] or line["rate_nano_per_hour"]:
+            yield "what only tells of energy and carbon costs nothing"
+        yield Unchecked("what it tells of energy and carbon is billing's word")
+
+    def usage(self, line: Line) -> Iterator[str]:
+        yield from self.proof(line)
+        if line["meter"] in ("run", "run_priority"):
+            yield from self.price(line) if line["meter"] == "run" else self.priority(line)
+            yield from self.charge(line, self.runs[line["lease"]])
+        elif line["amount_nano"] or line["rate_nano_per_hour"] or line["price_version"]:
+            yield from self.tariff(line)
+
+    def proof(self, line: Line) -> Iterator[str]:
+        """Is the line's counter what its node signed, as far as time had passed?"""
+        until_ms = int(line["source"].split("/correction/")[1].split("/")[0]) if (
+            line["kind"] == "CORRECTION") else 0  # fmt: skip
+        meter, counts = _meter(line), []
+        for it in self.all["reports"]:
+            part, late = it.get("part", ""), it.get("part", "").removeprefix("late/")
+            fits = part in ("", meter) or line["source"].startswith("meter/")
+            fits = fits or (part != late != "over" and int(late) <= until_ms)
+            if (it["lease"], it["segment"]) != (line["lease"], line["segment"]) or not fits:
+                continue
+            if not signed(it):
+                yield "the signature under its report does not hold"
+                return
+            node = f"nodes/{line['node']}"
+            if it["node"] != node or self.trust.keys.get(node, it["node_key"]) != it["node_key"]:
+                yield f"its report is not signed with the key of {node}"
+            try:
+                count = min(counters_of(it).get((line["segment"], meter), 0), 2**58)
+            except (ValueError, IndexError):
+                yield "its report is none, or another lease's"
+                return
+            passed_ms = max(0, it["recorded_ms"] + self.trust.ahead_ms - line["starts_ms"])
+            counts.append((min(count, passed_ms * _MS_NS) if meter == "run" else count, it))
+        if not counts and not self.trust.unsigned and (line["charged_ns"] or line["amount_nano"]):
             yield "no signed report stands behind it"
-        return
-    if not signed(report):
-        yield "the signature under its report does not hold"
-        return
-    node = f"nodes/{line['node']}"
-    if report["node"] != node or trust.keys.get(node, report["node_key"]) != report["node_key"]:
-        yield f"its report is not signed with the key of {node}"
-    try:
-        told = counters_of(report).get((line["segment"], line["meter"]), 0)
-    except (ValueError, IndexError):
-        yield "its report is none, or another lease's"
-        return
-    same = [it for it in invoice["lines"] if all(it[name] == line[name] for name in _WHERE)]
-    last = max(it["counter_ns"] for it in same)
-    later = report["recorded_ms"] > invoice["issued_ms"]
-    if last > told or (last < told and not later):
-        yield f"it counts {last}, the signed report {told}"
+        elif not counts:
+            yield Unchecked("its counter is billing's word: its node has signed nothing")
+        else:
+            told, report = max(counts, key=lambda it: it[0])
+            later = report["recorded_ms"] > self.doc["issued_ms"]
+            if line["counter_ns"] > told or (line["counter_ns"] < told and not later):
+                yield f"it counts {line['counter_ns']}, the signed report {told}"
+
+    def price(self, line: Line) -> Iterator[str]:
+        price = self.table("prices").get(line["price_version"])
+        if price is None:
+            yield f"there is no price version {line['price_version']}"
+            return
+        kind = (line["chip"], line["tier"])
+        if (price["chip"], _TIERS.get(price["tier"])) != kind or (
+            price.get("site", "") not in ("", line["site"])
+        ):
+            yield f"price version {price['version']} is of something else"
+        if price["effective_ms"] > line["starts_ms"]:
+            yield f"price version {price['version']} was not in force yet"
+        rate = money.rate_nano_per_hour(price["price_nano_per_hour"], line["quantity_milli"])
+        if rate != line["rate_nano_per_hour"]:
+            yield f"its rate is {line['rate_nano_per_hour']}, by the price {rate}"
+
+    def priority(self, line: Line) -> Iterator[str]:
+        """What the published multiplier of the job's priority adds to the base rate."""
+        table = self.table("priorities").get(line["price_version"])
+        base = self.runs[line["lease"]][line["segment"]]["rate_nano_per_hour"]
+        own = self.all.get("jobs", {}).get(line["job"])
+        if table is None or table["effective_ms"] > line["starts_ms"]:
+            yield f"no table of priorities {line['price_version']} was in force"
+            return
+        bands = [it for it in table["bands"] if own is None or it["above"] <= max(0, own)]
+        adds = [base * (it["permille"] - 1_000) // 1_000 for it in bands]
+        if line["rate_nano_per_hour"] not in (adds if own is None else adds[-1:]):
+            yield f"its surcharge is {line['rate_nano_per_hour']}, by the table {adds}"
+        elif own is None:
+            yield Unchecked("the priority of its job is billing's word")
+
+    def charge(self, line: Line, segments: Mapping[int, Line]) -> Iterator[str]:
+        """Is what it charges the lesser of counted and granted, at its rate?"""
+        if line["granted_ns"] != (line["ends_ms"] - line["starts_ms"]) * _MS_NS:
+            yield "what was granted is not the time from its start to its end"
+        order = sorted(segments)
+        left = (segments[order[-1]]["ends_ms"] - segments[order[0]]["starts_ms"]) * _MS_NS
+        due = 0
+        for number in order:
+            it = line if number == line["segment"] else segments[number]
+            ns = min(it["counter_ns"], it["granted_ns"], left)
+            left -= ns
+            due = ns if number == line["segment"] else due
+        before, after = line["before"], line["before"] + line["charged_ns"]
+        original = self.known.get(line["cites"])
+        if line["kind"] == "USAGE" and before:
+            yield "usage begins at nothing"
+        if original is not None and before < original["charged_ns"]:
+            yield "it charges again what its original charged"
+        if after != due:
+            yield f"it charges up to {after} ns, due are {due}"
+        base = segments[line["segment"]]["rate_nano_per_hour"]
+        base = base if line["meter"] == "run_priority" else 0
+        costs = [
+            money.amount_nano(base + line["rate_nano_per_hour"], max(0, ns))
+            - money.amount_nano(base, max(0, ns))
+            for ns in (before, after)
+        ]
+        amount = costs[1] - costs[0]
+        if amount != line["amount_nano"]:
+            yield f"its amount is {line['amount_nano']}, by rate and time {amount}"
+
+    def tariff(self, line: Line) -> Iterator[str]:
+        """The price of the month's total with it, less that without it."""
+        it = self.table("tariffs").get(line["price_version"])
+        if it is None or it["meter"] != line["meter"] or it["site"] not in ("", line["site"]):
+            yield f"no tariff prices the meter {line['meter']}"
+            return
+        month, _, before = line["note"].partition("month ")[2].partition(" after ")
+        count = line["charged_ns"]
+        if line["before"] + count != line["counter_ns"]:
+            yield f"it charges up to {line['before'] + count}, counted were {line['counter_ns']}"
+        if it["pass_through"]:
+            yield Unchecked("the site's price of energy by the hour is billing's word")
+        elif not month:
+            yield Unchecked("how much of its month came before it is not on it")
+        else:
+            due = _of_month(it, int(before) + count) - _of_month(it, int(before))
+            if line["amount_nano"] != due:
+                yield f"its amount is {line['amount_nano']}, by tariff {due}"
+            ends = {0} | {
+                int(each["note"].rpartition(" ")[2]) + each["charged_ns"]
+                for each in self.known.values()
+                if each["price_version"] == it["version"] and f"month {month} " in each["note"]
+            }
+            if int(before) not in ends:
+                yield Unchecked("what came before it in its month stands on another bill")
+
+    def purchase(self, line: Line) -> Iterator[str]:
+        """A pot costs its rate by the hour; its parts are what was drawn, and the rest."""
+        hours, rest = divmod(line["ends_ms"] - line["starts_ms"], _HOUR_MS)
+        size, used = (
+            line["quantity_milli"] * _HOUR_NS * hours,
+            sum(it["milli_ns"] for it in self.drawn(line)),
+        )
+        fee = line["rate_nano_per_hour"] * hours
+        part = fee * used // size if size else 0
+        due = part if line["note"] == "used" else fee - part
+        if rest or not 0 <= used <= size or line["amount_nano"] != due:
+            yield f"its amount is {line['amount_nano']}, by hours and draws {due}"
+        # It keeps the price of the moment in which it was bought, in its first hour at the latest.
+        yield from self.price({**line, "starts_ms": line["starts_ms"] + _HOUR_MS})
+
+    def drawn(self, line: Line) -> list[Mapping[str, Any]]:
+        return [it for it in self.all.get("draws", ()) if it["commitment"] == line["lease"]
+                and line["starts_ms"] <= it["hour_ms"] < line["ends_ms"]]  # fmt: skip
+
+    def credit(self, line: Line) -> Iterator[str]:
+        if line["amount_nano"] > 0 or line["note"] not in (*_CREDITS, "commitment_cover"):
+            yield "it is no credit"
+        elif line["note"] == "commitment_cover":
+            yield from self.cover(line)
+        elif line["note"] == "availability_credit":
+            runs = [it["amount_nano"] for it in self.known.values() if it["lease"] == line["lease"]
+                    and it["kind"] == "USAGE" and _meter(it) == "run"]  # fmt: skip
+            if runs and -line["amount_nano"] not in [
+                sum(runs) * it // 1_000 for it in _SLA_PERMILLE
+            ]:
+                yield "it is no part of its lease's cost that the table names"
+            yield Unchecked("how much of the month leases were there is billing's word")
+        else:
+            yield Unchecked("its cause is billing's word, in your favour")
+
+    def cover(self, line: Line) -> Iterator[str]:
+        """What the usage that a pot covers had been charged: of totals, draw by draw."""
+        due = 0
+        for it in self.drawn(line):
+            rate, size, before = (
+                it[name] for name in ("rate_nano_per_hour", "quantity_milli", "before_milli_ns")
+            )
+            due += money.amount_nano(rate, (before + it["milli_ns"]) // size)
+            due -= money.amount_nano(rate, before // size)
+            rates = [
+                each["rate_nano_per_hour"]
+                for each in self.known.values()
+                if (each["lease"], each["segment"]) == (it["lease"], it["segment"])
+                and (each["kind"], _meter(each)) == ("USAGE", "run")
+            ]
+            if not rates:
+                yield Unchecked(f"what lease {it['lease']} was charged stands on another bill")
+            elif sum(rates) != rate:
+                yield f"it gives lease {it['lease']} back at another rate than it was charged"
+        if line["amount_nano"] != -due:
+            yield f"its amount is {line['amount_nano']}, by draws {-due}"
+
+    def given_back(self, line: Line) -> Iterator[str]:
+        original = self.known.get(line["cites"])
+        if original is None:
+            yield f"it cites {line['cites']}, which is not there"
+            return
+        net, tax = -line["amount_nano"], -line["tax_nano"]
+        all_net, all_tax = (max(0, original[name]) for name in ("billed_nano", "tax_nano"))
+        if not (0 <= net <= all_net and 0 <= tax <= all_tax):
+            yield "it gives back more than its line asked for"
+        elif (net, tax) != (all_net, all_tax):
+            yield Unchecked("what earlier notes left of its line stands on them")
+
+    def sums(self) -> Iterator[tuple[int, str]]:
+        doc, lines, tax = self.doc, self.doc["lines"], self.doc["tax"]
+        exponent = _EXPONENT[doc["currency"]]
+        step = 10 ** (9 - exponent)
+        amounts = [it["amount_nano"] for it in lines]
+        net = money.Money(sum(amounts), doc["currency"]).rounded(exponent).nano
+        if doc["kind"] == "CREDIT_NOTE":
+            billed, taxes = amounts, [it["tax_nano"] for it in lines]
+        else:
+            billed = money.largest_remainder(amounts, step)
+            taxes = money.largest_remainder(
+                [it * tax["permyriad"] // 10_000 for it in billed], step
+            )
+        for line, share, part in zip(lines, billed, taxes, strict=True):
+            if (line["billed_nano"], line["tax_nano"]) != (share, part):
+                yield line["position"], f"billed are {share} and {part} of tax"
+        asked = {"total_nano": sum(amounts), "net_nano": net, "tax_nano": sum(taxes)}
+        asked["payable_nano"] = net + asked["tax_nano"]
+        for name, value in asked.items():
+            if doc[name] != value:
+                yield 0, f"{name} is {doc[name]}, its lines say {value}"
+        said = {key: value for key, value in doc.items() if key != "content_sha256"}
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        if hashlib.sha256(text.encode()).hexdigest() != doc["content_sha256"]:
+            yield 0, "the digest is of another content"
+
+    def tax(self) -> Iterator[str]:
+        """Which tax it bears: by where both are, and by the published rates."""
+        seller, buyer, tax = self.doc["seller"], self.doc["buyer"], self.doc["tax"]
+        here = buyer["country"] or seller["country"]
+        union = all(f" {it} " in _UNION for it in (seller["country"], here))
+        due = "STANDARD"
+        if not seller["tax_id"]:
+            due = "NONE"
+        elif here != seller["country"]:
+            due = "OUTSIDE" if not union else "REVERSE_CHARGE" if buyer["tax_id"] else due
+        rates = [it for it in self.all.get("taxes", ()) if it["country"] == here
+                 and it["effective_ms"] <= self.doc["issued_ms"]]  # fmt: skip
+        if tax["treatment"] != due:
+            yield f"its tax is {tax['treatment']}, by both parties {due}"
+        elif due != "STANDARD" and tax["permyriad"]:
+            yield f"{due} bears no tax"
+        elif due == "STANDARD" and "taxes" not in self.all:
+            yield Unchecked("no table of taxes is with it")
+        elif due == "STANDARD":
+            rate = max(rates, key=lambda it: it["effective_ms"])["permyriad"] if rates else None
+            if rate != tax["permyriad"]:
+                yield f"its tax is {tax['permyriad']}, by the table of {here} {rate}"
 
 
-def _price(line: Line, prices: Mapping[int, Any]) -> Iterator[str]:
-    price = prices.get(line["price_version"])
-    if price is None:
-        yield f"there is no price version {line['price_version']}"
-        return
-    if (price["chip"], _TIERS.get(price["tier"])) != (line["chip"], line["tier"]):
-        yield f"price version {price['version']} is of something else"
-    if price["effective_ms"] > line["starts_ms"]:
-        yield f"price version {price['version']} was not in force yet"
-    rate = money.rate_nano_per_hour(price["price_nano_per_hour"], line["quantity_milli"])
-    if rate != line["rate_nano_per_hour"]:
-        yield f"its rate is {line['rate_nano_per_hour']}, by the price {rate}"
-
-
-def _tariff(line: Line, tariffs: Iterable[Mapping[str, Any]], trust: Trust) -> Iterator[str]:
-    """Other meters go by a month's total: each line lies between its cheapest and dearest step."""
-    known = next((it for it in tariffs if it["version"] == line["price_version"]), None)
-    if known is None or known["meter"] != line["meter"]:
-        yield f"no tariff prices the meter {line['meter']}"
-    elif known["pass_through"]:
-        if not trust.unsigned:
-            yield "the site's price of energy is billing's word"
-    else:
-        prices, count, per = known["prices_nano"], line["charged_ns"], known["per"]
-        least = 0 if known["minimum_nano"] else min(prices) * count // per
-        most = -(-max(prices) * count // per) + known["minimum_nano"]
-        if not least <= line["amount_nano"] <= most or count > line["counter_ns"]:
-            yield f"its amount is {line['amount_nano']}, by tariff {least} to {most}"
-
-
-def _charge(line: Line, segments: Mapping[int, Line], known: Mapping[str, Line]) -> Iterator[str]:
-    """Is what it charges the lesser of counted and granted, and its amount the rate times it?"""
-    if line["granted_ns"] != (line["ends_ms"] - line["starts_ms"]) * 1_000_000:
-        yield "what was granted is not the time from its start to its end"
-    order = sorted(segments)
-    left = (segments[order[-1]]["ends_ms"] - segments[order[0]]["starts_ms"]) * 1_000_000
-    due = 0
-    for number in order:
-        it = line if number == line["segment"] else segments[number]
-        ns = min(it["counter_ns"], it["granted_ns"], left)
-        left -= ns
-        if number == line["segment"]:
-            due = ns
-    before, after = line["before"], line["before"] + line["charged_ns"]
-    original = known.get(line["cites"])
-    if line["kind"] == "USAGE" and before:
-        yield "usage begins at nothing"
-    if original is not None and before < original["charged_ns"]:
-        yield "it charges again what its original charged"
-    if after != due:
-        yield f"it charges up to {after} ns, due are {due}"
-    rate = line["rate_nano_per_hour"]
-    amount = money.amount_nano(rate, max(0, after)) - money.amount_nano(rate, max(0, before))
-    if amount != line["amount_nano"]:
-        yield f"its amount is {line['amount_nano']}, by rate and time {amount}"
-
-
-def _purchase(line: Line, lines: Iterable[Line], prices: Mapping[int, Any]) -> Iterator[str]:
-    """A pot costs its rate by the hour, used or not."""
-    hours, rest = divmod(line["ends_ms"] - line["starts_ms"], 3_600_000)
-    of_pot = [it for it in lines if (it["kind"], it["lease"]) == ("PURCHASE", line["lease"])]
-    parts = [it["amount_nano"] for it in of_pot]
-    if rest or min(parts) < 0 or sum(parts) != line["rate_nano_per_hour"] * hours:
-        yield "the parts of its pot are not rate times hours"
-    # It keeps the price of the moment in which it was bought, in its first hour at the latest.
-    yield from _price({**line, "starts_ms": line["starts_ms"] + 3_600_000}, prices)
-
-
-def _given_back(line: Line, known: Mapping[str, Line]) -> Iterator[str]:
-    original = known.get(line["cites"])
-    if original is None:
-        yield f"it cites {line['cites']}, which is not there"
-    elif not 0 <= -line["amount_nano"] <= max(0, original["billed_nano"]) or not 0 <= -line[
-        "tax_nano"
-    ] <= max(0, original["tax_nano"]):
-        yield "it gives back more than its line asked for"
-
-
-def _sums(invoice: Mapping[str, Any]) -> Iterator[Finding]:
-    lines = invoice["lines"]
-    exponent = _EXPONENT[invoice["currency"]]
-    step, tax = 10 ** (9 - exponent), invoice["tax"]
-    amounts = [it["amount_nano"] for it in lines]
-    net = money.Money(sum(amounts), invoice["currency"]).rounded(exponent).nano
-    if invoice["kind"] == "CREDIT_NOTE":
-        billed, taxes = amounts, [it["tax_nano"] for it in lines]
-    else:
-        billed = money.largest_remainder(amounts, step)
-        if tax["permyriad"] and tax["treatment"] != "STANDARD":
-            yield Finding(0, f"{tax['treatment']} bears no tax")
-        taxes = money.largest_remainder([it * tax["permyriad"] // 10_000 for it in billed], step)
-    for line, share, part in zip(lines, billed, taxes, strict=True):
-        if (line["billed_nano"], line["tax_nano"]) != (share, part):
-            yield Finding(line["position"], f"billed are {share} and {part} of tax")
-    asked = {"total_nano": sum(amounts), "net_nano": net, "tax_nano": sum(taxes)}
-    asked["payable_nano"] = net + asked["tax_nano"]
-    for name, value in asked.items():
-        if invoice[name] != value:
-            yield Finding(0, f"{name} is {invoice[name]}, its lines say {value}")
-
-
-def _digest(invoice: Mapping[str, Any]) -> Iterator[Finding]:
-    said = {key: value for key, value in invoice.items() if key != "content_sha256"}
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
-    if hashlib.sha256(text.encode()).hexdigest() != invoice["content_sha256"]:
-        yield Finding(0, "the digest is of another content")
+def _of_month(tariff: Mapping[str, Any], total: int) -> int:
+    """What a month's total costs: each step's part, rounded down once; a minimum once used."""
+    steps = [*tariff["steps"], {"above": total, "price_nano": 0}]
+    exact = sum(
+        max(0, min(total, after["above"]) - it["above"]) * it["price_nano"]
+        for it, after in zip(steps, [*steps[1:-1], {"above": total}], strict=False)
+    )
+    return max(tariff["minimum_nano"], exact // tariff["per"]) if total else 0

@@ -73,11 +73,13 @@ FROM (SELECT d.*, sum(d.milli_ns) OVER (PARTITION BY d.lease, d.segment
         ORDER BY d.hour_ms, c.starts_ms, c.id)::int8 AS so_far
     FROM commitment_draw AS d JOIN commitment AS c ON c.id = d.commitment
     WHERE d.lease IN (SELECT e.lease FROM invoice_line AS i JOIN commitment_draw AS e
-        ON e.commitment = i.lease WHERE i.invoice = $1 AND i.meter = 'cover')) AS d
-JOIN invoice_line AS i ON i.invoice = $1 AND i.lease = d.commitment AND i.meter = 'cover'
-    AND d.hour_ms >= (i.line->>'starts_ms')::int8 AND d.hour_ms < (i.line->>'ends_ms')::int8
+        ON e.commitment = i.lease WHERE i.invoice = $1 AND i.meter IN ('cover', 'commitment'))
+) AS d
 JOIN lease AS l ON l.id = d.lease
 JOIN segment AS s ON s.lease = d.lease AND s.number = d.segment
+WHERE EXISTS (SELECT FROM invoice_line AS i WHERE i.invoice = $1 AND i.lease = d.commitment
+    AND i.meter IN ('cover', 'commitment') AND d.hour_ms >= (i.line->>'starts_ms')::int8
+    AND d.hour_ms < (i.line->>'ends_ms')::int8)
 ORDER BY d.commitment, d.hour_ms, d.lease, d.segment
 """
 

@@ -18,7 +18,7 @@ _COLUMNS = """
 line.lease, line.segment, line.meter, line.class, line.recorded_ms, line.job, line.node, line.site,
 line.chip, line.tier, line.quantity_milli, line.rate_nano_per_hour, line.price_version,
 line.starts_ms, line.ends_ms, line.counter, line.granted, line.charged, line.amount_nano,
-line.currency, line.surcharge_nano_per_hour, line.priority_version
+line.currency, line.surcharge_nano_per_hour, line.priority_version, line.month, line.month_before
 """
 _USAGE = f"""
 SELECT {_COLUMNS}, lease.opened_ms, 0::int8 AS before, '' AS cites, '' AS note
@@ -31,7 +31,8 @@ SELECT m.lease, m.segment, c.meter, 'usage' AS class, 0::int8 AS recorded_ms, l.
     l.chip, l.tier, l.quantity_milli, 0::int8 AS rate_nano_per_hour, 0::int8 AS price_version,
     s.starts_ms, s.ends_ms, c.count AS counter, c.count AS granted, c.count AS charged,
     0::int8 AS amount_nano, 'USD' AS currency, l.opened_ms, 0::int8 AS before, '' AS cites,
-    'not priced' AS note, 0::int8 AS surcharge_nano_per_hour, 0::int8 AS priority_version
+    'not priced' AS note, 0::int8 AS surcharge_nano_per_hour, 0::int8 AS priority_version,
+    NULL::int AS month, NULL::int8 AS month_before
 FROM meter AS m JOIN lease AS l ON l.id = m.lease
 JOIN segment AS s ON s.lease = m.lease AND s.number = m.segment
 CROSS JOIN LATERAL (VALUES ('egress', m.egress), ('storage', m.storage), ('energy', m.energy),
@@ -41,9 +42,9 @@ WHERE m.lease = ANY($1) AND c.count > 0 AND NOT EXISTS (SELECT FROM line
 """
 _LATE = f"""
 SELECT {_COLUMNS}, lease.opened_ms, 'late usage' AS note,
-    (SELECT sum(b.charged) FROM line AS b WHERE b.lease = line.lease
+    coalesce((SELECT sum(b.charged) FROM line AS b WHERE b.lease = line.lease
         AND b.segment = line.segment AND b.meter = line.meter
-        AND (b.class = 'usage' OR b.recorded_ms < line.recorded_ms))::int8 AS before,
+        AND (b.class = 'usage' OR b.recorded_ms < line.recorded_ms)), 0)::int8 AS before,
     coalesce((SELECT concat(i.invoice, '#', i.position) FROM invoice_line AS i
         WHERE i.source = concat('line/', line.lease, '/', line.segment, '/', line.meter, '/usage')
     ), '') AS cites,
@@ -208,9 +209,17 @@ def _line(it: asyncpg.Record) -> Line:
         ends_ms=it["ends_ms"],
         before=it["before"] if late else 0,
         cites=it["cites"],
-        note=it["note"],
+        note=", ".join(filter(None, (it["note"], _month(it)))),
         source=source,
     )
+
+
+def _month(it: asyncpg.Record) -> str:
+    """By which month's total a line is priced, and what of it came before; "" = by none."""
+    if it["month"] is None:
+        return ""
+    year, month = divmod(it["month"], 12)
+    return f"month {year:04d}-{month + 1:02d} after {it['month_before']}"
 
 
 def _pot(it: asyncpg.Record, meter: str, note: str, milli_ns: int, amount_nano: int) -> Line:

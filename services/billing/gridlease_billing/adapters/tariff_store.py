@@ -28,12 +28,13 @@ RETURNING quantity - $5 AS before
 _WRITE = """
 INSERT INTO line (recorded_ms, lease, segment, meter, tenant, project, job, node, site, chip, tier,
     quantity_milli, rate_nano_per_hour, price_version, starts_ms, ends_ms, counter, granted,
-    charged, amount_nano, currency)
+    charged, amount_nano, currency, month, month_before)
 SELECT $1, l.id, t.segment, t.meter, l.tenant, l.project, l.job, l.node, l.site, l.chip, l.tier,
     l.quantity_milli, 0, t.version, s.starts_ms, s.ends_ms, t.count, t.count, t.count, t.amount,
-    'USD'
-FROM unnest($2::text[], $3::int[], $4::text[], $5::int8[], $6::int8[], $7::int8[])
-    AS t (lease, segment, meter, version, count, amount)
+    'USD', nullif(t.month, 0), t.before
+FROM unnest($2::text[], $3::int[], $4::text[], $5::int8[], $6::int8[], $7::int8[],
+    $8::int[], $9::int8[])
+    AS t (lease, segment, meter, version, count, amount, month, before)
 JOIN lease AS l ON l.id = t.lease JOIN segment AS s ON s.lease = l.id AND s.number = t.segment
 """
 _TOLD = """
@@ -45,12 +46,14 @@ FROM line WHERE lease = $1 GROUP BY segment, meter
 _CORRECT = """
 INSERT INTO line (recorded_ms, lease, segment, meter, class, cites_ms, tenant, project, job, node,
     site, chip, tier, quantity_milli, rate_nano_per_hour, price_version, starts_ms, ends_ms,
-    counter, granted, charged, amount_nano, currency)
+    counter, granted, charged, amount_nano, currency, month, month_before)
 SELECT $1, o.lease, o.segment, t.meter, 'correction', o.recorded_ms, o.tenant, o.project, o.job,
     o.node, o.site, o.chip, o.tier, o.quantity_milli, 0, t.version, o.starts_ms, o.ends_ms,
-    o.count + t.count, o.count + t.count, t.count, t.amount, o.currency
-FROM unnest($2::text[], $3::int[], $4::text[], $5::int8[], $6::int8[], $7::int8[])
-    AS t (lease, segment, meter, version, count, amount)
+    o.count + t.count, o.count + t.count, t.count, t.amount, o.currency,
+    nullif(t.month, 0), t.before
+FROM unnest($2::text[], $3::int[], $4::text[], $5::int8[], $6::int8[], $7::int8[],
+    $8::int[], $9::int8[])
+    AS t (lease, segment, meter, version, count, amount, month, before)
 CROSS JOIN LATERAL (SELECT l.*, (SELECT coalesce(sum(b.charged), 0)::int8 FROM line AS b
         WHERE b.lease = t.lease AND b.segment = t.segment AND b.meter = t.meter) AS count
     FROM line AS l WHERE l.lease = t.lease AND l.segment = t.segment
@@ -87,11 +90,8 @@ class PostgresTariffs:
         return int(found)
 
     async def write(self, priced: Sequence[Priced], now_ms: int) -> None:
-        rows = [
-            (it.lease, it.segment, it.meter, it.version, it.count, it.amount_nano) for it in priced
-        ]
-        if rows:
-            await self._db.execute(_WRITE, now_ms, *map(list, zip(*rows, strict=True)))
+        if priced:
+            await self._db.execute(_WRITE, now_ms, *_columns(priced))
 
     async def told(self, lease: str) -> dict[tuple[int, str], Told]:
         return {
@@ -100,14 +100,22 @@ class PostgresTariffs:
         }
 
     async def correct(self, priced: Sequence[Priced], now_ms: int) -> None:
-        rows = [
-            (it.lease, it.segment, it.meter, it.version, it.count, it.amount_nano) for it in priced
-        ]
-        await self._db.execute(_CORRECT, now_ms, *map(list, zip(*rows, strict=True)))
+        await self._db.execute(_CORRECT, now_ms, *_columns(priced))
 
     async def power(self, lease: str) -> SitePower | None:
         found = await self._db.fetchrow(_POWER, lease)
         return None if found is None else _site_power(found)
+
+
+def _columns(priced: Sequence[Priced]) -> list[list[object]]:
+    rows = [
+        (
+            it.lease, it.segment, it.meter, it.version, it.count, it.amount_nano, it.month,
+            it.before,
+        )
+        for it in priced
+    ]  # fmt: skip
+    return list(map(list, zip(*rows, strict=True)))
 
 
 def _entry(it: asyncpg.Record) -> Entry:

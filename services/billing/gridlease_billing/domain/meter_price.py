@@ -28,7 +28,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A segment's count on one meter, and what it costs."""
+    """A segment's count on one meter, and what it costs. ``month``: by whose total it is priced,
+    0 = by none; ``before``: that total without it."""
 
     lease: str
     segment: int
@@ -36,6 +37,8 @@ class Priced:
     version: int
     count: int
     amount_nano: int
+    month: int = 0
+    before: int = 0
 
 
 def tariff_of(entries: Iterable[Entry], meter: str, site: str, now_ms: int) -> Entry | None:

@@ -42,6 +42,9 @@ UPDATE signed_report SET
     provision = coalesce(substring(report FROM format('\ncounter %s provision (\d{1,18})\n', segment)), '0')::int8;
 ALTER TABLE signed_report DROP CONSTRAINT signed_report_pkey, ADD PRIMARY KEY (lease, segment, part);
 
+-- Of a meter that is priced by a month's total: which month, and how much of it came before.
+ALTER TABLE line ADD COLUMN month int, ADD COLUMN month_before int8 CHECK (month_before >= 0);
+
 -- What was told and not believed: an alarm's evidence, one report for each lease and kind.
 CREATE TABLE doubted_report (
     lease text NOT NULL,
