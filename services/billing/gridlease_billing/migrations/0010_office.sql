@@ -161,3 +161,27 @@ BEGIN
         EXECUTE format('GRANT UPDATE (release_ms) ON partner_line TO %s', service);
     END LOOP;
 END $$;
+
+-- What still needs a stretch of the books, [from_ms, until_ms): lines and credits that no final
+-- invoice carries, and until when law may ask for what stands on invoices.
+CREATE FUNCTION month_needs(from_ms int8, until_ms int8, OUT unbilled int8, OUT issued_ms int8)
+    LANGUAGE sql STABLE AS $$
+    WITH told AS (
+        SELECT coalesce(f.id, CASE WHEN l.charged_ns = 0 AND n.amount_nano = 0 THEN '-' END)
+                AS invoice, f.issued_ms
+        FROM line AS n JOIN lease AS l ON l.id = n.lease
+        LEFT JOIN LATERAL (SELECT i.id, i.issued_ms FROM invoice AS i
+            WHERE i.state = 'FINAL' AND i.id = CASE n.class WHEN 'usage' THEN l.invoice
+                ELSE (SELECT c.invoice FROM invoice_line AS c WHERE c.source = concat('line/',
+                    n.lease, '/', n.segment, '/', n.meter, '/correction/', n.recorded_ms)) END
+        ) AS f ON true
+        WHERE n.recorded_ms >= from_ms AND n.recorded_ms < until_ms
+        UNION ALL
+        SELECT i.id, i.issued_ms FROM journal AS j
+        LEFT JOIN invoice_line AS c ON c.source = concat('journal/', j.id)
+        LEFT JOIN invoice AS i ON i.id = c.invoice AND i.state = 'FINAL'
+        WHERE j.kind IN ('reclaim_credit', 'sla_credit', 'promo_credit')
+            AND j.recorded_ms >= from_ms AND j.recorded_ms < until_ms
+    )
+    SELECT count(*) FILTER (WHERE told.invoice IS NULL), max(told.issued_ms) FROM told
+$$;
