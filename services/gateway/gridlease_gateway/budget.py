@@ -29,16 +29,15 @@ class Prices:
 
     async def stock(self, left_s: float) -> list[Stock]:
         """What there is, by chip and site."""
-        answer = await self._inside.ask(
+        return _stock(await self._stock(left_s))
+
+    async def _stock(self, left_s: float) -> fleet_pb2.ListStockResponse:
+        return await self._inside.ask(
             self._inside.fleet.ListStock,
             fleet_pb2.ListStockRequest(),
             left_s,
             fleet_pb2.ListStockResponse,
         )
-        return [
-            Stock(it.chip, it.site, it.total_milli, it.free_milli, it.memory_bytes, it.emulated)
-            for it in answer.offers
-        ]
 
     async def in_force(self, left_s: float) -> list[PriceTag]:
         """What things cost now."""
@@ -59,7 +58,8 @@ class Prices:
         Raises:
             Missing: NO_OFFER.
         """
-        stock, prices = await asyncio.gather(self.stock(left_s), self.in_force(left_s))
+        told, prices = await asyncio.gather(self._stock(left_s), self.in_force(left_s))
+        stock = _stock(told)
         fitting = [
             (price * ask.quantity_milli, chip, site, ask)
             for ask in asks_of(spec)
@@ -82,10 +82,29 @@ class Prices:
             priority=spec.priority,
             site=site,
         )
+        _tell_power(request, told)
         answer = await self._inside.ask(
             self._inside.accounts.GetQuote, request, left_s, account_pb2.GetQuoteResponse
         )
         return answer.quote
+
+
+def _stock(told: fleet_pb2.ListStockResponse) -> list[Stock]:
+    return [
+        Stock(it.chip, it.site, it.total_milli, it.free_milli, it.memory_bytes, it.emulated)
+        for it in told.offers
+    ]
+
+
+def _tell_power(request: account_pb2.GetQuoteRequest, told: fleet_pb2.ListStockResponse) -> None:
+    """What the chip draws, and what is known of the power where it would run."""
+    for chip in told.chips:
+        if chip.chip == request.chip:
+            request.power.CopyFrom(chip)
+    places = {it.site for it in told.offers if it.chip == request.chip}
+    if request.site in places:
+        places = {request.site}
+    request.sites.extend(it for it in told.sites if it.site in places)
 
 
 class BudgetCheck:

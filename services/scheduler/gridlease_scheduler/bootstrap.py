@@ -106,7 +106,7 @@ class _Parts:
         channel = bus.channel(interceptors=observer.client())
         signing = settings.nats_account_seed is not None
         passports = Passports(pool, signing=signing)
-        self.billing = MeshBilling(channel, passports)
+        self.billing = MeshBilling(channel, passports, self.catalogue)
         self.market = MeshMarket(channel, passports)
         self.prices = MeshPrices(channel, self.clock)
         self.terms = settings.terms()
@@ -172,6 +172,8 @@ def _server(parts: _Parts) -> MeshServer:
     credentials = _credentials(settings)
     fleet = FleetUses(
         fleet=Fleet(parts.store),
+        sites=Sites(parts.store),
+        catalogue=parts.catalogue,
         create_token=CreateToken(parts.store, parts.ids, SystemClock()),
         enrol=Enrol(parts.store, credentials),
         revoke=Revoke(parts.store, credentials),

@@ -135,6 +135,8 @@ async def test_a_quote_is_the_cheapest_that_fits(world):
     money = world.stub("BillingService")
     quote = (await money.GetQuote(pb.GetQuoteRequest(spec=made))).quote
     assert (quote.chip, quote.quantity_milli, quote.duration_ms) == ("A100-80GB", 2_000, 3_600_000)
+    (use,) = quote.uses
+    assert (use.site, use.energy_mj) == ("sites/local", 400_000), "the sites that have the chip"
     made.resources.accelerator.chips[:] = ["B300"]
     fault = await fault_of(money.GetQuote(pb.GetQuoteRequest(spec=made)))
     assert fault.reason == "NO_OFFER"

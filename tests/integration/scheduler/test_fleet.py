@@ -68,6 +68,9 @@ async def test_stock_is_what_leases_leave(world):
         ("cpu-x86-64", False): (4_000, 3_000),
         ("cpu-x86-64", True): (1_000, 1_000),
     }
+    powers = {it.chip: it.peak_mw for it in answer.chips}
+    assert set(powers) == {"A100-80GB", "H100-80GB", "cpu-x86-64"}
+    assert min(powers.values()) > 0
     node = (await world.fleet.GetNode(fleet_pb2.GetNodeRequest(name="nodes/n1"))).node
     assert node.allocated.cpu_milli == 1_000
     assert list(node.allocated.device_ids) == ["gpu-0"]

@@ -1,4 +1,4 @@
-"""suppliers, commitments, tariffs, exchange, footprint: money besides run time."""
+"""suppliers, commitments, tariffs, exchange: money besides run time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gridlease_kernel.units import parse_money
 from gridlease_sdk.client import Client
 
 from gridlease_cli import words
-from gridlease_cli.app import job_name, options_of, reach
+from gridlease_cli.app import options_of, reach
 from gridlease_cli.output import show, show_rows
 
 suppliers = typer.Typer(
@@ -40,7 +40,6 @@ def register(app: typer.Typer) -> None:
     )
     app.add_typer(tariffs, name="tariffs", invoke_without_command=True, callback=list_tariffs)
     app.command("exchange")(exchange)
-    app.command("footprint")(footprint)
 
 
 def list_suppliers(context: typer.Context) -> None:
@@ -296,23 +295,6 @@ def exchange(
     show(options, found, lines)
 
 
-def footprint(
-    context: typer.Context,
-    job: Annotated[str, typer.Argument(help="Only this job")] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000)] = 100,
-) -> None:
-    """Energy and carbon of leases, as far as they were measured."""
-    options = options_of(context)
-
-    async def work(client: Client) -> list[contract_pb2.Footprint]:
-        name = await job_name(client, job) if job else ""
-        return await client.list_footprints(job=name, limit=limit)
-
-    found = reach(options, work)
-    heads = ("JOB", "LEASE", "CHIP", "SITE", "DEVICES", "WITH SITE", "GRID CO2E", "EMBODIED CO2E")
-    show_rows(options, found, heads, [_footprint_row(it) for it in found])
-
-
 _HEADS = ("SUPPLIER", "NAME", "TERMS", "SHARE", "KEPT BACK", "PAYABLE", "HELD", "NODES")
 
 
@@ -357,20 +339,6 @@ def _tariff_row(it: contract_pb2.Tariff) -> tuple[str, ...]:
         "as the site pays" if it.pass_through else ", ".join(steps),
         words.money(it.minimum_nano, it.currency),
         words.clock(it.effective_time),
-    )
-
-
-def _footprint_row(it: contract_pb2.Footprint) -> tuple[str, ...]:
-    made = f"{it.embodied_mg} mg +-{it.embodied_uncertainty_permille / 10:.0f} %"
-    return (
-        words.short(it.job),
-        it.lease,
-        it.chip,
-        it.site or "-",
-        f"{it.device_mj / 3_600_000:.3f} Wh" if it.device_mj else "not measured",
-        f"{it.site_mj / 3_600_000:.3f} Wh" if it.device_mj else "-",
-        f"{it.operational_mg} mg" if it.known_carbon and it.device_mj else "not known",
-        made if it.embodied_source else "not known",
     )
 
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import typer
 from gridlease.agent.v1 import files_pb2
 from gridlease.type.v1 import fleet_pb2, job_pb2
-from gridlease_kernel.faults import Conflict, Invalid, Precondition
+from gridlease_kernel.faults import Conflict, Fault, Invalid, Precondition
 from gridlease_sdk.client import ENDED, Client
 
-from gridlease_cli import words
+from gridlease_cli import costs, words
 from gridlease_cli.app import job_name, options_of, reach
 from gridlease_cli.drafts import draft
 from gridlease_cli.output import show, show_rows
@@ -115,14 +115,20 @@ def ps(
 
 
 def show_job(context: typer.Context, job: Job) -> None:
-    """One job, with its tasks and times."""
+    """One job, with its tasks, times and cost."""
     options = options_of(context)
 
-    async def work(client: Client) -> job_pb2.Job:
-        return await client.get_job(await job_name(client, job))
+    async def work(client: Client) -> tuple[job_pb2.Job, list[str]]:
+        found = await client.get_job(await job_name(client, job))
+        if options.format != "table":
+            return found, []
+        try:
+            return found, list(costs.lines(await client.get_job_cost(found.name)))
+        except Fault as fault:  # a job is worth showing while billing is away
+            return found, [f"cost      not known now: {fault.message}"]
 
-    found = reach(options, work)
-    show(options, found, _job_lines(found))
+    found, cost = reach(options, work)
+    show(options, found, [*_job_lines(found), *cost])
 
 
 def logs(

@@ -23,8 +23,8 @@ WITH mine AS (
         WHERE segment.lease = l.id ORDER BY number DESC LIMIT 1) AS s ON true
     WHERE l.tenant = $1 AND l.job = $2
 ), ended AS (
-    SELECT coalesce(sum(amount_nano) FILTER (WHERE meter = 'run'), 0)::int8 AS run,
-        coalesce(sum(amount_nano) FILTER (WHERE meter <> 'run'), 0)::int8 AS other
+    SELECT coalesce(sum(amount_nano) FILTER (WHERE meter IN ('run', 'run_priority')), 0)::int8 AS run,
+        coalesce(sum(amount_nano) FILTER (WHERE meter NOT IN ('run', 'run_priority')), 0)::int8 AS other
     FROM line WHERE lease IN (SELECT id FROM mine WHERE state = 'FINAL')
 ), wallet AS (
     SELECT b.posted, b.held, b.credit_limit FROM account AS a JOIN balance AS b ON b.account = a.id

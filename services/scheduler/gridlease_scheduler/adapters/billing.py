@@ -12,10 +12,12 @@ from gridlease_kernel.faults import Unreachable
 from gridlease_mesh.status import fault_from_error
 
 from gridlease_scheduler.adapters.passports import Passport, Passports, Power
+from gridlease_scheduler.domain.chips import Catalogue
 from gridlease_scheduler.domain.job import Tier
 from gridlease_scheduler.domain.lease import Lease
 from gridlease_scheduler.domain.order.spot import Utilization
 from gridlease_scheduler.ports import Authorized, Order, Refused
+from gridlease_scheduler.wire.energy import draws
 
 if TYPE_CHECKING:
     from gridlease.billing.v1.lease_pb2_grpc import LeaseServiceAsyncStub
@@ -27,9 +29,15 @@ _TIERS = {tier: job_pb2.Tier.Value(f"TIER_{tier}") for tier in Tier}
 
 
 class MeshBilling:
-    """``ports.Billing``. ``passports``: who the nodes are, for the checks of their reports."""
+    """``ports.Billing``. ``passports``: who the nodes are, for the checks of their reports.
 
-    def __init__(self, channel: grpc.aio.Channel, passports: Passports) -> None:
+    ``catalogue``: what chips draw, for estimates where nothing meters it.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, passports: Passports, catalogue: Catalogue
+    ) -> None:
+        self._catalogue = catalogue
         self._stub = cast("LeaseServiceAsyncStub", lease_pb2_grpc.LeaseServiceStub(channel))
         self._passports = passports
 
@@ -40,6 +48,8 @@ class MeshBilling:
             orders=[each for order in orders for each in _orders(order, passports)],
             each_gang_alone=True,
         )
+        chips = (member.allocation.chip for order in orders for member in order.placed.members)
+        request.draws.extend(draws(chips, self._catalogue))
         try:
             answer = await self._stub.Authorize(request, timeout=_AUTHORIZE_S)
         except grpc.aio.AioRpcError as error:

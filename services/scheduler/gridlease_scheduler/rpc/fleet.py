@@ -10,10 +10,13 @@ from gridlease.scheduler.v1 import fleet_pb2, fleet_pb2_grpc
 from gridlease.type.v1 import fleet_pb2 as type_fleet_pb2
 
 from gridlease_scheduler.credential import Revoke
+from gridlease_scheduler.domain.chips import Catalogue
 from gridlease_scheduler.enrol import CreateToken, Enrol
 from gridlease_scheduler.evict import Drain
 from gridlease_scheduler.nodes import Fleet
 from gridlease_scheduler.ports import NodeDetail
+from gridlease_scheduler.sites import Sites
+from gridlease_scheduler.wire import energy
 from gridlease_scheduler.wire import nodes as wire
 
 from . import pages
@@ -24,6 +27,8 @@ class FleetUses:
     """What the fleet service calls, and what nodes are told of the mesh."""
 
     fleet: Fleet
+    sites: Sites
+    catalogue: Catalogue
     create_token: CreateToken
     enrol: Enrol
     revoke: Revoke
@@ -59,7 +64,12 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.ListStockRequest, context: Any
     ) -> fleet_pb2.ListStockResponse:
         rows = await self._uses.fleet.stock()
-        return fleet_pb2.ListStockResponse(offers=[wire.offer(each) for each in rows])
+        sites = (energy.site_energy(it.site) for it in await self._uses.sites.list())
+        return fleet_pb2.ListStockResponse(
+            offers=[wire.offer(each) for each in rows],
+            chips=energy.draws((each.chip for each in rows), self._uses.catalogue),
+            sites=[it for it in sites if it is not None],
+        )
 
     async def CreateNodeToken(
         self, request: fleet_pb2.CreateNodeTokenRequest, context: Any
