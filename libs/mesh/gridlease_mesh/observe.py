@@ -14,9 +14,9 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -44,6 +44,9 @@ _SERVER_ERRORS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+
+
+Rows: TypeAlias = Sequence[tuple[Mapping[str, str], float]]  # by labels
 
 
 class Side(Enum):
@@ -74,6 +77,7 @@ class Meters(Protocol):
 
     def begun(self, side: Side, path: str) -> None: ...
     def ended(self, side: Side, path: str, code: grpc.StatusCode, span_s: float) -> None: ...
+    def levels(self, name: str, rows: Rows) -> None: ...
     def close(self) -> None: ...
 
 
@@ -93,6 +97,12 @@ class Observer:
         if not (self.spans or self.meters):
             return []
         return [_UnaryUnary(self), _UnaryStream(self), _StreamUnary(self), _StreamStream(self)]
+
+    def levels(self, name: str, rows: Rows) -> None:
+        """Says how much of something there is now, by labels: all of it, so what is not named is
+        no more. One name always has labels of the same names."""
+        if self.meters is not None:
+            self.meters.levels(name, rows)
 
     def close(self) -> None:
         """Send what waits, within a short time, and stop."""

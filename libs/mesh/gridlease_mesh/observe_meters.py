@@ -8,7 +8,7 @@ import grpc
 from gridlease_kernel.faults import Precondition
 from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
 
-from gridlease_mesh.observe import LISTEN, Side, split
+from gridlease_mesh.observe import LISTEN, Rows, Side, split
 
 # Source: OpenTelemetry semantic conventions, advice for rpc.*.duration; seconds.
 _BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -22,6 +22,7 @@ class PrometheusMeters:
         self.registry = CollectorRegistry()
         self._durations = {side: self._histogram(side) for side in Side}
         self._running = {side: self._gauge(side) for side in Side}
+        self._levels: dict[str, Gauge] = {}
         self._stop_serving: Callable[[], None] = lambda: None
         self.port = 0
 
@@ -55,6 +56,19 @@ class PrometheusMeters:
         service, method = split(path)
         self._running[side].labels(service, method).dec()
         self._durations[side].labels(service, method, code.name).observe(span_s)
+
+    def levels(self, name: str, rows: Rows) -> None:
+        known = self._levels.get(name)
+        if known is None:
+            if not rows:
+                return
+            words = f"{name.replace('_', ' ')}, as last looked at."
+            known = Gauge(name, words, tuple(rows[0][0]), registry=self.registry)
+            self._levels[name] = known
+        if any(labels for labels, _ in rows) or not rows:
+            known.clear()
+        for labels, value in rows:
+            (known.labels(**labels) if labels else known).set(value)
 
     def close(self) -> None:
         self._stop_serving()

@@ -24,9 +24,12 @@ class ReportCalls:
         start: datetime.datetime,
         end: datetime.datetime | None = None,
         period: billing.Period.ValueType = billing.PERIOD_UNSPECIFIED,
+        *,
+        by_tier: bool = False,
+        by_supplier: bool = False,
     ) -> pb.GetRevenueResponse:
         """By chip, site and period: a tenant's own; for operators all, and idle capacity."""
-        request = pb.GetRevenueRequest(period=period)
+        request = pb.GetRevenueRequest(period=period, by_tier=by_tier, by_supplier=by_supplier)
         request.start_time.FromDatetime(start)
         if end is not None:
             request.end_time.FromDatetime(end)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from gridlease_kernel.faults import Invalid
 
@@ -56,20 +55,6 @@ async def move_spot(
         where = {"chip": price.chip, "site": price.site, "full_permille": full}
         _LOG.info("spot price moved", extra={**where, **facts})
     return written
-
-
-def everywhere(uses: Iterable[ChipUse]) -> list[ChipUse]:
-    """Each chip at all sites together: what the reports of idle capacity are of."""
-    sums: dict[str, ChipUse] = {}
-    for use in uses:
-        known = sums.get(use.chip, ChipUse(use.chip, 0, 0, 0))
-        sums[use.chip] = replace(
-            known,
-            total_milli=known.total_milli + use.total_milli,
-            used_milli=known.used_milli + use.used_milli,
-            waiting_milli=max(known.waiting_milli, use.waiting_milli),
-        )
-    return list(sums.values())
 
 
 def _move(

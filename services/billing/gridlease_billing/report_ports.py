@@ -29,15 +29,23 @@ class ReportWork(Protocol):
         ...
 
     async def revenue(
-        self, span: Span, now_ms: int, period: Period, tenant: str, project: str
+        self,
+        span: Span,
+        now_ms: int,
+        period: Period,
+        tenant: str,
+        project: str,
+        *,
+        by_tier: bool = False,
+        by_supplier: bool = False,
     ) -> list[Revenue]: ...
 
     async def idle(self, span: Span, now_ms: int) -> list[Capacity]: ...
 
     async def keep_windows(
-        self, end_ms: int, span_ms: int, chips: Mapping[str, tuple[int, int]]
+        self, end_ms: int, span_ms: int, places: Mapping[tuple[str, str], tuple[int, int]]
     ) -> None:
-        """By chip: all there is, and what of it is used. Once for each window."""
+        """By chip and site: all there is, and what of it is used. Once for each window."""
         ...
 
     async def forget_windows(self, before_ms: int, limit: int) -> int: ...
@@ -72,6 +80,10 @@ class ReportWork(Protocol):
 
     async def check(self, sums: Sequence[int]) -> BooksCheck:
         """``sums``: of the entries, wrong balances, journals, entries."""
+        ...
+
+    async def months(self, now_ms: int) -> tuple[int, int]:
+        """Rows of the books that lie in no month of their own, and months made, this one first."""
         ...
 
     async def restored(self) -> tuple[int, int] | None:

@@ -42,6 +42,8 @@ class Question:
     start_ms: int
     end_ms: int | None
     period: Period
+    by_tier: bool = False
+    by_supplier: bool = False  # of everybody alone
 
 
 async def revenue(book: ReportBook, asked: Question) -> tuple[list[Revenue], list[Capacity]]:
@@ -60,7 +62,15 @@ async def revenue(book: ReportBook, asked: Question) -> tuple[list[Revenue], lis
                 field="start_time",
                 remedy="Name a later start, or cut by the day.",
             )
-        rows = await tx.revenue(span, now_ms, asked.period, asked.tenant, asked.project)
+        rows = await tx.revenue(
+            span,
+            now_ms,
+            asked.period,
+            asked.tenant,
+            asked.project,
+            by_tier=asked.by_tier,
+            by_supplier=asked.by_supplier and not asked.tenant,
+        )
         return rows, [] if asked.tenant else await tx.idle(span, now_ms)
 
 
@@ -167,7 +177,7 @@ async def keep_windows(
 ) -> None:
     """Remembers how full chips were in a window."""
     async with book.work() as tx:
-        await tx.keep_windows(end_ms, span_ms, {it.chip: _of(it) for it in uses})
+        await tx.keep_windows(end_ms, span_ms, {it.place: _of(it) for it in uses})
 
 
 def _of(use: ChipUse) -> tuple[int, int]:

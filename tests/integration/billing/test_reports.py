@@ -5,9 +5,13 @@ import pytest
 from gridlease_billing import reports
 from gridlease_billing.adapters.report_store import PostgresReportBook
 from gridlease_billing.domain.grant_row import Cause
+from gridlease_billing.domain.price import NewPrice
 from gridlease_billing.domain.report import DAY_MS, Budget, Period
 from gridlease_billing.domain.spot import ChipUse
+from gridlease_billing.prices import create_price
 from gridlease_billing.reopen import fence_restored, reopen
+from gridlease_billing.supplier_ports import NewContract
+from gridlease_billing.suppliers import assign_node, create_contract, create_supplier
 from gridlease_testkit.waiting import eventually
 
 from tests.integration.billing.world import (
@@ -47,8 +51,8 @@ async def ran(world, lease, seconds=50, *, final=True, **more):
         await world.settle(report(lease, seconds * SECOND_NS, phase=Phase.EXITED, final=True))
 
 
-def asked(tenant="", period=Period.ALL, start_ms=0):
-    return reports.Question(tenant, "", start_ms, None, period)
+def asked(tenant="", period=Period.ALL, start_ms=0, **more):
+    return reports.Question(tenant, "", start_ms, None, period, **more)
 
 
 async def test_revenue_is_what_was_charged_by_device_hour(world, book):
@@ -80,6 +84,40 @@ async def test_idle_money_is_what_nobody_used_at_its_price(world, book):
     assert idle.capacity_milli_ms == 2 * 60_000 * 8_000
     assert idle.idle_milli_ms == 60_000 * 6_000
     assert idle.amount_nano == 36 * USD * 6 // 60
+
+
+async def test_idle_money_is_told_by_site_at_the_sites_own_price(world, book):
+    here, there = "sites/oslo", "sites/graz"
+    new = NewPrice(CHIP, "ON_DEMAND", 18 * USD, None, "oslo", site=here)
+    await create_price(world.books, new)
+    uses = [ChipUse(CHIP, 8_000, 2_000, 0, site) for site in (here, there, "")]
+    await reports.keep_windows(book, 1_000_000, 60_000, uses)
+    _, idle = await reports.revenue(book, asked())
+    hour = 6 * 60_000 / 3_600_000
+    assert {it.site: it.amount_nano for it in idle} == {
+        "": 36 * USD * hour, there: 36 * USD * hour, here: 18 * USD * hour}  # fmt: skip
+
+
+async def test_revenue_is_told_by_tier_and_by_the_nodes_owner(world, book):
+    await create_supplier(world.books, "suppliers/acme", "")
+    await create_contract(world.books, NewContract("suppliers/acme", 7_000, 0, 0, "c"))
+    await assign_node(world.books, "n2", "suppliers/acme", "n2")
+    await world.price(9 * USD, "spot", tier="SPOT")
+    await ran(world, "a")
+    await ran(world, "b", final=False, tier="SPOT")
+    await world.authorize(ask("c", node="n2"))
+    await world.settle(report("c"), node="n2")
+    await world.pass_time("c", 20_000)
+    await world.settle(report("c", 20 * SECOND_NS), node="n2")
+    await world.settle(report("c", 20 * SECOND_NS, phase=Phase.CLEAN, final=True), node="n2")
+    rows, _ = await reports.revenue(book, asked(by_tier=True, by_supplier=True))
+    found = {(it.tier, it.supplier): it.nano_per_device_hour // USD for it in rows}
+    assert found == {
+        ("ON_DEMAND", ""): 36, ("SPOT", ""): 9, ("ON_DEMAND", "suppliers/acme"): 36}  # fmt: skip
+    together, _ = await reports.revenue(book, asked())
+    assert sum(it.amount_nano for it in rows) == together[0].amount_nano
+    own, _ = await reports.revenue(book, asked(TENANT, by_supplier=True))
+    assert {it.supplier for it in own} == {""}, "whose nodes they were is the platform's affair"
 
 
 async def test_money_lasts_as_long_as_what_runs_lets_it(world, book):

@@ -215,3 +215,16 @@ async def test_spans_of_a_node_are_exported_as_its_own(nats, seen, tmp_path):
     assert span.resource.attributes["service.name"] == "gridlease-agent"
     assert (span.start_time, span.end_time) == tuple(times.values())
     assert span.status.status_code is StatusCode.ERROR
+
+
+def test_levels_are_told_whole_so_that_what_is_gone_is_gone():
+    meters = PrometheusMeters()
+    observer = observe.Observer(None, meters)
+    observer.levels("months", [({}, 3)])
+    observer.levels("idle", [])
+    observer.levels("idle", [({"chip": "A"}, 1.5), ({"chip": "B"}, 2)])
+    observer.levels("idle", [({"chip": "B"}, 4)])
+    value = meters.registry.get_sample_value
+    assert (value("months"), value("idle", {"chip": "B"})) == (3, 4)
+    assert value("idle", {"chip": "A"}) is None
+    observe.Observer().levels("months", [({}, 1)])  # nobody asked for metrics

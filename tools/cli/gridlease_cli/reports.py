@@ -49,6 +49,10 @@ def revenue(
     context: typer.Context,
     since: Annotated[str, typer.Option(help="Such as 30d, back from now")] = "30d",
     by: Annotated[str, typer.Option(help="hour, day or month; else all in one")] = "",
+    tier: Annotated[bool, typer.Option("--tier", help="Also by tier")] = False,
+    supplier: Annotated[
+        bool, typer.Option("--supplier", help="Also by the nodes' owner; with --operator")
+    ] = False,
 ) -> None:
     """By chip and site: device-hours, money, and money by device-hour; idle capacity, too."""
     options = options_of(context)
@@ -63,16 +67,19 @@ def revenue(
     start = SystemClock().wall() - back
 
     async def work(client: Client) -> pb.GetRevenueResponse:
-        return await client.get_revenue(start, period=billing.Period.ValueType(_PERIODS[by]))
+        period = billing.Period.ValueType(_PERIODS[by])
+        return await client.get_revenue(start, period=period, by_tier=tier, by_supplier=supplier)
 
     found = reach(options, work)
     if options.format != "table":
         emit(options, found)
         return
-    heads = ("FROM", "CHIP", "SITE", "DEVICE-HOURS", "AMOUNT", "A DEVICE-HOUR")
+    heads = ("FROM", "CHIP", "SITE", "TIER", "OWNER", "DEVICE-HOURS", "AMOUNT", "A DEVICE-HOUR")
     show_cells(heads, [_revenue_row(it) for it in found.rows])
     if found.idle:
-        show_cells(("CHIP", "CAPACITY H", "IDLE H", "NOT EARNED"), [_idle(it) for it in found.idle])
+        show_cells(
+            ("CHIP", "SITE", "CAPACITY H", "IDLE H", "NOT EARNED"), [_idle(it) for it in found.idle]
+        )
 
 
 @report.command("burn-down")
@@ -302,6 +309,8 @@ def _revenue_row(it: report_pb2.RevenueRow) -> tuple[str, ...]:
         words.clock(it.start_time) if it.HasField("start_time") else "-",
         it.chip,
         it.site or "-",
+        words.tier(it.tier) if it.tier else "-",
+        it.supplier or "-",
         f"{it.device_milli_ms / _HOUR_MILLI_MS:.3f}",
         words.money(it.amount_nano, it.currency),
         words.money(it.nano_per_device_hour, it.currency),
@@ -311,6 +320,7 @@ def _revenue_row(it: report_pb2.RevenueRow) -> tuple[str, ...]:
 def _idle(it: report_pb2.IdleRow) -> tuple[str, ...]:
     return (
         it.chip,
+        it.site or "-",
         f"{it.capacity_milli_ms / _HOUR_MILLI_MS:.2f}",
         f"{it.idle_milli_ms / _HOUR_MILLI_MS:.2f}",
         words.money(it.amount_nano, it.currency),

@@ -31,11 +31,11 @@ SELECT (extract(epoch FROM date_trunc('month', to_timestamp($1 / 1000.0) AT TIME
 """
 # What has ended stands in lines; what runs is read as it stands, now.
 _SPENT = """
-SELECT recorded_ms AS at_ms, tenant, project, chip, site, amount_nano,
+SELECT recorded_ms AS at_ms, tenant, project, chip, site, tier, lease, amount_nano,
     CASE WHEN meter = 'run' THEN charged / 1000000 * quantity_milli ELSE 0 END AS milli_ms
 FROM line WHERE recorded_ms >= $1 AND recorded_ms < $2
 UNION ALL
-SELECT $3::int8, l.tenant, l.project, l.chip, l.site,
+SELECT $3::int8, l.tenant, l.project, l.chip, l.site, l.tier, l.id,
     l.charged_nano + coalesce(m.more_nano, 0),
     coalesce(least(m.run, m.cap), 0)::int8 / 1000000 * l.quantity_milli
 FROM lease AS l LEFT JOIN LATERAL (
@@ -50,10 +50,13 @@ _REVENUE = f"""
 WITH spent AS ({_SPENT})
 SELECT CASE WHEN $4 = '' THEN NULL ELSE (extract(epoch FROM date_trunc($4,
         to_timestamp(at_ms / 1000.0) AT TIME ZONE 'UTC')) * 1000)::int8 END AS starts_ms,
-    chip, site, sum(milli_ms)::int8 AS milli_ms, sum(amount_nano)::int8 AS amount_nano
+    chip, site, CASE WHEN $7 THEN tier ELSE '' END AS tier, CASE WHEN $8 THEN coalesce((
+        SELECT c.supplier FROM lease AS l JOIN supplier_contract AS c ON c.id = l.contract
+        WHERE l.id = spent.lease), '') ELSE '' END AS supplier,
+    sum(milli_ms)::int8 AS milli_ms, sum(amount_nano)::int8 AS amount_nano
 FROM spent WHERE ($5 = '' OR tenant = $5) AND ($6 = '' OR project = $6)
-GROUP BY 1, 2, 3 HAVING sum(amount_nano) <> 0 OR sum(milli_ms) <> 0
-ORDER BY 1, 2, 3 LIMIT 10000
+GROUP BY 1, 2, 3, 4, 5 HAVING sum(amount_nano) <> 0 OR sum(milli_ms) <> 0
+ORDER BY 1, 2, 3, 4, 5 LIMIT 10000
 """  # noqa: S608 - a constant
 _SUM = f"""
 WITH spent AS ({_SPENT})
@@ -65,22 +68,25 @@ SELECT tenant, recorded_ms / 86400000 AS day, sum(amount_nano)::int8 AS amount_n
 WHERE recorded_ms >= $1 AND recorded_ms < $2 GROUP BY 1, 2
 """
 _IDLE = """
-SELECT w.chip, sum(w.span_ms::numeric * w.total_milli)::int8 AS total,
+SELECT w.chip, w.site, sum(w.span_ms::numeric * w.total_milli)::int8 AS total,
     sum(w.span_ms::numeric * (w.total_milli - w.used_milli))::int8 AS idle,
-    coalesce((SELECT price_nano_per_hour FROM price AS p
-        WHERE p.chip = w.chip AND p.tier = 'ON_DEMAND' AND p.effective_ms <= $3
-        ORDER BY p.effective_ms DESC, p.version DESC LIMIT 1), 0) AS price
-FROM chip_window AS w WHERE w.end_ms > $1 AND w.end_ms <= $2 GROUP BY w.chip ORDER BY w.chip
+    coalesce((SELECT own.price_nano_per_hour FROM (SELECT DISTINCT ON (p.site) p.* FROM price AS p
+        WHERE p.chip = w.chip AND p.tier = 'ON_DEMAND' AND p.site IN ('', w.site)
+            AND p.effective_ms <= $3
+        ORDER BY p.site, p.effective_ms DESC, p.version DESC) AS own
+        WHERE NOT own.withdrawn ORDER BY own.site = '' LIMIT 1), 0) AS price
+FROM chip_window AS w WHERE w.end_ms > $1 AND w.end_ms <= $2
+GROUP BY w.chip, w.site ORDER BY w.chip, w.site
 """
 _KEEP_WINDOW = """
-INSERT INTO chip_window (end_ms, chip, span_ms, total_milli, used_milli)
-SELECT $1, chip, $2, total, least(used, total)
-FROM unnest($3::text[], $4::int8[], $5::int8[]) AS t (chip, total, used)
+INSERT INTO chip_window (end_ms, chip, site, span_ms, total_milli, used_milli)
+SELECT $1, chip, site, $2, total, least(used, total)
+FROM unnest($3::text[], $4::text[], $5::int8[], $6::int8[]) AS t (chip, site, total, used)
 ON CONFLICT DO NOTHING
 """
 _FORGET_WINDOWS = """
-DELETE FROM chip_window WHERE (end_ms, chip) IN
-    (SELECT end_ms, chip FROM chip_window WHERE end_ms < $1 ORDER BY end_ms LIMIT $2)
+DELETE FROM chip_window WHERE (end_ms, chip, site) IN
+    (SELECT end_ms, chip, site FROM chip_window WHERE end_ms < $1 ORDER BY end_ms LIMIT $2)
 """
 _RATES = """
 SELECT coalesce(s.rate_nano_per_hour, l.rate_nano_per_hour) AS rate FROM lease AS l
@@ -130,26 +136,41 @@ class PostgresReports:
         return int(await self._db.fetchval(_MONTH, ms))
 
     async def revenue(
-        self, span: Span, now_ms: int, period: Period, tenant: str, project: str
+        self,
+        span: Span,
+        now_ms: int,
+        period: Period,
+        tenant: str,
+        project: str,
+        *,
+        by_tier: bool = False,
+        by_supplier: bool = False,
     ) -> list[Revenue]:
         found = await self._db.fetch(
-            _REVENUE, span.start_ms, span.end_ms, now_ms, period.value, tenant, project
-        )
+            _REVENUE, span.start_ms, span.end_ms, now_ms, period.value, tenant, project, by_tier,
+            by_supplier,
+        )  # fmt: skip
         return [
-            Revenue(it["starts_ms"], it["chip"], it["site"], it["milli_ms"], it["amount_nano"])
+            Revenue(
+                it["starts_ms"], it["chip"], it["site"], it["milli_ms"], it["amount_nano"],
+                it["tier"], it["supplier"],
+            )
             for it in found
-        ]
+        ]  # fmt: skip
 
     async def idle(self, span: Span, now_ms: int) -> list[Capacity]:
         found = await self._db.fetch(_IDLE, span.start_ms, span.end_ms, now_ms)
-        return [Capacity(it["chip"], it["total"], it["idle"], it["price"]) for it in found]
+        return [
+            Capacity(it["chip"], it["total"], it["idle"], it["price"], it["site"]) for it in found
+        ]
 
     async def keep_windows(
-        self, end_ms: int, span_ms: int, chips: Mapping[str, tuple[int, int]]
+        self, end_ms: int, span_ms: int, places: Mapping[tuple[str, str], tuple[int, int]]
     ) -> None:
-        names = sorted(chips)
-        totals, used = [chips[it][0] for it in names], [chips[it][1] for it in names]
-        await self._db.execute(_KEEP_WINDOW, end_ms, span_ms, names, totals, used)
+        rows = [(*place, *places[place]) for place in sorted(places)]
+        if rows:
+            columns = map(list, zip(*rows, strict=True))
+            await self._db.execute(_KEEP_WINDOW, end_ms, span_ms, *columns)
 
     async def forget_windows(self, before_ms: int, limit: int) -> int:
         done = str(await self._db.execute(_FORGET_WINDOWS, before_ms, limit))
@@ -245,6 +266,11 @@ class PostgresReports:
             row["suspense_nano"],
             row["unexplained"],
         )
+
+    async def months(self, now_ms: int) -> tuple[int, int]:
+        row = await self._db.fetchrow("SELECT astray, ahead FROM months_kept($1)", now_ms)
+        assert row is not None
+        return row["astray"], row["ahead"]
 
     async def restored(self) -> tuple[int, int] | None:
         row = await self._db.fetchrow(

@@ -36,6 +36,8 @@ class Revenue:
     site: str
     device_milli_ms: int
     amount_nano: int
+    tier: str = ""  # empty = all together
+    supplier: str = ""  # empty = the platform's own, or all together
 
     @property
     def nano_per_device_hour(self) -> int:
@@ -47,12 +49,13 @@ class Revenue:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much of one chip there was, and what nobody used, at its on-demand price."""
+    """How much of one chip there was at a site, and what nobody used, at its on-demand price."""
 
     chip: str
     capacity_milli_ms: int
     idle_milli_ms: int
     price_nano_per_hour: int
+    site: str = ""
 
     @property
     def amount_nano(self) -> int:

@@ -162,6 +162,10 @@ BEGIN
     END LOOP;
 END $$;
 
+-- How full chips were, by site: '' = of no site, or, of before, at all of them together.
+ALTER TABLE chip_window ADD COLUMN site text NOT NULL DEFAULT '',
+    DROP CONSTRAINT chip_window_pkey, ADD PRIMARY KEY (end_ms, chip, site);
+
 -- What still needs a stretch of the books, [from_ms, until_ms): lines and credits that no final
 -- invoice carries, and until when law may ask for what stands on invoices.
 CREATE FUNCTION month_needs(from_ms int8, until_ms int8, OUT unbilled int8, OUT issued_ms int8)

@@ -14,7 +14,7 @@ from gridlease_billing.close import Closure, close
 from gridlease_billing.domain.grant_row import Cause, Terms
 from gridlease_billing.domain.spot import SpotPolicy
 from gridlease_billing.footprints import DrawKeeper
-from gridlease_billing.market import everywhere, move_spot
+from gridlease_billing.market import move_spot
 from gridlease_billing.ports import Books
 from gridlease_billing.report_ports import ReportBook
 from gridlease_billing.reports import keep_windows
@@ -87,7 +87,7 @@ class Leases(lease_pb2_grpc.LeaseServiceServicer):
         uses = [shapes.use(it) for it in request.chips]
         end_ms = request.window_end_time.ToMilliseconds()
         written = await move_spot(self._books, end_ms, uses, self._spot)
-        await keep_windows(self._book, end_ms, self._spot.window_ms, everywhere(uses))
+        await keep_windows(self._book, end_ms, self._spot.window_ms, uses)
         return lease_pb2.ReportUtilizationResponse(moved=[shapes.price(it) for it in written])
 
 

@@ -46,6 +46,8 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
             request.start_time.ToMilliseconds(),
             request.end_time.ToMilliseconds() if ends else None,
             _PERIODS.get(request.period, Period.ALL),
+            request.by_tier,
+            request.by_supplier,
         )
         rows, idle = await reports.revenue(self._book, asked)
         return pb.GetRevenueResponse(
@@ -173,6 +175,8 @@ def _revenue(it: Revenue) -> report_pb2.RevenueRow:
         amount_nano=it.amount_nano,
         nano_per_device_hour=it.nano_per_device_hour,
         currency=CURRENCY,
+        tier=shapes.tier_value(it.tier or "UNSPECIFIED"),
+        supplier=it.supplier,
     )
     if it.starts_ms is not None:
         row.start_time.FromMilliseconds(it.starts_ms)
@@ -186,6 +190,7 @@ def _capacity(it: Capacity) -> report_pb2.IdleRow:
         idle_milli_ms=it.idle_milli_ms,
         amount_nano=it.amount_nano,
         currency=CURRENCY,
+        site=it.site,
     )
 
 

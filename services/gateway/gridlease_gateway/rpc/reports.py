@@ -24,6 +24,7 @@ class Reports:
     async def get_revenue(self, call: Call, request: pb.GetRevenueRequest) -> Message:
         tenant, project = _whose(call.caller)
         inner = report_pb2.GetRevenueRequest(tenant=tenant, project=project, period=request.period)
+        inner.by_tier, inner.by_supplier = request.by_tier, request.by_supplier
         if request.HasField("start_time"):
             inner.start_time.CopyFrom(request.start_time)
         if request.HasField("end_time"):
@@ -110,9 +111,7 @@ class Reports:
             call.left_s(),
             report_pb2.WriteOffSuspenseResponse,
         )
-        return pb.WriteOffSuspenseResponse(
-            amount_nano=answer.amount_nano, currency=answer.currency
-        )
+        return pb.WriteOffSuspenseResponse(amount_nano=answer.amount_nano, currency=answer.currency)
 
 
 def _whose(caller: Caller) -> tuple[str, str]:
