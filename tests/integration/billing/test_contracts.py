@@ -113,6 +113,19 @@ async def test_egress_is_charged_by_the_months_total_however_it_is_sliced(world)
     assert sum(it["amount_nano"] for it in lines) == whole
     assert {it["price_version"] for it in lines} == {made.version}
     assert lines[0]["amount_nano"] == USD // 4, "the minimum comes with the first use"
+    shown = {}
+    for it, _, _ in await world.usage():
+        if it.meter.startswith("egress"):
+            shown.setdefault(it.meter, {})[it.lease] = it
+    assert sum(it.amount_nano for each in shown.values() for it in each.values()) == whole
+    assert {lease: it.charged_ns for lease, it in shown["egress_free"].items()} == {
+        "l0": GIB // 3,
+        "l1": GIB - GIB // 3,
+    }
+    extra = {lease: it.amount_nano for lease, it in shown["egress_minimum"].items()}
+    assert extra["l0"] == USD // 4
+    assert min(extra.values()) < 0, "what the steps come to is set off against it"
+    assert sum(extra.values()) == 0, "the month came to more than its minimum"
 
 
 async def test_what_the_prepaid_credit_does_not_cover_is_receivable(world):

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from gridlease_billing.domain.meter_price import cost, grown
+from gridlease_billing.domain.meter_price import cost, grown, shown
 from gridlease_billing.domain.rating import Step, Tariff, price_of
 from gridlease_billing.domain.supplier import Contract, Split, posted, split
 from hypothesis import given
@@ -25,6 +25,24 @@ def test_any_slicing_sums_to_the_whole(tariff, slices):
         charged += grown(tariff, total, each)
         total += each
     assert charged == cost(tariff, total)
+
+
+@given(tariffs(), SLICES)
+def test_what_is_shown_of_it_sums_to_it_and_free_units_are_counted_once(tariff, slices):
+    total = free = minimum = stepped = 0
+    for each in slices:
+        parts = shown(tariff, total, each)
+        assert parts.stepped_nano + parts.minimum_nano == grown(tariff, total, each)
+        assert parts.stepped_nano >= 0
+        assert 0 <= parts.free <= each
+        total += each
+        free, minimum = free + parts.free, minimum + parts.minimum_nano
+        stepped += parts.stepped_nano
+        assert minimum >= 0, "a minimum is never set off twice"
+    assert minimum == (max(0, tariff.minimum_nano - stepped) if total else 0)
+    first, *later = tariff.steps
+    quota = later[0].above if later and not first.price_nano else 0
+    assert free == min(total, quota)
 
 
 @given(tariffs(), st.integers(0, 10**16), st.integers(0, 10**15))

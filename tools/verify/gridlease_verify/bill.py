@@ -90,7 +90,7 @@ def signed(report: Mapping[str, Any]) -> bool:
 
 
 def _meter(line: Line) -> str:
-    return "run" if line["meter"] == "run_priority" else str(line["meter"])
+    return str(line["meter"]).partition("_")[0]  # what follows says which part of its line it is
 
 
 class _Bill:
@@ -236,7 +236,7 @@ class _Bill:
     def tariff(self, line: Line) -> Iterator[str]:
         """The price of the month's total with it, less that without it."""
         it = self.table("tariffs").get(line["price_version"])
-        if it is None or it["meter"] != line["meter"] or it["site"] not in ("", line["site"]):
+        if it is None or it["meter"] != _meter(line) or it["site"] not in ("", line["site"]):
             yield f"no tariff prices the meter {line['meter']}"
             return
         month, _, before = line["note"].partition("month ")[2].partition(" after ")
@@ -248,7 +248,8 @@ class _Bill:
         elif not month:
             yield Unchecked("how much of its month came before it is not on it")
         else:
-            due = _of_month(it, int(before) + count) - _of_month(it, int(before))
+            part = line["meter"].partition("_")[2] == "minimum"
+            due = _of_month(it, int(before) + count)[part] - _of_month(it, int(before))[part]
             if line["amount_nano"] != due:
                 yield f"its amount is {line['amount_nano']}, by tariff {due}"
             ends = {0} | {
@@ -378,11 +379,12 @@ class _Bill:
                 yield f"its tax is {tax['permyriad']}, by the table of {here} {rate}"
 
 
-def _of_month(tariff: Mapping[str, Any], total: int) -> int:
-    """What a month's total costs: each step's part, rounded down once; a minimum once used."""
+def _of_month(tariff: Mapping[str, Any], total: int) -> tuple[int, int]:
+    """What a month's total costs: its steps, rounded down once; what a minimum adds, once used."""
     steps = [*tariff["steps"], {"above": total, "price_nano": 0}]
     exact = sum(
         max(0, min(total, after["above"]) - it["above"]) * it["price_nano"]
         for it, after in zip(steps, [*steps[1:-1], {"above": total}], strict=False)
     )
-    return max(tariff["minimum_nano"], exact // tariff["per"]) if total else 0
+    stepped = exact // tariff["per"]
+    return stepped, max(0, tariff["minimum_nano"] - stepped) if total else 0

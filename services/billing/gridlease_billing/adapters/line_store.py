@@ -10,7 +10,9 @@ import asyncpg
 from gridlease_store.pool import Connection
 
 from gridlease_billing.domain.late import Correction, Written
+from gridlease_billing.domain.rating import Step, Tariff
 from gridlease_billing.domain.segment import RUN_METER
+from gridlease_billing.domain.tariff_line import by_tariff
 from gridlease_billing.domain.usage import Line, parted
 from gridlease_billing.ports import Scope
 
@@ -18,11 +20,16 @@ _COLUMNS = """
 line.lease, line.segment, line.meter, line.class, line.recorded_ms, line.job, line.node, line.site,
 line.chip, line.tier, line.quantity_milli, line.rate_nano_per_hour, line.price_version,
 line.starts_ms, line.ends_ms, line.counter, line.granted, line.charged, line.amount_nano,
-line.currency, line.surcharge_nano_per_hour, line.priority_version, line.month, line.month_before
+line.currency, line.surcharge_nano_per_hour, line.priority_version, line.month, line.month_before,
+tariff.above, tariff.price_nano, tariff.per, tariff.minimum_nano
+"""
+_TARIFF = """
+LEFT JOIN tariff ON tariff.version = line.price_version AND tariff.meter = line.meter
+    AND NOT tariff.pass_through AND line.month_before IS NOT NULL
 """
 _USAGE = f"""
 SELECT {_COLUMNS}, lease.opened_ms, 0::int8 AS before, '' AS cites, '' AS note
-FROM line JOIN lease ON lease.id = line.lease
+FROM line JOIN lease ON lease.id = line.lease {_TARIFF}
 WHERE line.lease = ANY($1) AND line.class = 'usage'
 """
 # What was counted and costs nothing: told all the same, where the books have no line of it.
@@ -32,7 +39,7 @@ SELECT m.lease, m.segment, c.meter, 'usage' AS class, 0::int8 AS recorded_ms, l.
     s.starts_ms, s.ends_ms, c.count AS counter, c.count AS granted, c.count AS charged,
     0::int8 AS amount_nano, 'USD' AS currency, l.opened_ms, 0::int8 AS before, '' AS cites,
     'not priced' AS note, 0::int8 AS surcharge_nano_per_hour, 0::int8 AS priority_version,
-    NULL::int AS month, NULL::int8 AS month_before
+    NULL::int AS month, NULL::int8 AS month_before, NULL::int8[] AS above
 FROM meter AS m JOIN lease AS l ON l.id = m.lease
 JOIN segment AS s ON s.lease = m.lease AND s.number = m.segment
 CROSS JOIN LATERAL (VALUES ('egress', m.egress), ('storage', m.storage), ('energy', m.energy),
@@ -51,7 +58,7 @@ SELECT {_COLUMNS}, lease.opened_ms, 'late usage' AS note,
     coalesce((SELECT concat(i.invoice, '#', i.position) FROM invoice_line AS i
         WHERE i.source = concat('line/', line.lease, '/', line.segment, '/', line.meter,
             '/usage/priority')), '') AS cites_priority
-FROM line JOIN lease ON lease.id = line.lease
+FROM line JOIN lease ON lease.id = line.lease {_TARIFF}
 WHERE line.class = 'correction' AND
 """
 _CORRECTIONS = f"""{_LATE} line.tenant = $1 AND line.project = $2
@@ -172,7 +179,12 @@ class PostgresLines:
 
 
 def _lines(it: asyncpg.Record) -> list[Line]:
-    """A row of the books as it is shown: its base, and what the priority makes of it."""
+    """A row of the books as it is shown: its base, and what the priority makes of it; or what its
+    tariff's steps make of it, what was free, and the month's minimum."""
+    if it["above"] is not None:
+        steps = tuple(Step(*each) for each in zip(it["above"], it["price_nano"], strict=True))
+        tariff = Tariff(steps, it["per"], it["minimum_nano"])
+        return by_tariff(_line(it), tariff, it["month_before"])
     base, *priority = parted(_line(it), it["surcharge_nano_per_hour"], it["priority_version"])
     if it["class"] == "correction":
         priority = [replace(each, cites=it["cites_priority"]) for each in priority]

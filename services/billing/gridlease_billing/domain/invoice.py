@@ -10,13 +10,12 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from gridlease_kernel.money import Money, largest_remainder
 
 from gridlease_billing.domain.price import CURRENCY
-from gridlease_billing.domain.priority import METER
 from gridlease_billing.domain.tax import PERMYRIAD, Tax, Treatment, tax_of
 from gridlease_billing.domain.usage import Line
 
@@ -24,6 +23,7 @@ INVOICE, CREDIT_NOTE = "INVOICE", "CREDIT_NOTE"
 DRAFT, FINAL = "DRAFT", "FINAL"
 FORMAT = 2  # of what the digest is over; 1 knew neither parties nor tax
 MINOR_EXPONENT: Mapping[str, int] = {"USD": 2, "EUR": 2, "GBP": 2, "CNY": 2, "JPY": 0}
+_LINE = tuple(it.name for it in fields(Line))
 _LINES_OF_1 = (
     "lease", "job", "node", "segment", "meter", "chip", "tier", "quantity_milli",
     "rate_nano_per_hour", "price_version", "counter_ns", "granted_ns", "charged_ns",
@@ -152,14 +152,15 @@ def _allotted(
 def asked_for(invoice: Invoice) -> dict[int, tuple[int, int]]:
     """By position, the net and the tax that a line asks for, and that notes may give back.
 
-    What a low priority takes off a line comes off here, so that no note gives it back as well.
+    What a low priority, or a minimum that was charged before, takes off a line comes off here, so
+    that no note gives it back as well.
     """
     at = {line.source: position for position, line in enumerate(invoice.lines, start=1)}
     shares = zip(invoice.billed, invoice.taxes, strict=True)
     found = dict(enumerate(shares, start=1))
     for position, line in enumerate(invoice.lines, start=1):
-        base = at.get(line.source.removesuffix("/priority"))
-        if line.meter == METER and line.amount_nano < 0 and base is not None:
+        base = at.get(line.source.rpartition("/")[0])  # the part's line, if it is a part
+        if line.amount_nano < 0 and base is not None:
             (net, tax), (less_net, less_tax) = found[base], found[position]
             found[base], found[position] = (net + less_net, tax + less_tax), (0, 0)
     return found
@@ -177,7 +178,7 @@ def content(invoice: Invoice) -> Mapping[str, Any]:
     head = invoice.head
     if head.format == 1:
         names = ("name", "number", "tenant", "project", "job", "issued_ms")
-        lines = [asdict(line) for line in invoice.lines]
+        lines = [_told(line) for line in invoice.lines]
         return {
             **{name: getattr(head, name) for name in names},
             "currency": invoice.currency,
@@ -191,7 +192,7 @@ def content(invoice: Invoice) -> Mapping[str, Any]:
         "currency": invoice.currency,
         **asdict(invoice.parties),
         "lines": [
-            {**asdict(line), "position": at, "billed_nano": billed, "tax_nano": tax}
+            {**_told(line), "position": at, "billed_nano": billed, "tax_nano": tax}
             for at, (line, billed, tax) in enumerate(shares, start=1)
         ],
         "total_nano": invoice.total_nano,
@@ -199,6 +200,11 @@ def content(invoice: Invoice) -> Mapping[str, Any]:
         "tax_nano": invoice.tax_nano,
         "payable_nano": invoice.payable_nano,
     }
+
+
+def _told(line: Line) -> dict[str, Any]:
+    """As ``asdict``, which copies each value to its depth: a line has none."""
+    return {name: getattr(line, name) for name in _LINE}
 
 
 def as_json(invoice: Invoice) -> bytes:

@@ -22,6 +22,7 @@ from gridlease_billing.domain.footprint_line import INFORMATION, SITE_ENERGY
 from gridlease_billing.domain.invoice import CREDIT_NOTE, Invoice
 from gridlease_billing.domain.priority import METER
 from gridlease_billing.domain.segment import RUN_METER
+from gridlease_billing.domain.tariff_line import MINIMUM, meter_of
 from gridlease_billing.domain.tax import Treatment
 from gridlease_billing.domain.usage import TIMED, Line
 
@@ -164,21 +165,23 @@ def _shared(
 
 
 def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charge:
-    meter = line.meter if line.meter in SERVICES else RUN_METER
+    own, part = meter_of(line.meter)
+    meter = own if own in SERVICES else RUN_METER
     pot = line.kind == "PURCHASE"
-    # A price of a unit is never negative: what a low priority takes off is a credit.
+    # A price of a unit is never negative: what is taken off is a credit.
     discount = line.meter == METER and line.rate_nano_per_hour < 0
-    credit = discount or line.kind in ("CREDIT", CREDIT_NOTE)
+    minimum = part == MINIMUM
+    credit = discount or (minimum and line.amount_nano < 0) or line.kind in ("CREDIT", CREDIT_NOTE)
     cost = billed_nano if credit else line.amount_nano
     late = line.kind == "CORRECTION"
-    priced = None if credit or late else _priced(line)
+    priced = None if credit or late or minimum else _priced(line)
     listed = cost
     if priced is not None and line.meter not in TIMED and not pot:
         listed = round(priced.list_unit_nano * priced.quantity)
     said = f"{line.chip} {line.tier}, {line.meter}" + (f": {line.note}" if line.note else "")
     return Charge(
         meter,
-        Category.CREDIT if credit else Category.USAGE,
+        Category.CREDIT if credit else Category.ADJUSTMENT if minimum else Category.USAGE,
         said.strip(),
         starts_ms,
         ends_ms,
@@ -198,7 +201,8 @@ def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charg
 
 
 def _priced(line: Line) -> Priced:
-    quantity = Fraction(line.charged_ns, _PRICED_IN.get(line.meter, _HOUR_NS))
+    meter = meter_of(line.meter)[0]
+    quantity = Fraction(line.charged_ns, _PRICED_IN.get(meter, _HOUR_NS))
     rate = line.rate_nano_per_hour
     pot = line.kind == "PURCHASE"
     if line.meter not in TIMED and not pot:  # by a month's total: what a unit of this line came to
@@ -212,7 +216,7 @@ def _priced(line: Line) -> Priced:
         quantity=quantity,
         consumed=None
         if pot and line.note == "unused"
-        else Fraction(line.charged_ns, _CONSUMED.get(line.meter, _SECOND_NS)),
+        else Fraction(line.charged_ns, _CONSUMED.get(meter, _SECOND_NS)),
         category=Pricing.COMMITTED
         if pot
         else Pricing.DYNAMIC

@@ -11,6 +11,7 @@ from gridlease_billing.domain.focus import quantity
 from gridlease_billing.domain.footprint_line import INFORMATION, SITE_ENERGY, grams, kwh
 from gridlease_billing.domain.invoice import CREDIT_NOTE, DRAFT, Invoice, Party, moment
 from gridlease_billing.domain.invoice_words import note, notes, word
+from gridlease_billing.domain.tariff_line import MINIMUM, meter_of
 from gridlease_billing.domain.tax import Treatment
 from gridlease_billing.domain.usage import TIMED, Line
 
@@ -128,7 +129,8 @@ def _cells(line: Line, language: str) -> tuple[str, ...]:
 
 
 def _charge(line: Line, language: str) -> str:
-    meter = word(language, line.meter)
+    own, part = meter_of(line.meter)
+    meter = word(language, own) + (f", {word(language, part)}" if part else "")
     if line.kind == "USAGE":
         return f"{meter} ({note(language, line.note)})" if line.note else meter
     if line.kind == INFORMATION:
@@ -145,14 +147,15 @@ def _tier(line: Line) -> str:
 
 
 def _quantity(line: Line) -> str:
-    if line.kind == "CREDIT":
+    meter, part = meter_of(line.meter)
+    if line.kind == "CREDIT" or part == MINIMUM:
         return ""
     if line.kind == INFORMATION:
         energy = line.meter == SITE_ENERGY
         return f"{kwh(line.charged_ns)} kWh" if energy else f"{grams(line.charged_ns)} g"
-    if line.meter == "storage":  # byte-seconds; a GB hour is 3.6e12 of them
+    if meter == "storage":  # byte-seconds; a GB hour is 3.6e12 of them
         return f"{quantity(Fraction(line.charged_ns, 3_600 * NANO))} GB h"
-    unit, name = _UNITS.get(line.meter, (NANO, "s"))
+    unit, name = _UNITS.get(meter, (NANO, "s"))
     return f"{decimal(line.charged_ns, unit)} {name}"
 
 

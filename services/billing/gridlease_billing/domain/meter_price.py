@@ -71,6 +71,28 @@ def grown(tariff: Tariff, before: int, count: int) -> int:
     return cost(tariff, before + count) - cost(tariff, before)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What ``grown`` is made of: units that were free, and money by the steps and by the minimum.
+
+    ``minimum_nano`` is below zero where the steps catch up with a minimum that was charged before.
+    """
+
+    free: int
+    stepped_nano: int
+    minimum_nano: int
+
+
+def shown(tariff: Tariff, before: int, count: int) -> Shown:
+    """The parts of ``grown(tariff, before, count)``: each of totals, so that slices sum up."""
+    stepped = price_of(tariff, before + count) - price_of(tariff, before)
+    first, *later = tariff.steps
+    free = 0
+    if first.price_nano == 0 and later:
+        free = max(0, min(before + count, later[0].above) - before)
+    return Shown(free, stepped, grown(tariff, before, count) - stepped)
+
+
 def passed_on(count_mj: int, starts_ms: int, ends_ms: int, power: SitePower | None) -> int:
     """What energy cost the site, by its own prices; 0 where they are not known."""
     if power is None:
