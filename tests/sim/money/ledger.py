@@ -31,6 +31,12 @@ class LedgerRows:
             return None
         return Wallet(account, *self._t.balances[account])
 
+    async def open_wallet(self, tenant):
+        self._tx.step()
+        account = self._t.account("tenant_prepaid", tenant)
+        self._t.balances.setdefault(account, [0, 0])
+        return self._wallet(tenant)
+
     async def find_credit(self, tenant, request_id):
         self._tx.step()
         known = self._t.keys.get(f"credit/{tenant}/{request_id}")

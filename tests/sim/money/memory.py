@@ -12,20 +12,10 @@ from gridlease_kernel.faults import Conflict
 
 from tests.sim.money.broken import conflict, crashed
 from tests.sim.money.ledger import LedgerRows
-from tests.sim.money.rows import EvidenceRows, LeaseRows, LineRows, PriceRows, TariffRows
+from tests.sim.money.meters import TariffRows
+from tests.sim.money.rows import EvidenceRows, LeaseRows, LineRows, PriceRows
 
 _ATTEMPTS = 8
-
-
-class NoTariffs:
-    """A platform that sells run time alone."""
-
-    def __init__(self, tx):
-        self._tx = tx
-
-    async def entries(self):
-        self._tx.step()
-        return []
 
 
 class NothingOwed:
@@ -55,7 +45,6 @@ class Work:
         self.ledger = LedgerRows(self)
         self.prices = PriceRows(self)
         self.evidence = EvidenceRows(self)
-        self.tariffs = NoTariffs(self)
         self.receivables = NothingOwed(self)
 
     def step(self):
@@ -63,6 +52,9 @@ class Work:
             self._fuse -= 1
             if not self._fuse:
                 raise self._blow()
+
+    def database_ms(self):
+        return self._clock.database_ms()
 
     async def now(self):
         self.step()

@@ -10,6 +10,7 @@ from gridlease_billing.domain.price import in_force
 from gridlease_billing.domain.segment import fold
 
 from tests.sim.money.broken import insist
+from tests.sim.money.meters import insist_on_books, insist_on_lease
 
 _HOUR_NS = 3_600_000_000_000
 _MS_NS = 1_000_000
@@ -199,6 +200,7 @@ class Oracle:
         if row.state is State.FINAL:
             total = sum(line.amount_nano for line in lease.lines)
             insist(total == row.charged_nano, "lines are not the charge", lease.lines, row)
+            insist_on_lease(lease, row, own.highest)
 
     def whole(self):
         """The whole book: balances, holds, and where each charge went."""
@@ -224,6 +226,7 @@ class Oracle:
                 insist(on_hold == held[owner], "held is not the open holds", owner)
                 insist(charges[account] == -charged[owner], "charges are not posted", owner)
         self._sides(charges)
+        insist_on_books(t)
         self._suspense(sums)
         self._any_order()
 

@@ -115,6 +115,7 @@ class LeaseRows:
             )  # fmt: skip
         lease.stored = None
         if row.state is State.FINAL and before.state is not State.FINAL:
+            lease.ended_ms = self._tx.database_ms()
             lease.lines = tuple(lines(Stored(row, 0, lease.opened_ms)))
             self._t.live.pop(row.lease_id, None)
             self._tx.undo.append((self._revive, lease))
@@ -256,14 +257,3 @@ class EvidenceRows:
             self._t.excess.pop(key, None)
         else:
             self._t.excess[key] = before
-
-
-class TariffRows:
-    """No meter but run time has a price here."""
-
-    def __init__(self, tx):
-        self._tx = tx
-
-    async def entries(self):
-        self._tx.step()
-        return []

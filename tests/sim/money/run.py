@@ -11,6 +11,7 @@ from gridlease_billing.domain.grant_row import Cause, State
 
 from tests.sim.money.broken import BrokenError, insist
 from tests.sim.money.memory import MemoryBooks
+from tests.sim.money.meters import tariffs
 from tests.sim.money.oracle import Oracle, due_nano
 from tests.sim.money.tables import Tables
 from tests.sim.money.town import PROFILES, TERMS, Town
@@ -85,6 +86,7 @@ def world(seed, number, events=WORLD, profile=None):
 
 def _open(town):
     tables = Tables()
+    tables.tariffs = tariffs(town.seed, town.clock.now_ms)
     oracle = Oracle(tables, TERMS, town.random)
     oracle.now_ms, oracle.holds = town.clock.database_ms, town.pen.holds
     return MemoryBooks(tables, town.clock, town.random, oracle, town), oracle
@@ -105,6 +107,8 @@ async def _live(seed, profile, events, outcome):
                 due = town.events + _WHOLE_EVERY
         await _drain(town)
         town.oracle.whole()
+        for kind, _, _ in town.oracle.tables.journals:
+            town.meet(f"journal {kind}")
         _truth(town, outcome)
     finally:
         outcome.events, outcome.calls, outcome.met = town.events, town.calls, town.met

@@ -36,11 +36,13 @@ class Lease:
     __slots__ = (
         "charged_ns",
         "corrections",
+        "ended_ms",
         "late_ns",
         "lines",
         "meters",
         "opened_ms",
         "price_version",
+        "priced",
         "row",
         "stored",
         "suspense_ns",
@@ -50,16 +52,17 @@ class Lease:
         self.row, self.price_version, self.opened_ms = row, price_version, opened_ms
         self.meters = {}
         self.suspense_ns = self.late_ns = self.charged_ns = 0
-        self.lines = self.corrections = ()
+        self.lines = self.corrections = self.priced = ()
+        self.ended_ms = 0
         self.stored = None  # what is read; None = a tick has moved it since
 
     def state(self):
-        return (self.row, self.suspense_ns, self.late_ns, self.charged_ns, self.lines,
-                self.corrections, dict(self.meters), self.stored)  # fmt: skip
+        return (self.row, self.suspense_ns, self.late_ns, self.charged_ns, self.lines, self.priced,
+                self.corrections, dict(self.meters), self.stored, self.ended_ms)  # fmt: skip
 
     def restore(self, state):
-        (self.row, self.suspense_ns, self.late_ns, self.charged_ns, self.lines,
-         self.corrections, self.meters, self.stored) = state  # fmt: skip
+        (self.row, self.suspense_ns, self.late_ns, self.charged_ns, self.lines, self.priced,
+         self.corrections, self.meters, self.stored, self.ended_ms) = state  # fmt: skip
 
     @property
     def ahead_nano(self):
@@ -107,6 +110,8 @@ class Tables:
         self.requests = {}
         self.alarms = set()
         self.excess = {}  # (lease, segment) -> Excess
+        self.tariffs = []
+        self.totals = {}  # (tenant, tariff, month) -> what was counted
         self.contracts = {
             number: Contract(f"s{number}", 1, share, back, 30,
                              self.account("supplier_payable", f"s{number}"),

@@ -83,6 +83,7 @@ class Town:
     """One world. ``open_books(town)`` gives its books and its oracle."""
 
     def __init__(self, seed, profile, pen, open_books):
+        self.seed = seed
         self.random = random.Random(f"{seed}")
         self.profile = profile
         self.pen = pen
