@@ -334,9 +334,9 @@ async def test_capacity_bought_ahead_is_on_the_invoice_used_and_unused(world):
     from gridlease_billing.commitments import HOUR_MS, bill_hours
     from gridlease_billing.contract_ports import Bought
     from gridlease_billing.domain.commitment import Commitment
-    from gridlease_verify.bill import Trust, check
+    from gridlease_verify.bill import Trust
 
-    from tests.integration.billing.test_verify import evidence_of
+    from tests.integration.billing.test_verify import check, evidence_of
 
     await world.price(4 * USD, "reserved", tier="RESERVED")
     reserved = await world.pool.fetchval("SELECT version FROM price WHERE tier = 'RESERVED'")
@@ -369,7 +369,7 @@ async def test_capacity_bought_ahead_is_on_the_invoice_used_and_unused(world):
     assert check(evidence, Trust(unsigned=True)) == []
     line = next(it for it in evidence["invoice"]["lines"] if it["kind"] == "PURCHASE")
     line["ends_ms"] += HOUR_MS
-    assert "the parts of its pot" in str(check(evidence, Trust(unsigned=True)))
+    assert "by hours and draws" in str(check(evidence, Trust(unsigned=True)))
     assert await replayed(world.books, TENANT, invoice.head.name) == invoice
     with pytest.raises(Precondition) as caught:
         await bill(world, "again")
