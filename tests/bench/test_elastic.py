@@ -83,6 +83,7 @@ def test_without_the_profiles_it_says_so(tmp_path):
 
 
 @needs_profiles
+@pytest.mark.slow  # its parts are tried one by one below
 def test_figures():
     done = elastic("--quick", stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr

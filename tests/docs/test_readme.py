@@ -49,6 +49,7 @@ def place() -> Iterator[dict[str, str]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow  # twenty seconds; by default ./dev demo alone, in tests/e2e/test_demo.py
 def test_the_commands_of_the_readme_run(place: dict[str, str]) -> None:
     steps = commands("README.md")
     assert len(steps) >= 10

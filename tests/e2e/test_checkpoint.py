@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from gridlease.type.v1 import job_pb2
 from gridlease_testkit.waiting import eventually
 
@@ -20,6 +21,7 @@ SAVES = (
 )
 
 
+@pytest.mark.slow  # a platform comes up: some 10 s
 async def test_what_is_saved_at_the_warning_is_what_the_next_attempt_gets(world: World) -> None:
     async with world.tenant() as tenant, world.operator() as operator:
         name = (await tenant.submit(draft(SAVES, notice="20s"))).name

@@ -13,6 +13,9 @@ from gridlease_testkit.waiting import eventually
 from tests.e2e.link import Link
 from tests.e2e.world import ENDED, QUICK, World, draft, prints, state_is
 
+# A platform of its own, and grants that must end: a minute. By default the same is asked of an
+# agent alone, in tests/integration/agent/test_survival.py.
+pytestmark = pytest.mark.slow
 SECOND_NS = 1_000_000_000
 GRACE_NS = int(QUICK["GRIDLEASE_GRACE_MS"]) * 1_000_000
 DEAF = "trap '' TERM; echo begin; while :; do sleep 0.1; done"

@@ -42,6 +42,7 @@ def plain_nats(folder: Path) -> Iterator[str]:
     server.wait(10)
 
 
+@pytest.mark.slow  # servers of their own and a platform on them: some 10 s
 async def test_the_platform_runs_on_servers_of_ones_own(
     folder: Path, database: str, plain_nats: str
 ) -> None:

@@ -13,7 +13,10 @@ from tests.e2e.world import ENDED, World, draft, prints, state_is
 LONG = "echo begin; for i in 1 2 3 4 5; do sleep 1; echo tick $i; done; echo end"
 
 
-@pytest.mark.parametrize("part", ["scheduler", "billing", "gateway", "agent", "nats", "postgres"])
+_SLOW = (pytest.param(part, marks=pytest.mark.slow) for part in ("scheduler", "gateway", "nats"))
+
+
+@pytest.mark.parametrize("part", ["billing", "agent", "postgres", *_SLOW])
 async def test_a_part_dies_while_a_job_runs(world: World, part: str) -> None:
     async with world.tenant() as tenant, world.operator() as operator:
         name = (await tenant.submit(draft(LONG))).name

@@ -68,6 +68,7 @@ def scrape(port: int) -> bytes:
         return bytes(answer.read())
 
 
+@pytest.mark.slow  # a platform comes up: some 10 s; by default: tests/integration/mesh
 async def test_one_trace_from_the_gateway_to_the_node(observed, collector) -> None:
     world, metrics = observed
     spans = collector[0].spans

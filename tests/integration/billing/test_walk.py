@@ -9,7 +9,8 @@ from gridlease_billing.expire import expire
 from tests.integration.billing.world import PRICE, SECOND_NS, ask, report
 
 _STEPS = 60
-_SEEDS = range(12)
+# The first few by default, the others in the slow suite.
+_SEEDS = [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))]
 
 
 class Walk:

@@ -74,6 +74,7 @@ async def test_a_killed_leaders_queue_and_holdings_are_the_next_ones(world, pool
     assert await pool.fetchval(doubled) is None
 
 
+@pytest.mark.slow  # a leader must be thought dead first; by default: an older epoch writes nothing
 async def test_a_leader_that_was_stopped_is_refused_when_it_goes_on(world, pool):
     with scheduler_process(world) as zombie:
         agent = await world.agent(chips=["A100-80GB"] * 2)
