@@ -20,9 +20,9 @@ from gridlease_billing.prices import list_prices
 from gridlease_billing.rpc import invoice_shapes, shapes
 from gridlease_billing.rpc.contracts import Contracts
 from gridlease_billing.taxes import list_rates
+from gridlease_cli.evidence import collect
 from gridlease_kernel.faults import Precondition
 from gridlease_kernel.ids import CountingIds
-from gridlease_cli.evidence import collect
 from gridlease_verify.bill import Trust, check
 
 from tests.sim.money.broken import insist
