@@ -41,7 +41,8 @@ class Settings:
     billing_connections: int = 8  # to PostgreSQL, of one process
     billing_default_prices: bool = True  # load prices/default.toml where nothing is priced
     spot_window_ms: int = 300_000  # in one, a spot price moves once and by 2 % at most
-    spot_floor_permille: int = 200  # of the on-demand price; that one is the cap
+    spot_floor_permille: int = 200  # of the on-demand price, where power's price is not known
+    spot_wear_permille: int = 50  # of the on-demand price, beside power, where that is known
     spot_target_permille: int = 900  # of what there is: so full a chip should be
     spot_fixed: str = ""  # chips, by commas, whose spot price only a hand changes; * = all
 
@@ -73,6 +74,7 @@ class Settings:
         """How spot prices move."""
         return SpotPolicy(
             floor_permille=self.spot_floor_permille,
+            wear_permille=self.spot_wear_permille,
             target_permille=self.spot_target_permille,
             window_ms=self.spot_window_ms,
             fixed=frozenset(it.strip() for it in self.spot_fixed.split(",") if it.strip()),
@@ -90,8 +92,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     for name in (*spans, "budgets_every_ms", "spot_window_ms"):
         if getattr(found, name) <= 0:
             raise _too_small(name, 1)
-    if not 0 <= found.spot_floor_permille <= 1_000:
-        raise _not_permille("spot_floor_permille")
+    for name in ("spot_floor_permille", "spot_wear_permille"):
+        if not 0 <= getattr(found, name) <= 1_000:
+            raise _not_permille(name)
     if found.spot_target_permille < 0:
         raise _too_small("spot_target_permille", 0)
     if not 0 <= found.gather_ms <= 1_000:
