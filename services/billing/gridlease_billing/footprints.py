@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from gridlease_billing.domain.carbon import Embodied, Footprint, SitePower, footprint
 from gridlease_billing.domain.energy_use import Basis, Draw, EnergyUse, total, use_of
 from gridlease_billing.domain.footprint_line import Telling, beyond, information, worth_telling
-from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.usage import Line
 from gridlease_billing.footprint_ports import Drew
 from gridlease_billing.ports import Books, Work
@@ -147,9 +146,7 @@ async def tell(tx: Work, invoice: str, lines: Sequence[Line]) -> list[Line]:
 
     Only what no earlier invoice told; by the figures that the first telling of a lease was from.
     """
-    running = {
-        it.lease for it in lines if it.meter == RUN_METER and it.kind in ("USAGE", "CORRECTION")
-    }
+    running = {it.lease for it in lines if it.kind in ("USAGE", "CORRECTION")}
     if not running:
         return []
     told: defaultdict[str, list[Telling]] = defaultdict(list)

@@ -108,6 +108,16 @@ async def test_late_usage_tells_of_what_it_adds_and_no_more(world):
     assert len(set(sources)) == len(sources)
 
 
+async def test_energy_that_was_metered_late_is_told_too(world):
+    await ran(world, "a", energy=KWH)
+    first = await bill(world)
+    counters = {(1, "run"): 40 * SECOND_NS, (1, "energy"): 3 * KWH}
+    await world.settle(Report("a", "s1", Phase.CLEAN, True, counters))
+    second = await bill(world, "r2")
+    assert told(second, "a")["site_energy"].charged_ns == 2 * KWH * 1_250 // 1_000
+    assert told(first, "a")["carbon"].charged_ns * 2 == told(second, "a")["carbon"].charged_ns
+
+
 async def test_what_is_not_known_is_not_told(world):
     await ran(world, "a", power=None)
     await ran(world, "b", power=None, energy=KWH)

@@ -150,6 +150,18 @@ def test_where_only_the_device_is_known_its_count_is_told():
     assert [it["x_EnergyKwh"] for it in rows] == ["0.25", None]
 
 
+def test_what_came_late_without_run_time_is_told_on_its_first_row():
+    late = replace(
+        RUN, meter="energy", kind="CORRECTION", charged_ns=KWH // 4, rate_nano_per_hour=0,
+        amount_nano=0, source="line/l1/1/energy/correction/9",
+    )  # fmt: skip
+    use = total(use_of([(KWH // 4, 5, HOUR_MS)], CLEAN_AT_NOON, DRAW, None, 1_000))
+    head = Head("invoices/i", "GL-2026-000001", "tenants/t", "projects/p", "", 9, state=FINAL)
+    (row,) = focus_rows(compose(head, [late, *information(telling(use, 2, embodied=None))]))
+    assert row["x_EnergyKwh"] == "0.3"
+    assert row["x_CarbonGrams"]
+
+
 def test_storage_stands_in_gigabyte_hours():
     stored = replace(
         RUN, meter="storage", charged_ns=1_800 * 10**9, counter_ns=1_800 * 10**9,

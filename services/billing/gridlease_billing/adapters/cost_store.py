@@ -8,7 +8,7 @@ from gridlease_store.pool import Connection
 from gridlease_billing.domain.job_cost import JobCost, LeaseCost
 
 _MOST_LEASES = 1_000
-# Live amounts are the row's and what ticks have moved since: docs/billing.md, Ticks.
+# Run time is the meters run and run_priority. Live amounts are the row's and what ticks have moved since: docs/billing.md, Ticks.
 _COST = """
 WITH mine AS (
     SELECT l.id, l.node, l.chip, l.quantity_milli, l.state, l.ends_at_ms, l.budget_nano,
@@ -23,8 +23,8 @@ WITH mine AS (
         WHERE segment.lease = l.id ORDER BY number DESC LIMIT 1) AS s ON true
     WHERE l.tenant = $1 AND l.job = $2
 ), ended AS (
-    SELECT coalesce(sum(amount_nano) FILTER (WHERE meter IN ('run', 'run_priority')), 0)::int8 AS run,
-        coalesce(sum(amount_nano) FILTER (WHERE meter NOT IN ('run', 'run_priority')), 0)::int8 AS other
+    SELECT coalesce(sum(amount_nano) FILTER (WHERE meter ^@ 'run'), 0)::int8 AS run,
+        coalesce(sum(amount_nano) FILTER (WHERE NOT meter ^@ 'run'), 0)::int8 AS other
     FROM line WHERE lease IN (SELECT id FROM mine WHERE state = 'FINAL')
 ), wallet AS (
     SELECT b.posted, b.held, b.credit_limit FROM account AS a JOIN balance AS b ON b.account = a.id

@@ -137,17 +137,24 @@ class _Shares:
 
 
 def _shares(lines: Sequence[Line]) -> _Shares:
-    """Each lease's figures, by the time of its lines of run time, by largest remainder."""
+    """Each lease's figures, by the time of its lines of run time, by largest remainder.
+
+    Where a document has none of them (what came late was no run time), on the lease's first line.
+    """
     running: defaultdict[str, list[int]] = defaultdict(list)
+    first: dict[str, list[int]] = {}
     energy: defaultdict[str, int] = defaultdict(int)
     carbon: defaultdict[str, int] = defaultdict(int)
     for at, line in enumerate(lines):
-        if line.meter == RUN_METER and line.kind in ("USAGE", "CORRECTION"):
-            running[line.lease].append(at)
+        if line.kind in ("USAGE", "CORRECTION"):
+            first.setdefault(line.lease, [at])
+            if line.meter == RUN_METER:
+                running[line.lease].append(at)
         elif line.kind == INFORMATION:
             (energy if line.meter == SITE_ENERGY else carbon)[line.lease] += line.charged_ns
+    places = first | running
     return _Shares(
-        _shared(lines, running, energy), _shared(lines, running, carbon), frozenset(energy)
+        _shared(lines, places, energy), _shared(lines, places, carbon), frozenset(energy)
     )
 
 
