@@ -8,6 +8,7 @@ one transaction under an advisory lock, so any number of processes may start at 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +20,13 @@ from .connect import connect
 from .faults import fault_of
 from .revisions import Revision, read_revisions, scripts
 
+_LOG: Final = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
 # One for all rooms of a database: creating schemas and roles side by side would collide.
 _LOCK: Final = 0x6772_6964_6C65_6173  # "gridleas"
-_DDL_LOCK_TIMEOUT: Final = "5s"  # a migration queues traffic behind itself no longer than this
+_DDL_LOCK_MS: Final = 2_000  # a migration queues traffic behind itself no longer than this
+_BUSY_PAUSE_S: Final = 1.0  # then it lets all of it pass before it tries again
+_BUSY_S: Final = 120.0  # and says so after this
 _APPLY_S: Final = 600.0
 
 # A role that reads and writes in its schema and nowhere else. Later grants and revokes of a
@@ -68,7 +72,8 @@ async def migrate(
     Raises:
         Precondition: MIGRATION_FAILED (nothing was changed), MIGRATION_FILES, DATABASE_TOO_NEW or
             DATABASE_REFUSED.
-        Unreachable: the database did not answer in time.
+        Unreachable: the database did not answer in time; or DATABASE_BUSY: what a revision changes
+            was in use for too long by others, who were not stopped: try again.
     """
     role = role or f"gl_{schema}"
     assert _NAME.fullmatch(schema), schema
@@ -77,25 +82,45 @@ async def migrate(
     prepare = _PREPARE.format(schema=schema, role=role, login="LOGIN" if login else "NOLOGIN")
     connection = await connect(dsn, wait_s=timeout_s, settings={"timezone": "UTC"})
     try:
-        async with asyncio.timeout(timeout_s + _APPLY_S), connection.transaction():
-            await _lock(connection, timeout_s)
-            await connection.execute(prepare)
-            applied = await _upgrade(connection, schema, revisions)
-            # Written by migrations alone.
-            await connection.execute(
-                f"REVOKE INSERT, UPDATE, DELETE ON {schema}.alembic_version FROM {role}"
-            )
+        async with asyncio.timeout(timeout_s + _APPLY_S):
+            until_s = asyncio.get_running_loop().time() + _BUSY_S
+            while True:
+                try:
+                    return await _once(connection, schema, role, prepare, revisions, timeout_s)
+                except _BusyError as busy:
+                    if asyncio.get_running_loop().time() >= until_s:
+                        raise _too_busy(schema, busy) from busy
+                    _LOG.warning("a migration gives way to traffic: %s", busy)
+                await asyncio.sleep(_BUSY_PAUSE_S)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise _as_fault(error, schema, "") from error
     finally:
         connection.terminate()
+
+
+async def _once(
+    connection: asyncpg.Connection[Any],
+    schema: str,
+    role: str,
+    prepare: str,
+    revisions: list[Revision],
+    timeout_s: float,
+) -> list[str]:
+    async with connection.transaction():
+        await _lock(connection, timeout_s)
+        await connection.execute(prepare)
+        applied = await _upgrade(connection, schema, revisions)
+        # Written by migrations alone.
+        await connection.execute(
+            f"REVOKE INSERT, UPDATE, DELETE ON {schema}.alembic_version FROM {role}"
+        )
     return applied
 
 
 async def _lock(connection: asyncpg.Connection[Any], timeout_s: float) -> None:
     await connection.execute(f"SET LOCAL lock_timeout = {round(timeout_s * 1_000)}")
     await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-    await connection.execute(f"SET LOCAL lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
+    await connection.execute(f"SET LOCAL lock_timeout = {_DDL_LOCK_MS}")
 
 
 async def _upgrade(
@@ -110,9 +135,23 @@ async def _upgrade(
     for script in missing:
         try:
             await connection.execute(script.sql)
+        except asyncpg.LockNotAvailableError as error:
+            raise _BusyError(f"{schema} at {script.name}: {error}") from error
         except asyncpg.PostgresError as error:
             raise _as_fault(error, schema, f" at {script.name}") from error
     return [it.name for it in missing]
+
+
+class _BusyError(Exception):
+    """What a revision changes is in use."""
+
+
+def _too_busy(schema: str, busy: _BusyError) -> Unreachable:
+    return Unreachable(
+        f"Migrating {busy}: it was in use for {_BUSY_S:.0f} s.",
+        reason="DATABASE_BUSY",
+        remedy=f"End long transactions on schema {schema}; nothing was changed, and it goes on.",
+    )
 
 
 def _as_fault(error: Exception, schema: str, where: str) -> Fault:
