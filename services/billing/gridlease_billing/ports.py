@@ -23,6 +23,7 @@ from gridlease_billing.domain.issuer import (
 from gridlease_billing.domain.late import Correction, Written
 from gridlease_billing.domain.price import CURRENCY
 from gridlease_billing.domain.settlement import Alarm
+from gridlease_billing.domain.sla import Month, Stay
 from gridlease_billing.domain.supplier import Contract
 from gridlease_billing.domain.tick import Known
 from gridlease_billing.domain.usage import Line, Stored
@@ -340,6 +341,24 @@ class LineStore(Protocol):
     async def correct(self, lease: str, found: Sequence[Correction], now_ms: int) -> None: ...
 
 
+class SlaStore(Protocol):
+    """How much of a month leases were there."""
+
+    async def due(self, ended_by_ms: int, from_ms: int, limit: int) -> list[tuple[str, str, int]]:
+        """(tenant, project, month) that ended, had something lost, and was not looked at."""
+        ...
+
+    async def stays(self, tenant: str, project: str, month_ms: int) -> list[Stay]:
+        """A project's leases that ended in a month."""
+        ...
+
+    async def write(
+        self, tenant: str, project: str, month_ms: int, month: Month, now_ms: int
+    ) -> None:
+        """A month is written once: a second time makes the transaction start again."""
+        ...
+
+
 class TaxStore(Protocol):
     """Who issues, to whom, at which tax."""
 
@@ -388,6 +407,9 @@ class Work(ToldWork, Protocol):
 
     @property
     def invoices(self) -> InvoiceStore: ...
+
+    @property
+    def sla(self) -> SlaStore: ...
 
     @property
     def evidence(self) -> EvidenceStore: ...

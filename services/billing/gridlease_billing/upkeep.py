@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from gridlease_kernel.faults import Fault
 
+from gridlease_billing.availability import credit_months
 from gridlease_billing.commitments import bill_hours
 from gridlease_billing.levels import Levels, look_at_money, look_at_months
 from gridlease_billing.months import make_months
@@ -64,6 +65,7 @@ class Upkeep:
             await self._try("anomalies", self._anomalies),
             await self._try("windows", self._windows),
             await self._try("holdbacks", self._holdbacks),
+            await self._try("availability", self._availability),
         ]
         return all(done)
 
@@ -89,6 +91,10 @@ class Upkeep:
             _LOG.info("holdbacks are released", extra={"lines": released})
             if released < RELEASE_BATCH:
                 break
+
+    async def _availability(self) -> None:
+        while looked := await credit_months(self._books):
+            _LOG.info("months of projects are looked at", extra={"count": looked})
 
     async def _try(self, what: str, part: Callable[[], Awaitable[None]]) -> bool:
         try:

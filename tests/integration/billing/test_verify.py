@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from gridlease_billing.domain.grant_row import Cause, Phase
 from gridlease_billing.domain.invoice import as_json
+from gridlease_billing.domain.issuer import TaxSource
+from gridlease_billing.domain.tax import TaxRate
 from gridlease_billing.invoice import create_invoice, draws_of, get_invoice, reports_of
 from gridlease_billing.ports import Scope
 from gridlease_billing.prices import list_prices
-from gridlease_billing.tariffs import list_tariffs
-from gridlease_billing.taxes import list_rates
 from gridlease_billing.rpc.shapes import tier_value
+from gridlease_billing.tariffs import list_tariffs
+from gridlease_billing.taxes import add_rate, list_rates
 from gridlease_kernel.ids import RandomIds
 from gridlease_verify import bill as verifier
 from gridlease_verify.bill import Trust
@@ -334,7 +336,9 @@ async def test_it_agrees_with_late_usage_and_credit_notes(world):
     await world.settle(pen.signed(report("a", 31 * SECOND_NS)))
     second = await bill(world, "2")
     assert (second.lines[0].before, second.lines[0].charged_ns) == (8 * SECOND_NS, 23 * SECOND_NS)
-    note = await refund(world, second)
+    today = TaxRate("DE", "VAT", 700, second.head.issued_ms + 1)
+    await add_rate(world.books, TaxSource(today, "a law"))
+    note = await refund(world, second)  # at the tax of what it gives back
     for invoice, cited in ((first, ()), (second, (first,)), (note, (second,))):
         evidence = await evidence_of(world, invoice, *cited)
         assert check(evidence) == []

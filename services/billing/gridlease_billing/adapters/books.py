@@ -22,6 +22,7 @@ from gridlease_billing.adapters.ledger_store import PostgresLedger
 from gridlease_billing.adapters.line_store import PostgresLines
 from gridlease_billing.adapters.price_store import PostgresPrices
 from gridlease_billing.adapters.receivable_store import PostgresReceivables
+from gridlease_billing.adapters.sla_store import PostgresSla
 from gridlease_billing.adapters.supplier_store import PostgresSuppliers
 from gridlease_billing.adapters.tariff_store import PostgresTariffs
 from gridlease_billing.adapters.tax_store import PostgresTaxes
@@ -71,6 +72,7 @@ class PostgresWork:
     tariffs: PostgresTariffs
     lines: PostgresLines
     taxes: PostgresTaxes
+    sla: PostgresSla
     footprints: PostgresFootprints
     costs: PostgresCosts
 
@@ -116,6 +118,7 @@ class PostgresBooks:
             PostgresTariffs(connection),
             PostgresLines(connection),
             PostgresTaxes(connection),
+            PostgresSla(connection),
             PostgresFootprints(connection),
             PostgresCosts(connection),
         )

@@ -73,8 +73,21 @@ SELECT j.id, j.kind, j.recorded_ms, e.amount, l.id AS lease, l.job, l.node, l.si
 FROM journal AS j JOIN lease AS l ON l.id = j.cause
 JOIN entry AS e ON e.journal = j.id AND e.recorded_ms = j.recorded_ms
 JOIN account AS a ON a.id = e.account AND a.kind = 'tenant_prepaid'
-WHERE j.kind IN ('reclaim_credit', 'sla_credit', 'promo_credit')
+WHERE j.kind IN ('reclaim_credit', 'sla_credit', 'availability_credit', 'promo_credit')
 """
+# A promotion for no lease stands on the tenant's next invoice of any project.
+_PROMOTED = """
+SELECT j.id, j.kind, j.recorded_ms, e.amount, '' AS lease, '' AS job, '' AS node, '' AS site,
+    '' AS chip, '' AS tier, 0::int8 AS quantity_milli, j.recorded_ms AS opened_ms
+FROM journal AS j JOIN entry AS e ON e.journal = j.id AND e.recorded_ms = j.recorded_ms
+JOIN account AS a ON a.id = e.account AND a.kind = 'tenant_prepaid'
+WHERE j.kind = 'promo_credit' AND NOT EXISTS (SELECT FROM lease AS l WHERE l.id = j.cause)
+"""
+_PROMOTIONS = f"""{_PROMOTED} AND a.tenant = $1
+    AND NOT EXISTS (SELECT FROM invoice_line AS i WHERE i.source = concat('journal/', j.id))
+ORDER BY j.id
+"""
+_PROMOTIONS_OF = f"{_PROMOTED} AND j.id = ANY($1)"
 _CREDITS = f"""{_CREDITED} AND l.state = 'FINAL'
     AND l.tenant = $1 AND l.project = $2 AND ($3 = '' OR l.job = $3)
     AND NOT EXISTS (SELECT FROM invoice_line AS i WHERE i.source = concat('journal/', j.id))
@@ -134,6 +147,8 @@ class PostgresLines:
     async def credits(self, scope: Scope) -> list[Line]:
         """Credits to leases that no invoice carries, oldest first; amounts below zero."""
         found = await self._db.fetch(_CREDITS, scope.tenant, scope.project, scope.job)
+        if not scope.job:
+            found += await self._db.fetch(_PROMOTIONS, scope.tenant)
         return [_credit(it) for it in found]
 
     async def hours(self, scope: Scope) -> list[Line]:
@@ -160,6 +175,7 @@ class PostgresLines:
         rows = await self._db.fetch(_USAGE, leases) + await self._db.fetch(_CORRECTED, leases)
         found = [line for it in rows for line in _lines(it)]
         found += [_credit(it) for it in await self._db.fetch(_CREDITS_OF, journals)]
+        found += [_credit(it) for it in await self._db.fetch(_PROMOTIONS_OF, journals)]
         return [it for it in found if it.source in sources]
 
     async def written(self, leases: Collection[str]) -> dict[str, dict[int, Written]]:
