@@ -8,6 +8,7 @@ _BOOKS = TABLES + "0001_books.sql"
 _LEDGER = TABLES + "0003_ledger.sql"
 _INVOICES = TABLES + "0004_invoices.sql"
 _PARTNERS = TABLES + "0005_partners.sql"
+_TICKS = TABLES + "0011_ticks.sql"
 
 TABLE = (
     Bug("a journal of one side", _LEDGER, "HAVING sum(amount) <> 0 OR currency IS NULL",
@@ -79,21 +80,21 @@ TABLE = (
     Bug("lines of invoices of every tenant", _LEDGER,
         "['invoice_line', 'EXISTS (SELECT FROM invoice AS i WHERE i.id = invoice_line.invoice)']",
         "['invoice_line', 'true']", ("schema:whose_rows_they",)),
-    Bug("a straggling tick takes time back", _PARTNERS,
+    Bug("a straggling tick takes time back", _TICKS,
         "UPDATE meter AS m SET run = greatest(m.run, t.run),", "UPDATE meter AS m SET run = t.run,",
         ("metering:the_last_signed",)),
-    Bug("a tick ahead of time", _PARTNERS, "            AND t.run <= latest_ns"
+    Bug("a tick ahead of time", _TICKS, "            AND t.run <= latest_ns"
         " - m.starts_ms * 1000000\n        RETURNING", "        RETURNING",
         ("metering:a_tick_ahead",)),
-    Bug("ticks forget the owner of a node", _PARTNERS, "WHERE f.contract <> 0 GROUP BY",
+    Bug("ticks forget the owner of a node", _TICKS, "WHERE f.contract <> 0 GROUP BY",
         "WHERE false GROUP BY", ("suppliers:ticks_split_as",)),
-    Bug("ticks give the owner a part of each slice", _PARTNERS,
+    Bug("ticks give the owner a part of each slice", _TICKS,
         "sum(share_of(f.rated_nano, c.share_permyriad)\n"
         "                - share_of(f.before_nano, c.share_permyriad))::int8 AS part",
         "sum(share_of(f.rated_nano\n"
         "                - f.before_nano, c.share_permyriad))::int8 AS part",
         ("suppliers:ticks_split_as",)),
-    Bug("a tick that costs what it should not", _PARTNERS,
+    Bug("a tick that costs what it should not", _TICKS,
         "rated_nano = cost_nano(m.rate_nano_per_hour, greatest(m.run, t.run))",
         "rated_nano = cost_nano(m.rate_nano_per_hour, greatest(m.run, t.run)) + 1",
         ("metering:a_tick_charges",)),

@@ -177,11 +177,8 @@ async def fold(books: Books, ticks: Sequence[Tick]) -> _Folded:
     counts_of = {it.known.meter_id: it.counts for it in ticks}
     ids = sorted(counts_of)
     rows = [counts_of[key] for key in ids]
-    # A column of zeros says nothing, and is not sent.
-    counts = [
-        column if any(column) else []
-        for column in (list(map(itemgetter(n), rows)) for n in range(len(CATALOGUE)))
-    ]
+    columns = (list(map(itemgetter(n), rows)) for n in range(len(CATALOGUE)))
+    counts = [column if any(column) else [] for column in columns]  # zeros say nothing: not sent
     signed = [it for it in ticks if it.report.signature and it.known.node_key]
 
     async def work(tx: Work) -> _Folded:
