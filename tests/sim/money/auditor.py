@@ -104,6 +104,14 @@ WRONG = {
         "SELECT x.to_journal FROM exchange AS x JOIN entry AS f ON f.journal = x.from_journal"
         " AND f.amount > 0 JOIN entry AS t ON t.journal = x.to_journal AND t.amount > 0"
         " WHERE t.amount <> div(f.amount::numeric * x.rate_numerator, x.rate_denominator)",
+    "an invoice is not paid by its payments":
+        "SELECT r.invoice FROM receivable AS r WHERE paid_nano <> (SELECT"
+        " coalesce(sum(applied_nano), 0) FROM payment AS p WHERE p.invoice = r.invoice) OR paid_nano < 0"
+        " OR paid_nano + credited_nano > asked_nano",
+    "a payment was taken back further than it was paid":
+        "SELECT p.tenant FROM payment AS p JOIN payment AS b ON b.tenant = p.tenant"
+        " AND b.refunds = p.request_id GROUP BY p.tenant, p.request_id"
+        " HAVING min(p.amount_nano) + sum(b.amount_nano) < 0",
     "notices have a gap":
         "SELECT count(*) FROM notice HAVING count(*) <> coalesce(max(sequence), 0)",
 }  # fmt: skip
@@ -255,6 +263,11 @@ class Auditor:
         ):
             self._post("supplier_payable", it["amount"], it["supplier"])
             self._post("supplier_holdback", -it["amount"], it["supplier"])
+        for it in await admin.fetch(
+            "SELECT tenant, sum(amount_nano)::int8 AS amount FROM payment GROUP BY 1"
+        ):
+            self._post("cash", -it["amount"])
+            self._post("tenant", it["amount"], it["tenant"])
         paid = {}
         for it in await admin.fetch(
             "SELECT k.idem_key, a.supplier, e.amount FROM journal AS j"

@@ -16,7 +16,7 @@ from gridlease_billing.invoice import (
     reports_of,
 )
 from gridlease_billing.ports import Scope
-from gridlease_billing.prices import list_prices
+from gridlease_billing.prices import list_prices, list_priorities
 from gridlease_billing.rpc import invoice_shapes, shapes
 from gridlease_billing.rpc.contracts import Contracts
 from gridlease_billing.taxes import list_rates
@@ -26,6 +26,7 @@ from gridlease_kernel.ids import CountingIds
 from gridlease_verify.bill import Trust, check
 
 from tests.sim.money.broken import insist
+from tests.sim.money.town import priority_of
 
 _PROJECT = "projects/p"
 
@@ -59,7 +60,13 @@ class Reader:
         return self._known["taxes"]
 
     async def list_priority_multipliers(self, **_):
-        return []  # these worlds sell every priority at one price
+        if "priorities" not in self._known:
+            found = await self._ask(lambda books: list_priorities(books, history=True))
+            self._known["priorities"] = [shapes.priorities(it) for it in found]
+        return self._known["priorities"]
+
+    async def get_job(self, job):
+        return SimpleNamespace(spec=SimpleNamespace(priority=priority_of(job)))
 
     async def list_prices(self, **_):
         if "prices" not in self._known:

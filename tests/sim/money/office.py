@@ -19,11 +19,10 @@ from gridlease_billing.domain.issuer import LegalEntity, TaxProfile, TaxSource
 from gridlease_billing.domain.price import NewPrice
 from gridlease_billing.domain.rating import Step, Tariff
 from gridlease_billing.domain.report import Budget
-from gridlease_billing.domain.spot import ChipUse, SpotPolicy
+from gridlease_billing.domain.spot import ChipUse
 from gridlease_billing.domain.tax import TaxRate
 from gridlease_billing.exchange import Foreign, pay_in_foreign
 from gridlease_billing.invoice import create_invoice, finalize_invoice
-from gridlease_billing.market import move_spot
 from gridlease_billing.months import make_months
 from gridlease_billing.ports import Scope
 from gridlease_billing.prices import create_price
@@ -41,6 +40,7 @@ from gridlease_billing.taxes import add_rate, set_entity, set_profile
 from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import CountingIds
 
+from tests.sim.money import clerks
 from tests.sim.money.broken import insist
 from tests.sim.money.town import TERMS
 
@@ -65,7 +65,8 @@ class Office:
         self.documents = {}  # name -> invoice, as it was answered
         self.answers = {}  # key of a request -> what was answered first
         self.requests = []  # (kind, key, use case): to be sent again
-        self.paid = {}  # payout's request -> nano
+        self.paid, self.written_off = {}, {}  # by request: nano
+        self.payments = {}
         self.slept_at = 0  # events
         self.verified = set()  # documents
         self._number = 0
@@ -91,7 +92,7 @@ class Office:
             if known is None or known.head.state == DRAFT:
                 self.documents[head.name] = answer
 
-    def _send(self, kind, work):
+    def send(self, kind, work):
         key = f"o{self._next()}"
         self.requests.append((kind, key, work))
         self.town.send(self.do, kind, key, lambda: work(key))
@@ -163,7 +164,7 @@ class Office:
             self._hours()
             self._release()
 
-    def _now_ms(self):
+    def now_ms(self):
         return self.town.clock.database_ms()
 
     # Documents.
@@ -177,13 +178,13 @@ class Office:
         def work(key):
             return create_invoice(town.books, self.ids, scope, key, draft=draft)
 
-        self._send("draft" if draft else "invoice", work)
+        self.send("draft" if draft else "invoice", work)
 
     def _finalize(self):
         drafts = [it.head for it in self.documents.values() if it.head.state == DRAFT]
         if drafts:
             head = self.random.choice(drafts)
-            self._send(
+            self.send(
                 "finalize", lambda _: finalize_invoice(self.town.books, head.tenant, head.name)
             )
 
@@ -219,7 +220,7 @@ class Office:
             insist(not amount or -note.payable_nano == amount, "gave back another amount", told)
             return note
 
-        self._send(f"refund {way}", work)
+        self.send(f"refund {way}", work)
 
     def _short_warning(self):
         """The announced warning was cut short: told after the first Close, twice at times."""
@@ -228,7 +229,7 @@ class Office:
         if gone:
             cause = r.choice([Cause.PREEMPTED, Cause.DRAINED])
             told = [Closure(r.choice(gone), 0, cause, r.randrange(1, 60_000))]
-            self._send("cut short", lambda _: close(self.town.books, told, TERMS))
+            self.send("cut short", lambda _: close(self.town.books, told, TERMS))
 
     # Prices of everything.
     def _tariff(self, meter, site, later_ms):
@@ -245,34 +246,27 @@ class Office:
 
     def _price_meter(self):
         r = self.random
-        later_ms = None if r.random() < 0.7 else self._now_ms() + r.randrange(300_000)
+        later_ms = None if r.random() < 0.7 else self.now_ms() + r.randrange(300_000)
         new = self._tariff(r.choice(list(_PER)), r.choice(["", "", "sites/a", "sites/b"]), later_ms)
-        self._send("tariff", lambda key: create_tariff(self.town.books, new(key)))
+        self.send("tariff", lambda key: create_tariff(self.town.books, new(key)))
 
     def _reserved(self):
         chip, nano = self.random.choice(CHIPS), self.random.randrange(1, 5_000_000_000)
-        self._send("price", lambda key: create_price(
+        self.send("price", lambda key: create_price(
             self.town.books, NewPrice(chip, "RESERVED", nano, None, key)))  # fmt: skip
-
-    def _spot(self):
-        r = self.random
-        end_ms = self._now_ms() + r.choice([0, 0, -300_000, 900_000])
-        total = r.choice([0, 8_000, 64_000])
-        use = ChipUse(r.choice(CHIPS), total, r.randrange(total + 1), r.randrange(20_000))
-        self._send("spot", lambda _: move_spot(self.town.books, end_ms, [use], SpotPolicy()))
 
     def _commit(self):
         r = self.random
-        first_ms = self._now_ms() // _HOUR_MS * _HOUR_MS + r.choice([0, 0, _HOUR_MS])
+        first_ms = self.now_ms() // _HOUR_MS * _HOUR_MS + r.choice([0, 0, _HOUR_MS])
         until_ms = first_ms + r.randrange(1, 4) * _HOUR_MS
         chip, site = r.choice(CHIPS), r.choice(["", "", "sites/a"])
         tenant, milli = r.choice(self.tenants), r.choice([1, 125, 500, 8_000, 60_000])
-        self._send("commitment", lambda key: buy(self.town.books, self.ids, Wish(
+        self.send("commitment", lambda key: buy(self.town.books, self.ids, Wish(
             tenant, PROJECT, chip, site, milli, first_ms, until_ms, key)))  # fmt: skip
 
     def _hours(self):
         limit = self.random.choice([1, 3, 50])
-        self._send("hours", lambda _: bill_hours(self.town.books, limit))
+        self.send("hours", lambda _: bill_hours(self.town.books, limit))
 
     # Partners.
     def _terms(self, name):
@@ -288,16 +282,16 @@ class Office:
 
     def _contract(self):
         terms = self._terms(self.random.choice(SUPPLIERS))
-        self._send("contract", lambda key: create_contract(self.town.books, terms(key)))
+        self.send("contract", lambda key: create_contract(self.town.books, terms(key)))
 
     def _assign(self):
         node = self.random.choice(list(self.town.nodes))
         owner = self.random.choice(["", *SUPPLIERS])
-        self._send("assign", lambda key: assign_node(self.town.books, node, owner, key))
+        self.send("assign", lambda key: assign_node(self.town.books, node, owner, key))
 
     def _release(self):
         limit = self.random.choice([1, 7, 1_000])
-        self._send("release", lambda _: release_held(self.town.books, limit))
+        self.send("release", lambda _: release_held(self.town.books, limit))
 
     def _payout(self):
         supplier = self.random.choice(SUPPLIERS)
@@ -310,7 +304,7 @@ class Office:
             insist(self.paid.setdefault(key, nano) == nano, "paid out twice", told, nano)
             return nano
 
-        self._send("payout", work)
+        self.send("payout", work)
 
     # Money and taxes.
     def _exchange(self):
@@ -318,7 +312,7 @@ class Office:
         tenant, amount = r.choice(self.tenants), r.randrange(1, 10**12)
         currency = r.choice(["EUR", "EUR", "GBP", "JPY", "CNY", "XXX", "USD"])
         top, bottom = r.choice([(10_837, 10_000), (13, 12), (1, 157), (1, 10**13)])
-        self._send("exchange", lambda key: pay_in_foreign(self.town.books, Foreign(
+        self.send("exchange", lambda key: pay_in_foreign(self.town.books, Foreign(
             tenant, amount, currency, top, bottom, "sim", key)))  # fmt: skip
 
     async def _entity(self, name, prefix):
@@ -329,7 +323,7 @@ class Office:
 
     def _issuer(self):
         name, prefix = self.random.choice([("default", "GL"), ("second", "EU"), ("third", "GL")])
-        self._send("issuer", lambda _: self._entity(name, prefix))
+        self.send("issuer", lambda _: self._entity(name, prefix))
 
     def _profile(self):
         r = self.random
@@ -338,13 +332,13 @@ class Office:
             r.choice(["", "ID1"]), r.choice(["en", "zh"]),
             r.choice(["default", "default", "second", "none"]),
         )  # fmt: skip
-        self._send("profile", lambda _: set_profile(self.town.books, profile))
+        self.send("profile", lambda _: set_profile(self.town.books, profile))
 
     def _rate(self):
         r = self.random
         rate = TaxRate(r.choice(["DE", "GR", "FR"]), "VAT", r.choice([0, 700, 1_900, 2_575]),
-                       self._now_ms() + r.randrange(60_000))  # fmt: skip
-        self._send("tax rate", lambda _: add_rate(self.town.books, TaxSource(rate, "sim")))
+                       self.now_ms() + r.randrange(60_000))  # fmt: skip
+        self.send("tax rate", lambda _: add_rate(self.town.books, TaxSource(rate, "sim")))
 
     # What is watched.
     def _budget(self):
@@ -353,25 +347,25 @@ class Office:
             r.choice(self.tenants), r.choice(["", PROJECT]), 10 ** r.randrange(6, 12),
             tuple(sorted(r.sample([1, 200, 500, 800, 1_000], r.randrange(1, 5)))),
         )  # fmt: skip
-        self._send("budget", lambda _: set_budget(self.book, budget))
+        self.send("budget", lambda _: set_budget(self.book, budget))
 
     def _watch(self):
-        self._send("watch", lambda _: watch_budgets(self.book))
+        self.send("watch", lambda _: watch_budgets(self.book))
 
     def _upkeep(self):
-        end_ms = self._now_ms()
+        end_ms = self.now_ms()
         use = ChipUse(self.random.choice(CHIPS), 8_000, self.random.randrange(8_001), 0)
-        self._send("odd days", lambda _: find_anomalies(self.book))
-        self._send("window", lambda _: keep_windows(self.book, end_ms, 300_000, [use]))
-        self._send("months", lambda _: make_months(self.town.books))
+        self.send("odd days", lambda _: find_anomalies(self.book))
+        self.send("window", lambda _: keep_windows(self.book, end_ms, 300_000, [use]))
+        self.send("months", lambda _: make_months(self.town.books))
 
 
 _ACTS = (
     (Office._invoice, 8), (Office._finalize, 4), (Office._refund, 10), (Office._short_warning, 4),
-    (Office._price_meter, 3), (Office._reserved, 1), (Office._spot, 2), (Office._commit, 3),
+    (Office._price_meter, 3), (Office._reserved, 1), (Office._commit, 3),
     (Office._hours, 2), (Office._contract, 2), (Office._assign, 2), (Office._release, 3),
     (Office._payout, 3), (Office._exchange, 2), (Office._issuer, 1), (Office._profile, 2),
-    (Office._rate, 1), (Office._budget, 2), (Office._watch, 3), (Office._upkeep, 1),
+    (Office._rate, 1), (Office._budget, 2), (Office._watch, 3), (Office._upkeep, 1), *clerks.ACTS,
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import zlib
 from dataclasses import dataclass, replace
 
 from gridlease_billing.authorize import authorize
@@ -63,6 +64,11 @@ PROFILES = {
     "liars": Profile(lie=0.05, drift_ppm=80),
     "crowded": Profile(leases=24, turn_ms=4_000),
 }
+
+
+def priority_of(job):
+    """A job's, between 0 and 100."""
+    return zlib.crc32(job.encode()) % 5 * 25
 
 
 class Clock:
@@ -281,6 +287,7 @@ class Town:
                 notice_ms=r.choice([0, 7_001, 30_000, 61_000]),
                 node_key=node.key,
                 site=node.site,
+                priority=priority_of(job),
                 power=node.power,
             )
             for n in range(count)
