@@ -106,7 +106,8 @@ WRONG = {
         " WHERE t.amount <> div(f.amount::numeric * x.rate_numerator, x.rate_denominator)",
     "an invoice is not paid by its payments":
         "SELECT r.invoice FROM receivable AS r WHERE paid_nano <> (SELECT"
-        " coalesce(sum(applied_nano), 0) FROM payment AS p WHERE p.invoice = r.invoice) OR paid_nano < 0"
+        " coalesce(sum(applied_nano), 0) FROM payment AS p"
+        " WHERE p.invoice = r.invoice) OR paid_nano < 0"
         " OR paid_nano + credited_nano > asked_nano",
     "a payment was taken back further than it was paid":
         "SELECT p.tenant FROM payment AS p JOIN payment AS b ON b.tenant = p.tenant"
