@@ -81,13 +81,26 @@ async def add_rate(books: Books, new: TaxSource) -> TaxSource:
     """A new entry of the tax table.
 
     Raises:
-        Invalid: TAX_RATE_EXISTS, another one of that country from that time.
+        Invalid: TAX_RATE_EXISTS, another one of that country from that time; TAX_RATE_IN_THE_PAST
+            where documents may have been issued at the rate that it would replace.
     """
 
     async def work(tx: Work) -> TaxSource:
-        if not await tx.taxes.put_rate(new, (await tx.now()).ms) and new not in (
-            await tx.taxes.rates()
+        now_ms = (await tx.now()).ms
+        known = await tx.taxes.rates()
+        if new in known:
+            return new
+        before = [it for it in known if it.rate.country == new.rate.country]
+        if all(it.rate.effective_ms != new.rate.effective_ms for it in before) and any(
+            max(it.rate.effective_ms, new.rate.effective_ms) <= now_ms for it in before
         ):
+            raise Invalid(
+                f"Documents may bear the rate of {new.rate.country} that this one would replace.",
+                reason="TAX_RATE_IN_THE_PAST",
+                field="rate.effective_time",
+                remedy="Name a time that is still to come; credit notes mend what was issued.",
+            )
+        if not await tx.taxes.put_rate(new, now_ms) and new not in await tx.taxes.rates():
             raise Invalid(
                 f"{new.rate.country} has another rate from that time.",
                 reason="TAX_RATE_EXISTS",

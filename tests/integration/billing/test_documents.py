@@ -144,7 +144,16 @@ async def test_the_tax_table_is_added_to_and_never_edited(world):
     with pytest.raises(Invalid) as caught:
         await taxes.add_rate(world.books, other)
     assert caught.value.reason == "TAX_RATE_EXISTS"
-    assert (await bill(world)).parties.tax.permyriad == 2_300
+    invoice = await bill(world)
+    assert invoice.parties.tax.permyriad == 2_300
+    late = replace(other, rate=replace(other.rate, effective_ms=invoice.head.issued_ms - 1))
+    with pytest.raises(Invalid) as caught:  # what was issued at the rate before would be wrong
+        await taxes.add_rate(world.books, late)
+    assert caught.value.reason == "TAX_RATE_IN_THE_PAST"
+    to_come = replace(
+        late, rate=replace(late.rate, effective_ms=invoice.head.issued_ms + 3_600_000)
+    )
+    assert await taxes.add_rate(world.books, to_come) == to_come
 
 
 async def test_each_issuer_and_series_has_numbers_of_its_own(world):

@@ -365,8 +365,10 @@ class _Bill:
             due = "NONE"
         elif here != seller["country"]:
             due = "OUTSIDE" if not union else "REVERSE_CHARGE" if buyer["tax_id"] else due
+        # A credit note gives back the tax of the invoice that it cites, whatever the rate is now.
+        of = self.all.get("cited", {}).get(self.doc["cites"], self.doc)
         rates = [it for it in self.all.get("taxes", ()) if it["country"] == here
-                 and it["effective_ms"] <= self.doc["issued_ms"]]  # fmt: skip
+                 and it["effective_ms"] <= of["issued_ms"]]  # fmt: skip
         if tax["treatment"] != due:
             yield f"its tax is {tax['treatment']}, by both parties {due}"
         elif due != "STANDARD" and tax["permyriad"]:
