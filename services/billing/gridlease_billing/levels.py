@@ -10,6 +10,7 @@ from gridlease_billing.domain.report import DAY_MS, Notice, Period, Span
 from gridlease_billing.domain.settlement import Alarm
 from gridlease_billing.ports import Books, Work
 from gridlease_billing.report_ports import ReportBook
+from gridlease_billing.suspense import list_suspense
 
 _LOG = logging.getLogger(__name__)
 FEWEST_AHEAD = 2  # this month and the next: fewer, and a journal may soon lie in none
@@ -47,7 +48,8 @@ async def look_at_months(books: Books, book: ReportBook, tell: Levels) -> tuple[
 
 
 async def look_at_money(books: Books, book: ReportBook, tell: Levels) -> None:
-    """Tells what chips earned and did not earn in the last day, and what tenants owe."""
+    """Tells what chips earned and did not earn in the last day, what tenants owe, and what lies
+    in suspense."""
 
     async def owed(tx: Work) -> tuple[int, int]:
         now = await tx.now()
@@ -55,6 +57,12 @@ async def look_at_money(books: Books, book: ReportBook, tell: Levels) -> None:
         return every.total_nano, every.total_nano - every.current_nano
 
     total, late = await books.run(owed)
+    suspended = await list_suspense(books)
+    nano = sum(it.excess.open_nano for it in suspended)
+    tell("gridlease_billing_suspense", [({}, nano / 1e9)])
+    tell(
+        "gridlease_billing_suspended_leases", [({}, len({it.excess.lease_id for it in suspended}))]
+    )
     tell("gridlease_billing_receivable_open", [({}, total / 1e9)])
     tell("gridlease_billing_receivable_overdue", [({}, late / 1e9)])
     async with book.work() as tx:
