@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutate.book_bugs import BOOK
 from tests.mutate.office_bugs import OFFICE
 from tests.mutate.planted import (
     BILLING,
@@ -138,4 +139,4 @@ LEASE = (
         ("lease:a_lease_is_held",)),
 )  # fmt: skip
 
-BUGS = (*LEASE, *OFFICE, *TABLE)
+BUGS = (*LEASE, *BOOK, *OFFICE, *TABLE)
