@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from gridlease.agent.v1 import files_pb2_grpc
-from gridlease.billing.v1 import account_pb2_grpc, report_pb2_grpc
+from gridlease.billing.v1 import account_pb2_grpc, receivable_pb2_grpc, report_pb2_grpc
 from gridlease.gateway.v1 import contract_pb2_grpc, gateway_pb2_grpc
 from gridlease.scheduler.v1 import capacity_pb2_grpc, fleet_pb2_grpc, job_pb2_grpc
 from gridlease_gateway.bootstrap import gateway
@@ -72,6 +72,9 @@ async def rooms(nats, prefix):
             elif name == "billing":
                 account_pb2_grpc.add_AccountServiceServicer_to_server(billing, server)
                 report_pb2_grpc.add_ReportServiceServicer_to_server(billing.reports, server)
+                receivable_pb2_grpc.add_ReceivableServiceServicer_to_server(
+                    billing.receivables, server
+                )
             else:
                 files_pb2_grpc.add_TaskFileServiceServicer_to_server(agent, server)
             await server.start()

@@ -7,7 +7,14 @@ import asyncio
 import time
 
 from gridlease.agent.v1 import files_pb2, files_pb2_grpc
-from gridlease.billing.v1 import account_pb2, account_pb2_grpc, report_pb2, report_pb2_grpc
+from gridlease.billing.v1 import (
+    account_pb2,
+    account_pb2_grpc,
+    receivable_pb2,
+    receivable_pb2_grpc,
+    report_pb2,
+    report_pb2_grpc,
+)
 from gridlease.scheduler.v1 import (
     capacity_pb2,
     capacity_pb2_grpc,
@@ -281,6 +288,61 @@ class Reports(report_pb2_grpc.ReportServiceServicer):
         return report_pb2.WriteOffSuspenseResponse(amount_nano=5, currency="USD")
 
 
+class Receivables(receivable_pb2_grpc.ReceivableServiceServicer):
+    """One invoice of 19 cents; what is asked is remembered."""
+
+    def __init__(self):
+        self.asked = []
+
+    def _owed(self, tenant, paid_nano=0):
+        return {
+            "invoice": "invoices/i-1", "number": "GL-2026-000001", "tenant": tenant,
+            "asked_nano": 190_000_000, "paid_nano": paid_nano, "currency": "USD",
+            "open_nano": 190_000_000 - paid_nano, "state": "PAID" if paid_nano else "OPEN",
+        }  # fmt: skip
+
+    async def GetReceivable(self, request, context):
+        self.asked.append(request)
+        if request.name not in ("i-1", "invoices/i-1", "GL-2026-000001"):
+            raise Missing("Nothing here.", reason="INVOICE_NOT_FOUND")
+        return receivable_pb2.GetReceivableResponse(receivable=self._owed(request.tenant))
+
+    async def ListReceivables(self, request, context):
+        self.asked.append(request)
+        whose = request.tenant or "tenants/demo"
+        return receivable_pb2.ListReceivablesResponse(
+            receivables=[self._owed(whose)],
+            ages=[{"current_nano": 190_000_000, "total_nano": 190_000_000, "currency": "USD"}],
+        )
+
+    async def CreatePayment(self, request, context):
+        self.asked.append(request)
+        nano = request.amount_nano or 190_000_000
+        payment = {"request_id": request.request_id, "tenant": request.tenant,
+                   "amount_nano": nano, "applied_nano": nano, "currency": "USD"}  # fmt: skip
+        return receivable_pb2.CreatePaymentResponse(
+            payment=payment, receivable=self._owed(request.tenant, nano)
+        )
+
+    async def CreateRefund(self, request, context):
+        self.asked.append(request)
+        payment = {"request_id": request.request_id, "amount_nano": -190_000_000,
+                   "refunds": request.payment, "currency": "USD"}  # fmt: skip
+        return receivable_pb2.CreateRefundResponse(
+            payment=payment, receivable=self._owed(request.tenant)
+        )
+
+    async def ListPaymentTerms(self, request, context):
+        return receivable_pb2.ListPaymentTermsResponse(terms=[{"due_days": 14}])
+
+    async def SetPaymentTerms(self, request, context):
+        self.asked.append(request)
+        grace = request.grace_days if request.HasField("grace_days") else None
+        return receivable_pb2.SetPaymentTermsResponse(
+            terms={"tenant": request.tenant, "due_days": request.due_days, "grace_days": grace}
+        )
+
+
 class Billing(account_pb2_grpc.AccountServiceServicer):
     """A price book of two chips, credits by request id, one invoice."""
 
@@ -288,6 +350,7 @@ class Billing(account_pb2_grpc.AccountServiceServicer):
         self.credits = {}
         self.down = 0
         self.reports = Reports()
+        self.receivables = Receivables()
 
     def _price(self, chip, tier=job_types.TIER_ON_DEMAND):
         nano = {"A100-80GB": PRICE_NANO, "H100-80GB": 2 * PRICE_NANO, "cpu-x86-64": 3_600_000_000}
