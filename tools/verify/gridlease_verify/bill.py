@@ -304,15 +304,10 @@ class _Bill:
             )
             due += money.amount_nano(rate, (before + it["milli_ns"]) // size)
             due -= money.amount_nano(rate, before // size)
-            rates = [
-                each["rate_nano_per_hour"]
-                for each in self.known.values()
-                if (each["lease"], each["segment"]) == (it["lease"], it["segment"])
-                and (each["kind"], _meter(each)) == ("USAGE", "run")
-            ]
-            if not rates:
+            run = self.runs.get(it["lease"], {}).get(it["segment"])
+            if run is None:
                 yield Unchecked(f"what lease {it['lease']} was charged stands on another bill")
-            elif sum(rates) != rate:
+            elif run["rate_nano_per_hour"] != rate:  # a priority's surcharge is not covered
                 yield f"it gives lease {it['lease']} back at another rate than it was charged"
         if line["amount_nano"] != -due:
             yield f"its amount is {line['amount_nano']}, by draws {-due}"
