@@ -6,6 +6,7 @@ import random
 
 import asyncpg
 import pytest
+from gridlease_billing.contract_ports import NewTariff
 from gridlease_billing.credit_note import Refund, create_credit_note
 from gridlease_billing.domain import invoice as documents
 from gridlease_billing.domain.book import Span, spans
@@ -15,6 +16,7 @@ from gridlease_billing.domain.invoice_rows import as_csv, as_focus
 from gridlease_billing.domain.invoice_text import as_text
 from gridlease_billing.domain.price import NewPrice, Tier
 from gridlease_billing.domain.priority import Band, NewPriorityTable
+from gridlease_billing.domain.rating import Step, Tariff
 from gridlease_billing.domain.spot import ChipUse, SpotPolicy
 from gridlease_billing.invoice import create_invoice, replayed
 from gridlease_billing.market import move_spot
@@ -29,10 +31,12 @@ from gridlease_billing.prices import (
 from gridlease_billing.quote import Question, quote
 from gridlease_billing.supplier_ports import NewContract
 from gridlease_billing.suppliers import assign_node, create_contract, create_supplier
+from gridlease_billing.tariffs import create_tariff
 from gridlease_kernel.faults import Invalid
 from gridlease_kernel.ids import RandomIds
 
 from tests.integration.billing.test_suppliers import traced
+from tests.integration.billing.test_verify import Pen, check, evidence_of, ran
 from tests.integration.billing.world import (
     CHIP,
     NODE,
@@ -187,8 +191,8 @@ async def test_a_priority_is_held_charged_and_shown_as_a_line_of_its_own(world):
     assert (await world.row("a"))["held_nano"] == told.hold_nano
     await world.settle(*(report(it, phase=Phase.KNOWN) for it in "ab"))
     await table(world, (0, 500), request_id="half")
-    for ran in (3, 5, 7):
-        await world.settle(*(report(it, ran * SECOND_NS + 1) for it in "ab"))
+    for span in (3, 5, 7):
+        await world.settle(*(report(it, span * SECOND_NS + 1) for it in "ab"))
     await world.pass_time("a", 40_000)
     (renewed,) = await world.settle(report("a", 40 * SECOND_NS))
     assert (renewed.segment, renewed.rate_nano_per_hour) == (2, PRICE // 2), "a new table: halved"
@@ -199,14 +203,14 @@ async def test_a_priority_is_held_charged_and_shown_as_a_line_of_its_own(world):
         await world.close(lease, cause=Cause.EXITED)
     made = await create_invoice(world.books, RandomIds(), Scope(TENANT, PROJECT), "i")
     shown = {(it.lease, it.segment, it.meter): it for it in made.lines}
-    for segment, ran, whole in (
+    for segment, used, whole in (
         (1, 40 * SECOND_NS, PRICE + extra),
         (2, 9 * SECOND_NS + 7, PRICE // 2),
     ):
         base, part = shown["a", segment, "run"], shown["a", segment, "run_priority"]
-        assert (base.rate_nano_per_hour, base.charged_ns) == (PRICE, ran)
+        assert (base.rate_nano_per_hour, base.charged_ns) == (PRICE, used)
         assert part.rate_nano_per_hour == whole - PRICE
-        assert base.amount_nano + part.amount_nano == whole * ran // (3_600 * SECOND_NS)
+        assert base.amount_nano + part.amount_nano == whole * used // (3_600 * SECOND_NS)
         assert (part.amount_nano < 0) == (segment == 2)
     assert ("b", 1, "run_priority") not in shown
     charged = sum([(await world.row(it))["charged_nano"] for it in "ab"])
@@ -214,6 +218,30 @@ async def test_a_priority_is_held_charged_and_shown_as_a_line_of_its_own(world):
     assert await replayed(world.books, TENANT, made.head.name) == made
     read(made)
     assert await traced(world)
+
+
+async def test_all_parts_of_a_bill_can_be_computed_again(world):
+    pen = Pen()
+    steps = (Step(0, 0), Step(100, USD))
+    new = NewTariff("egress", "", Tariff(steps, 100, USD), False, None, "e")
+    await create_tariff(world.books, new)
+    await table(world, (0, 700), (50, 1_500))
+    await ran(world, pen, "a", 3 * SECOND_NS, 4 * SECOND_NS, priority=60)
+    await ran(world, pen, "b", 5 * SECOND_NS)
+    made = await create_invoice(world.books, RandomIds(), Scope(TENANT, PROJECT), "i")
+    meters = [it.meter for it in made.lines]
+    assert meters.count("run_priority") == 3
+    assert meters.count("egress_free") == 3
+    assert meters.count("egress_minimum") == 1
+    evidence = await evidence_of(world, made)
+    assert [it for it in check(evidence) if it.wrong] == []
+    for line in evidence["invoice"]["lines"]:
+        line["amount_nano"] += line["meter"] in ("run_priority", "egress_minimum")
+    wrong = {it.line for it in check(evidence) if it.wrong and "amount" in it.what}
+    assert len(wrong) == 4
+    assert "Egress, free quota" in as_text(made, "en").decode().replace("Network egress", "Egress")
+    assert "免费额度" in as_text(made, "zh").decode()
+    assert as_focus(made).count(b",Adjustment,") == 1
 
 
 def read(made):

@@ -137,3 +137,23 @@ def test_offers_are_stock_with_its_prices():
     assert found == [("A100-40GB", 2), ("A100-80GB", 2), ("A100-80GB", 3)]
     assert len(offers.on_offer(STOCK, PRICES)) == 4
     assert offers.with_default_tier(Ask((), False, 0, 0, 1, 0)).tier == 2
+
+
+def test_a_sites_own_price_goes_before_that_of_everywhere():
+    stock = [Stock("A100-80GB", f"sites/{it}", 8_000, 8_000, 80 << 30, False) for it in "ab"]
+    prices = [*PRICES, PriceTag("A100-80GB", 2, 25, "USD", "sites/b")]
+    found = {
+        (it.stock.site, it.price.tier): it.price.price_nano_per_hour
+        for it in offers.on_offer(stock, prices)
+    }
+    assert found == {
+        ("sites/a", 2): 30,
+        ("sites/a", 3): 10,
+        ("sites/b", 2): 25,
+        ("sites/b", 3): 10,
+    }
+    ask = Ask(("A100",), True, 0, 0, 1_000, 2)
+    assert offers.candidates(ask, stock, prices) == [
+        (25, "A100-80GB", "sites/b"),
+        (30, "A100-80GB", "sites/a"),
+    ]

@@ -120,3 +120,17 @@ def test_cpus_of_another_kind_count_only_where_they_are_real_and_free():
     found = options(wanted(), HOUR_MS, snapshot(node("a"), arm, toy), "cpu-x86-64")
     assert {x.chip: x.placeable for x in found} == {"cpu-x86-64": True, "cpu-aarch64": False}
     assert next(x for x in found if not x.placeable).reason.code == "NOT_ENOUGH_CPU"
+
+
+def test_a_job_goes_where_its_chip_is_cheaper_and_is_told_that_sites_price():
+    nodes = [node("a", A100, site="dear"), node("b", A100, site="cheap"), node("c", A100)]
+    own = (
+        Offered(A100, Tier.ON_DEMAND, 3 * DOLLAR, "dear"),
+        Offered(A100, Tier.ON_DEMAND, DOLLAR, "cheap"),
+    )
+    seen = replace(snapshot(*nodes), offers=(*PRICES, *own))
+    found = forecast(wanted(A100), HOUR_MS, seen)
+    assert (found.decision.node_id, found.rate_nano_per_hour) == ("b", DOLLAR)
+    rest = replace(seen, nodes=(nodes[0], nodes[2]))
+    found = forecast(wanted(A100), HOUR_MS, rest)
+    assert (found.decision.node_id, found.rate_nano_per_hour) == ("c", 2 * DOLLAR)
