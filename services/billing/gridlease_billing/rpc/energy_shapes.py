@@ -62,7 +62,9 @@ def traced(it: Trace, segment: int = 0) -> contract_pb2.EnergyUse:
 def with_use(line: money_pb2.UsageLine, found: Mapping[str, Trace]) -> money_pb2.UsageLine:
     """A line of run time with what its segment drew and emitted; another as it is."""
     if line.meter == RUN_METER and line.lease in found:
-        line.use.CopyFrom(traced(found[line.lease], line.segment))
+        use = traced(found[line.lease], line.segment)
+        if use.basis or use.embodied_source:  # else nothing is known of it
+            line.use.CopyFrom(use)
     return line
 
 
