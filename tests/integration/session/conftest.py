@@ -1,22 +1,26 @@
-"""A real agent with a task that runs, and sessions in it over a real broker."""
+"""A real agent with a task that runs, and sessions in it over a real broker: one for a module."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import pytest
+import pytest_asyncio
 from gridlease.agent.v1 import session_pb2 as pb
 from gridlease.agent.v1 import session_pb2_grpc
+from gridlease_testkit.plugin import unmounted
 from gridlease_testkit.waiting import eventually
 
+from tests.integration.agent import centre as centres
 from tests.integration.agent.agents import Agent
 from tests.integration.agent.centre import NODE, Centre
-from tests.integration.agent.conftest import agent, centre
 
-__all__ = ["agent", "centre"]
 LEASE = "ls-1"
 WAIT_S = 30.0
 
@@ -84,8 +88,26 @@ async def read(call: Any, until: bytes | None = None) -> Ran:
     return ran
 
 
-@pytest.fixture
-async def inside(centre: Centre, agent: Agent) -> Inside:
-    centre.want(LEASE, ["echo begun; sleep 600"])
-    await eventually(lambda: centre.running(LEASE), 20, str(agent.log))
-    return Inside(centre, agent)
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))
+    folder.chmod(0o711)
+    return folder
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def inside(nats: Any) -> AsyncIterator[Inside]:
+    """A task that runs as long as the module's tests; who ends one begins another lease."""
+    folder = _folder()
+    async with centres.running(nats) as centre:
+        centres.enrol(nats, folder)
+        agent = Agent(folder)
+        try:
+            await agent.start()
+            centre.want(LEASE, ["echo begun; sleep 600"])
+            await eventually(lambda: centre.running(LEASE), 20, str(agent.log))
+            yield Inside(centre, agent)
+        finally:
+            agent.stop()
+            agent.end_tasks()
+    unmounted(folder)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,8 @@ from gridlease_testkit.waiting import eventually
 
 from tests.integration.session.conftest import LEASE, Inside, read, send
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 def of(inside: Inside, mark: str) -> list[int]:
     """The host's processes whose command line has ``mark``."""
@@ -157,13 +159,16 @@ async def test_the_core_dies_and_its_sessions_with_it(inside: Inside) -> None:
 
 
 async def test_a_session_ends_with_its_task(inside: Inside) -> None:
-    call = await inside.start("/bin/sh", "-c", "trap '' HUP TERM; sleep 93.5")
+    own = "ls-2"
+    inside.centre.want(own, ["sleep 600"])
+    await eventually(lambda: inside.centre.running(own), 20)
+    call = await inside.start("/bin/sh", "-c", "trap '' HUP TERM; sleep 93.5", lease=own)
     await eventually(lambda: of(inside, "93.5"))
-    inside.centre.end(LEASE, notice_ms=0)
+    inside.centre.end(own, notice_ms=0)
     said = await read(call)
     assert said.code == 137
-    await eventually(lambda: inside.centre.gone(LEASE), 20)
-    assert await refused(inside, LEASE) == "TASK_NOT_RUNNING"
+    await eventually(lambda: inside.centre.gone(own), 20)
+    assert await refused(inside, own) == "TASK_NOT_RUNNING"
 
 
 @pytest.mark.parametrize("lease", ["ls-none", "../ls-1", "."])

@@ -9,14 +9,14 @@ from typing import Any
 
 import grpc.aio
 import pytest
+import pytest_asyncio
 from gridlease.agent.v1 import session_pb2 as pb
 from gridlease_mesh.status import fault_from_error
 from gridlease_testkit.waiting import eventually
 
-from tests.integration.agent.agents import Agent
-from tests.integration.agent.centre import Centre
 from tests.integration.session.conftest import LEASE, WAIT_S, Inside, read
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 ECHO = """
 import asyncio, sys
 async def echo(reader, writer):
@@ -62,7 +62,7 @@ async def echoed(call: Any, content: bytes) -> bytes:
     return found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def echo(inside: Inside) -> Any:
     call = await inside.start("/usr/bin/python3", "-c", ECHO)
     await read(call, b"listening")
@@ -100,16 +100,16 @@ async def test_the_hosts_own_ports_are_not_reached(inside: Inside) -> None:
     assert fault_from_error(caught.value).reason == "FORWARD_REFUSED"
 
 
-async def test_attach_begins_now_and_ends_with_the_task(centre: Centre, agent: Agent) -> None:
-    inside = Inside(centre, agent)
-    centre.want(LEASE, ["echo before; while [ ! -e go ]; do echo tick; sleep 0.1; done; seq 50000"])
-    await eventually(lambda: centre.running(LEASE), 20)
-    await eventually(lambda: (agent.state / "leases" / LEASE / "log").stat().st_size > 7)
-    whole = inside.stub.Attach(pb.AttachRequest(lease=LEASE, tail_bytes=10_000), timeout=WAIT_S)
-    fresh = inside.stub.Attach(pb.AttachRequest(lease=LEASE), timeout=WAIT_S)
+async def test_attach_begins_now_and_ends_with_the_task(inside: Inside) -> None:
+    own, centre, agent = "ls-2", inside.centre, inside.agent
+    centre.want(own, ["echo before; while [ ! -e go ]; do echo tick; sleep 0.1; done; seq 50000"])
+    await eventually(lambda: centre.running(own), 20)
+    await eventually(lambda: (agent.state / "leases" / own / "log").stat().st_size > 7)
+    whole = inside.stub.Attach(pb.AttachRequest(lease=own, tail_bytes=10_000), timeout=WAIT_S)
+    fresh = inside.stub.Attach(pb.AttachRequest(lease=own), timeout=WAIT_S)
     assert (await whole.read()).content.startswith(b"before\ntick\n")
     assert (await fresh.read()).content.startswith(b"tick\n")
-    assert (await inside.run("touch", "/work/go")).code == 0
+    assert (await inside.run("touch", "/work/go", lease=own)).code == 0
     for call in (fresh, whole):
         said = [word for word in (await rest(call)).split() if word != b"tick"]
         assert said == [b"%d" % at for at in range(1, 50_001)]
@@ -122,34 +122,35 @@ async def rest(call: Any) -> bytes:
     return found
 
 
-async def test_a_fast_writer_that_is_killed_loses_no_tail(centre: Centre, agent: Agent) -> None:
+async def test_a_fast_writer_that_is_killed_loses_no_tail(inside: Inside) -> None:
     """What was read while it wrote is, byte for byte, what is kept."""
+    own, centre, agent = "ls-3", inside.centre, inside.agent
     from tests.integration.agent.test_life import logs
 
     script = "i=0; while :; do i=$((i+1)); echo $i; echo $i > count; done"
-    centre.want(LEASE, [script], outputs=["count"])
-    await eventually(lambda: centre.running(LEASE), 20)
-    following = asyncio.ensure_future(logs(centre, LEASE, follow=True))
-    path = agent.state / "leases" / LEASE / "log"
+    centre.want(own, [script], outputs=["count"])
+    await eventually(lambda: centre.running(own), 20)
+    following = asyncio.ensure_future(logs(centre, own, follow=True))
+    path = agent.state / "leases" / own / "log"
     await eventually(lambda: path.stat().st_size > 20_000, 40)
-    centre.end(LEASE, notice_ms=0)
+    centre.end(own, notice_ms=0)
     followed = await following
-    await eventually(lambda: centre.gone(LEASE), 20)
-    assert followed == await logs(centre, LEASE)
+    await eventually(lambda: centre.gone(own), 20)
+    assert followed == await logs(centre, own)
     numbers = [int(line) for line in followed.split()]
     assert numbers == list(range(1, len(numbers) + 1))
-    kept = (agent.state / "kept" / LEASE / "files" / "count").read_text().split()
+    kept = (agent.state / "kept" / own / "files" / "count").read_text().split()
     assert not kept or len(numbers) >= int(kept[0]), "it wrote a line before it counted it"
 
 
-async def test_nobody_there_and_it_is_stopped_for_that(centre: Centre, agent: Agent) -> None:
-    inside = Inside(centre, agent)
-    centre.want(LEASE, ["sleep 600"], idle_stop_ms=1500, notice_ms=200)
-    await eventually(lambda: centre.running(LEASE), 20)
-    call = await inside.start("/bin/sh", "-c", "sleep 2.5; echo still")
+async def test_nobody_there_and_it_is_stopped_for_that(inside: Inside) -> None:
+    own, centre = "ls-4", inside.centre
+    centre.want(own, ["sleep 600"], idle_stop_ms=1500, notice_ms=200)
+    await eventually(lambda: centre.running(own), 20)
+    call = await inside.start("/bin/sh", "-c", "sleep 2.5; echo still", lease=own)
     assert (await read(call)).stdout == b"still\n"
-    assert centre.running(LEASE)
-    await eventually(lambda: centre.exit(LEASE), 15)
-    ended = centre.exit(LEASE)
+    assert centre.running(own)
+    await eventually(lambda: centre.exit(own), 15)
+    ended = centre.exit(own)
     assert ended is not None
     assert ended.reason == "IDLE"
