@@ -139,7 +139,7 @@ def tried(bugs, show=print, at_once=_AT_ONCE):
         for code, words in (look.result() for look in looks):
             if code:
                 show(f"{'BROKEN':<7} {'':>6}  without a bug: {words[:100]}")
-                return [f"without a bug: {words}"]
+                return [f"{bug.name}: not tried: {words}" for bug in bugs]
         show(f"{'sound':<7} {'':>6}  without a bug, all tests pass that are to see one")
         planted = [pool.submit(on_a_copy, lambda it, b=bug: it.try_bug(b)) for bug in bugs]
         for n, done in enumerate(as_completed(planted), start=1):
@@ -170,7 +170,7 @@ def main(arguments):
     missed = tried(bugs, show, max(1, options.at_once))
     seconds = round(time.perf_counter() - began)
     caught = len(bugs) - len(missed)
-    print("\n".join(f"not caught: {it}" for it in missed) or "every one is caught")
+    print("\n".join(f"not caught: {it}" for it in missed[:20]) or "every one is caught")
     print(f"{caught} of {len(bugs)} planted bugs are caught, in {seconds} s")
     told = {"planted": len(bugs), "caught": caught, "missed": missed, "seconds": seconds}
     print(json.dumps({"mutate": options.what, "results": told}))

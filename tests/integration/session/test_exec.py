@@ -130,8 +130,9 @@ async def test_a_terminal_has_a_size_and_hears_keys(inside: Inside) -> None:
 
 
 async def test_a_signal_reaches_the_program(inside: Inside) -> None:
-    script = "trap 'echo usr; exit 9' USR1; while :; do sleep 0.05; done"
+    script = "trap 'echo usr; exit 9' USR1; echo up; while :; do sleep 0.05; done"
     call = await inside.start("/bin/sh", "-c", script)
+    await read(call, b"up\n")  # from here on it is not killed by it
     await send(call, signal=10)
     said = await read(call)
     assert (said.stdout, said.code) == (b"usr\n", 9)
