@@ -81,9 +81,8 @@ def signed(report: Mapping[str, Any]) -> bool:
     key = str(report["node_key"])
     try:
         raw = base64.b32decode(key + "=" * (-len(key) % 8))
-        VerifyKey(raw[1:33]).verify(
-            report["report"].encode(), base64.b64decode(report["signature"])
-        )
+        signature = base64.b64decode(report["signature"])
+        VerifyKey(raw[1:33]).verify(report["report"].encode(), signature)
     except (CryptoError, ValueError, TypeError):
         return False
     return True
@@ -96,10 +95,9 @@ def _meter(line: Line) -> str:
 class _Bill:
     def __init__(self, evidence: Mapping[str, Any], trust: Trust) -> None:
         self.all, self.trust, self.doc = evidence, trust, evidence["invoice"]
+        documents = [*evidence.get("cited", {}).values(), self.doc]
         self.known = {
-            f"{doc['name']}#{it['position']}": it
-            for doc in [*evidence.get("cited", {}).values(), self.doc]
-            for it in doc["lines"]
+            f"{of['name']}#{it['position']}": it for of in documents for it in of["lines"]
         }
         self.runs: dict[str, dict[int, Line]] = {}  # each segment's line that counts furthest
         for it in self.known.values():
@@ -139,8 +137,7 @@ class _Bill:
 
     def proof(self, line: Line) -> Iterator[str]:
         """Is the line's counter what its node signed, as far as time had passed?"""
-        until_ms = int(line["source"].split("/correction/")[1].split("/")[0]) if (
-            line["kind"] == "CORRECTION") else 0  # fmt: skip
+        until_ms = int(f"{line['source']}/correction/0".split("/correction/")[1].split("/")[0])
         meter, counts = _meter(line), []
         for it in self.all["reports"]:
             part, late = it.get("part", ""), it.get("part", "").removeprefix("late/")
@@ -176,10 +173,8 @@ class _Bill:
         if price is None:
             yield f"there is no price version {line['price_version']}"
             return
-        kind = (line["chip"], line["tier"])
-        if (price["chip"], _TIERS.get(price["tier"])) != kind or (
-            price.get("site", "") not in ("", line["site"])
-        ):
+        kind = (price["chip"], _TIERS.get(price["tier"]), price.get("site") or line["site"])
+        if kind != (line["chip"], line["tier"], line["site"]):
             yield f"price version {price['version']} is of something else"
         if price["effective_ms"] > line["starts_ms"]:
             yield f"price version {price['version']} was not in force yet"
@@ -222,14 +217,10 @@ class _Bill:
             yield "it charges again what its original charged"
         if after != due:
             yield f"it charges up to {after} ns, due are {due}"
-        base = segments[line["segment"]]["rate_nano_per_hour"]
-        base = base if line["meter"] == "run_priority" else 0
-        costs = [
-            money.amount_nano(base + line["rate_nano_per_hour"], max(0, ns))
-            - money.amount_nano(base, max(0, ns))
-            for ns in (before, after)
-        ]
-        amount = costs[1] - costs[0]
+        of, rate = segments[line["segment"]]["rate_nano_per_hour"], line["rate_nano_per_hour"]
+        low, high = (of, of + rate) if line["meter"] == "run_priority" else (0, rate)
+        costs = [money.amount_nano(of, max(0, ns)) for of in (low, high) for ns in (before, after)]
+        amount = costs[0] - costs[1] - costs[2] + costs[3]
         if amount != line["amount_nano"]:
             yield f"its amount is {line['amount_nano']}, by rate and time {amount}"
 
@@ -245,6 +236,13 @@ class _Bill:
             yield f"it charges up to {line['before'] + count}, counted were {line['counter_ns']}"
         if it["pass_through"]:
             yield Unchecked("the site's price of energy by the hour is billing's word")
+        elif it["meter"] == "run":
+            parts = [(each["meter"] == line["meter"], each["amount_nano"])
+                     for each in self.known.values() if each["lease"] == line["lease"]
+                     and _meter(each) == "run" and each["kind"] in ("USAGE", "CORRECTION")]  # fmt: skip
+            due = max(0, it["minimum_nano"] - sum(nano for least, nano in parts if not least))
+            if sum(nano for least, nano in parts if least) != due:
+                yield f"its lease comes to its minimum with {due}"
         elif not month:
             yield Unchecked("how much of its month came before it is not on it")
         else:
@@ -252,21 +250,17 @@ class _Bill:
             due = _of_month(it, int(before) + count)[part] - _of_month(it, int(before))[part]
             if line["amount_nano"] != due:
                 yield f"its amount is {line['amount_nano']}, by tariff {due}"
-            ends = {0} | {
-                int(each["note"].rpartition(" ")[2]) + each["charged_ns"]
-                for each in self.known.values()
-                if each["price_version"] == it["version"] and f"month {month} " in each["note"]
-            }
-            if int(before) not in ends:
+            same = [each for each in self.known.values() if each["price_version"] == it["version"]
+                    and f"month {month} " in each["note"]]  # fmt: skip
+            ends = [int(it["note"].rpartition(" ")[2]) + it["charged_ns"] for it in same]
+            if int(before) not in (0, *ends):
                 yield Unchecked("what came before it in its month stands on another bill")
 
     def purchase(self, line: Line) -> Iterator[str]:
         """A pot costs its rate by the hour; its parts are what was drawn, and the rest."""
         hours, rest = divmod(line["ends_ms"] - line["starts_ms"], _HOUR_MS)
-        size, used = (
-            line["quantity_milli"] * _HOUR_NS * hours,
-            sum(it["milli_ns"] for it in self.drawn(line)),
-        )
+        size = line["quantity_milli"] * _HOUR_NS * hours
+        used = sum(it["milli_ns"] for it in self.drawn(line))
         fee = line["rate_nano_per_hour"] * hours
         part = fee * used // size if size else 0
         due = part if line["note"] == "used" else fee - part
@@ -286,10 +280,9 @@ class _Bill:
             yield from self.cover(line)
         elif line["note"] == "availability_credit":
             runs = [it["amount_nano"] for it in self.known.values() if it["lease"] == line["lease"]
-                    and it["kind"] == "USAGE" and _meter(it) == "run"]  # fmt: skip
-            if runs and -line["amount_nano"] not in [
-                sum(runs) * it // 1_000 for it in _SLA_PERMILLE
-            ]:
+                    and it["kind"] == "USAGE" and it["meter"] in ("run", "run_priority")]  # fmt: skip
+            due = [sum(runs) * it // 1_000 for it in _SLA_PERMILLE]
+            if runs and -line["amount_nano"] not in due:
                 yield "it is no part of its lease's cost that the table names"
             yield Unchecked("how much of the month leases were there is billing's word")
         else:
@@ -300,7 +293,9 @@ class _Bill:
         due = 0
         for it in self.drawn(line):
             rate, size, before = (
-                it[name] for name in ("rate_nano_per_hour", "quantity_milli", "before_milli_ns")
+                it["rate_nano_per_hour"],
+                it["quantity_milli"],
+                it["before_milli_ns"],
             )
             due += money.amount_nano(rate, (before + it["milli_ns"]) // size)
             due -= money.amount_nano(rate, before // size)
@@ -334,9 +329,8 @@ class _Bill:
             billed, taxes = amounts, [it["tax_nano"] for it in lines]
         else:
             billed = money.largest_remainder(amounts, step)
-            taxes = money.largest_remainder(
-                [it * tax["permyriad"] // 10_000 for it in billed], step
-            )
+            shares = [it * tax["permyriad"] // 10_000 for it in billed]
+            taxes = money.largest_remainder(shares, step)
         for line, share, part in zip(lines, billed, taxes, strict=True):
             if (line["billed_nano"], line["tax_nano"]) != (share, part):
                 yield line["position"], f"billed are {share} and {part} of tax"
@@ -378,10 +372,8 @@ class _Bill:
 
 def _of_month(tariff: Mapping[str, Any], total: int) -> tuple[int, int]:
     """What a month's total costs: its steps, rounded down once; what a minimum adds, once used."""
-    steps = [*tariff["steps"], {"above": total, "price_nano": 0}]
-    exact = sum(
-        max(0, min(total, after["above"]) - it["above"]) * it["price_nano"]
-        for it, after in zip(steps, [*steps[1:-1], {"above": total}], strict=False)
-    )
+    ends = [*(it["above"] for it in tariff["steps"][1:]), total]
+    steps = zip(tariff["steps"], ends, strict=True)
+    exact = sum(max(0, min(total, end) - it["above"]) * it["price_nano"] for it, end in steps)
     stepped = exact // tariff["per"]
     return stepped, max(0, tariff["minimum_nano"] - stepped) if total else 0
