@@ -8,7 +8,8 @@ from gridlease_store.pool import Connection
 from gridlease_billing.domain.job_cost import JobCost, LeaseCost
 
 _MOST_LEASES = 1_000
-# Run time is the meters run and run_priority. Live amounts are the row's and what ticks have moved since: docs/billing.md, Ticks.
+# Run time is the meters run and run_priority. Live amounts are the row's and what ticks have moved
+# since: docs/billing.md, Ticks.
 _COST = """
 WITH mine AS (
     SELECT l.id, l.node, l.chip, l.quantity_milli, l.state, l.ends_at_ms, l.budget_nano,
