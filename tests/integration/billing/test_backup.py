@@ -12,10 +12,13 @@ from gridlease_billing.adapters.pdf import PdfPrinter
 from gridlease_billing.adapters.report_store import PostgresReportBook
 from gridlease_billing.bootstrap import ROLE
 from gridlease_billing.credit import journal_summary, pay_in
+from gridlease_billing.domain.carbon import SitePower
+from gridlease_billing.domain.energy_use import Draw
 from gridlease_billing.domain.grant_row import Cause, Phase
 from gridlease_billing.domain.invoice import as_json
 from gridlease_billing.domain.invoice_text import as_text
-from gridlease_billing.invoice import create_invoice, get_invoice
+from gridlease_billing.footprints import DrawKeeper
+from gridlease_billing.invoice import create_invoice, get_invoice, replayed
 from gridlease_billing.ports import Credit, Scope
 from gridlease_billing.reopen import fence_restored
 from gridlease_billing.reports import check_books
@@ -26,7 +29,16 @@ from gridlease_store.backup import backup, read_manifest, restore
 from gridlease_store.migrate import migrate
 from gridlease_store.pool import connect_pool
 
-from tests.integration.billing.world import PROJECT, SECOND_NS, TENANT, TERMS, USD, ask, report
+from tests.integration.billing.world import (
+    CHIP,
+    PROJECT,
+    SECOND_NS,
+    TENANT,
+    TERMS,
+    USD,
+    ask,
+    report,
+)
 
 
 @pytest.fixture
@@ -43,8 +55,10 @@ def printed(invoice):
 
 async def some_books(world):
     """An invoice that is final, and a lease that runs."""
+    await DrawKeeper(world.books).keep({CHIP: Draw(100_000, 700_000, "a data sheet")})
+    power = SitePower(1_250, (400_000,))
     for lease in "ab":
-        await world.authorize(ask(lease))
+        await world.authorize(ask(lease, site="sites/a", power=power))
         await world.settle(report(lease))
         await world.pass_time(lease, 20_000)
         await world.settle(report(lease, 10 * SECOND_NS))
@@ -70,6 +84,8 @@ async def test_restored_books_are_the_same_and_fenced(world, dsn, empty, tmp_pat
     try:
         books, book = PostgresBooks(pool, SystemClock(), 600_000), PostgresReportBook(pool)
         assert printed(await get_invoice(books, TENANT, issued.head.name)) == before
+        assert printed(await replayed(books, TENANT, issued.head.name)) == before
+        assert b"INFORMATION" in before[1], "what it told of energy is among it"
         checked = await check_books(books, book)
         assert checked.whole
         assert checked.head == written.head
