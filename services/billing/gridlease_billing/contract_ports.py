@@ -130,4 +130,9 @@ class TariffStore(Protocol):
         """As lines that correct what is written."""
         ...
 
+    async def least(self, lease: str) -> Priced | None:
+        """What a final lease was charged to come to the least that one costs: what of that is
+        left, and the run time that it counted."""
+        ...
+
     async def power(self, lease: str) -> SitePower | None: ...

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gridlease_billing.domain import grant
 from gridlease_billing.domain.grant_row import State, Terms
 from gridlease_billing.domain.late import corrections, is_late, owed_nano
+from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.domain.supplier import split_lines
 from gridlease_billing.late_meters import charge_late_meters
 from gridlease_billing.ports import Change, Work
@@ -37,11 +39,17 @@ async def charge_late(tx: Work, changes: Sequence[Change], now_ms: int, terms: T
         if not found:
             continue
         await tx.lines.correct(row.lease_id, found, now_ms)
-        amount = owed_nano(found)
+        amounts = [it.amount_nano for it in found]
+        least = await tx.tariffs.least(row.lease_id)
+        if least is not None and (less := min(least.amount_nano, owed_nano(found))) > 0:
+            count = row.counters[least.segment, RUN_METER] - least.count
+            await tx.tariffs.correct([replace(least, count=count, amount_nano=-less)], now_ms)
+            amounts.append(-less)
+        amount = sum(amounts)
         _LOG.warning("late usage is charged", extra={"lease": row.lease_id, "nano": amount})
         if amount:
             contract = (await tx.ledger.contracts({row.ask.contract})).get(row.ask.contract)
-            part = split_lines(contract, (it.amount_nano for it in found))
+            part = split_lines(contract, amounts)
             sides = {
                 await tx.ledger.receivable(row.ask.tenant): -amount,
                 await tx.ledger.platform("revenue"): part.revenue_nano,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gridlease_billing.domain.grant_row import GrantRow, State
 from gridlease_billing.domain.meter_price import (
+    LEAST_METER,
     Entry,
     Priced,
     grown,
@@ -19,7 +20,8 @@ from gridlease_billing.ports import Change, Work
 
 
 async def charge_meters(tx: Work, changes: Sequence[Change], now_ms: int) -> None:
-    """Writes and posts what final leases used of egress, storage and energy, if it has a price.
+    """Writes and posts what final leases used of egress, storage and energy, if it has a price, and
+    what is missing to the least that a lease costs, if there is such.
 
     From what the tenant prepaid, as far as that goes beyond its holds; the rest is receivable.
     """
@@ -29,7 +31,7 @@ async def charge_meters(tx: Work, changes: Sequence[Change], now_ms: int) -> Non
         if it.after.state is State.FINAL
         and it.before is not None
         and it.before.state is not State.FINAL
-        and any(meter != RUN_METER and count for (_, meter), count in it.after.counters.items())
+        and any(it.after.counters.values())
     ]
     if not final or not (entries := await tx.tariffs.entries()):
         return
@@ -58,7 +60,18 @@ async def _priced(tx: Work, row: GrantRow, entries: Sequence[Entry], now_ms: int
         found.append(
             Priced(row.lease_id, segment, meter, entry.version, count, amount, month, before)
         )
-    return found
+    return [*found, *_least(row, entries, now_ms)]
+
+
+def _least(row: GrantRow, entries: Sequence[Entry], now_ms: int) -> list[Priced]:
+    """What a lease that ran is short of the least that one costs: a line of its last segment."""
+    entry = tariff_of(entries, RUN_METER, row.ask.site, now_ms)
+    ran = [it.number for it in row.segments if it.frozen_ns]
+    if entry is None or not ran or entry.tariff.minimum_nano <= row.charged_nano:
+        return []
+    count = row.counters[ran[-1], RUN_METER]
+    short = entry.tariff.minimum_nano - row.charged_nano
+    return [Priced(row.lease_id, ran[-1], LEAST_METER, entry.version, count, short, 0, 0)]
 
 
 async def _post(tx: Work, row: GrantRow, priced: Sequence[Priced], now_ms: int) -> None:

@@ -7,6 +7,7 @@ from gridlease_kernel.faults import Invalid
 from gridlease_billing.contract_ports import NewTariff
 from gridlease_billing.credit import reused
 from gridlease_billing.domain.meter_price import Entry
+from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.ports import Books, Work
 
 
@@ -14,8 +15,15 @@ async def create_tariff(books: Books, new: NewTariff) -> Entry:
     """Adds an entry; leases pay what is in force as they become final.
 
     Raises:
-        Invalid: PRICE_IN_THE_PAST; PROVISION_IS_FREE; REQUEST_ID_REUSED.
+        Invalid: PRICE_IN_THE_PAST; PROVISION_IS_FREE; RUN_IS_PRICED; REQUEST_ID_REUSED.
     """
+    if new.meter == RUN_METER and any(it.price_nano for it in new.tariff.steps):
+        raise Invalid(
+            "Run time is priced by the price book; a tariff names the least that a lease costs.",
+            reason="RUN_IS_PRICED",
+            field="tariff.steps",
+            remedy="Give 0 as its price, and a minimum.",
+        )
     if new.meter == "provision" and any(it.price_nano for it in new.tariff.steps):
         raise Invalid(
             "Time before a task is ready costs nothing, always.",

@@ -18,6 +18,7 @@ from gridlease_billing.domain.price import NewPrice, Tier
 from gridlease_billing.domain.priority import Band, NewPriorityTable
 from gridlease_billing.domain.rating import Step, Tariff
 from gridlease_billing.domain.spot import ChipUse, SpotPolicy
+from gridlease_billing.expire import expire
 from gridlease_billing.invoice import create_invoice, replayed
 from gridlease_billing.market import move_spot
 from gridlease_billing.ports import Scope
@@ -57,6 +58,12 @@ SPANS = """
 SELECT s.version, s.valid_from, s.valid_to, s.recorded_from, s.recorded_to
 FROM book_span s JOIN book_key k ON k.id = s.key WHERE k.book = 'price' AND k.name = $1
 ORDER BY s.id
+"""
+# A partner's part of each line, rounded down, against what it was given.
+_PARTS = """
+SELECT (SELECT sum(floor(n.amount_nano * 3333 / 10000.0)) FROM line n)::int8 AS due,
+    (SELECT sum(e.amount) FROM entry e JOIN account a ON a.id = e.account
+        WHERE a.supplier <> '')::int8 AS posted
 """
 
 
@@ -242,6 +249,44 @@ async def test_all_parts_of_a_bill_can_be_computed_again(world):
     assert "Egress, free quota" in as_text(made, "en").decode().replace("Network egress", "Egress")
     assert "免费额度" in as_text(made, "zh").decode()
     assert as_focus(made).count(b",Adjustment,") == 1
+
+
+async def test_a_lease_that_ran_costs_its_minimum_at_the_least(world):
+    """A line of its own at the lease's end; run time that is told late is set off against it."""
+    await create_supplier(world.books, "suppliers/acme", "Acme GmbH")
+    await create_contract(world.books, NewContract("suppliers/acme", 3_333, 1_000, 30, "c1"))
+    await assign_node(world.books, NODE, "suppliers/acme", "n1")
+    new = NewTariff("run", "", Tariff((Step(0, 0),), 1, USD // 20), False, None, "least")
+    await create_tariff(world.books, new)
+    wrong = NewTariff("run", "", Tariff((Step(0, 1),), 1), False, None, "priced")
+    with pytest.raises(Invalid) as caught:
+        await create_tariff(world.books, wrong)
+    assert caught.value.reason == "RUN_IS_PRICED"
+    pen = Pen()
+    await ran(world, pen, "short", SECOND_NS)
+    await ran(world, pen, "long", 7 * SECOND_NS)
+    await world.authorize(ask("never", node_key=pen.public), ask("late", node_key=pen.public))
+    await world.settle(*(pen.signed(report(it, phase=Phase.KNOWN)) for it in ("never", "late")))
+    await world.settle(pen.signed(report("never", phase=Phase.CLEAN, final=True)))
+    await world.settle(pen.signed(report("late", 2 * SECOND_NS)))
+    await world.pass_time("late", world.terms.late_after_ms + 61_000)
+    await expire(world.books, world.terms)
+    first = await create_invoice(world.books, RandomIds(), Scope(TENANT, PROJECT), "1")
+    told = {it.lease: it.amount_nano for it in first.lines if it.meter == "run_minimum"}
+    assert told == {"short": USD // 25, "late": 3 * USD // 100}, "0.05 in all; what never ran: 0"
+    assert not [it for it in check(await evidence_of(world, first)) if it.wrong]
+    await world.settle(pen.signed(report("late", 4 * SECOND_NS)))
+    await world.settle(pen.signed(report("late", 9 * SECOND_NS)))
+    second = await create_invoice(world.books, RandomIds(), Scope(TENANT, PROJECT), "2")
+    amounts = [it.amount_nano for it in second.lines if it.meter == "run_minimum"]
+    assert sorted(amounts) == [-2 * USD // 100, -USD // 100]
+    both = [it for it in (*first.lines, *second.lines) if it.lease == "late"]
+    assert sum(it.amount_nano for it in both) == 9 * USD // 100
+    found = [it for it in check(await evidence_of(world, second, first)) if it.wrong]
+    assert not found, found
+    assert b"Run time, minimum" in as_text(first, "en")
+    parts = await world.pool.fetchrow(_PARTS)
+    assert parts["due"] == parts["posted"] > 0
 
 
 def read(made):

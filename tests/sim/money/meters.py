@@ -52,6 +52,9 @@ class TariffRows:
         self._tx.step()
         return self._t.tariffs
 
+    async def least(self, lease):
+        return None
+
     async def power(self, lease):
         self._tx.step()
         return self._t.leases[lease].row.ask.power

@@ -24,8 +24,11 @@ suppliers = typer.Typer(
 )
 commitments = typer.Typer(help="Capacity bought ahead, hour by hour.", rich_markup_mode=None)
 tariffs = typer.Typer(help="Prices of egress, storage and energy.", rich_markup_mode=None)
-_PER = {"egress": 2**30, "storage": 2**30 * 3_600, "energy": 3_600_000_000, "provision": 1}
-_UNITS = {"egress": "GiB", "storage": "GiB-hour", "energy": "kWh", "provision": "ns"}
+_PER = {"egress": 2**30, "storage": 2**30 * 3_600, "energy": 3_600_000_000} | {
+    "provision": 1,
+    "run": 1,
+}
+_UNITS = {"egress": "GiB", "storage": "GiB-hour", "energy": "kWh", "provision": "ns", "run": "ns"}
 
 _STATEMENT_PAGE = 5_000  # lines at once
 Supplier = Annotated[str, typer.Argument(help="suppliers/{supplier}, or its id")]
@@ -236,9 +239,13 @@ def list_tariffs(context: typer.Context) -> None:
 @tariffs.command("set")
 def set_tariff(
     context: typer.Context,
-    meter: Annotated[str, typer.Argument(help="egress (GiB), storage (GiB-hour), energy (kWh)")],
+    meter: Annotated[
+        str, typer.Argument(help="egress (GiB), storage (GiB-hour), energy (kWh); or run, at 0")
+    ],
     price: Annotated[list[str], typer.Argument(help="PRICE, or tiers as ABOVE=PRICE, from 0 on")],
-    minimum: Annotated[str, typer.Option(help="What a month costs at the least")] = "0",
+    minimum: Annotated[
+        str, typer.Option(help="What a month, or for run a lease, costs at the least")
+    ] = "0",
     site: Annotated[str, typer.Option(help="sites/{site}; empty = where no site has its own")] = "",
     pass_through: Annotated[
         bool, typer.Option("--pass-through", help="Energy at the site's own price")

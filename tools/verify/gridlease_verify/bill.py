@@ -238,8 +238,9 @@ class _Bill:
             yield Unchecked("the site's price of energy by the hour is billing's word")
         elif it["meter"] == "run":
             parts = [(each["meter"] == line["meter"], each["amount_nano"])
-                     for each in self.known.values() if each["lease"] == line["lease"]
-                     and _meter(each) == "run" and each["kind"] in ("USAGE", "CORRECTION")]  # fmt: skip
+                     for each in self.known.values()
+                     if (each["lease"], _meter(each)) == (line["lease"], "run")
+                     and each["kind"] in ("USAGE", "CORRECTION")]  # fmt: skip
             due = max(0, it["minimum_nano"] - sum(nano for least, nano in parts if not least))
             if sum(nano for least, nano in parts if least) != due:
                 yield f"its lease comes to its minimum with {due}"
@@ -279,8 +280,9 @@ class _Bill:
         elif line["note"] == "commitment_cover":
             yield from self.cover(line)
         elif line["note"] == "availability_credit":
-            runs = [it["amount_nano"] for it in self.known.values() if it["lease"] == line["lease"]
-                    and it["kind"] == "USAGE" and it["meter"] in ("run", "run_priority")]  # fmt: skip
+            runs = [it["amount_nano"] for it in self.known.values()
+                    if (it["kind"], it["lease"]) == ("USAGE", line["lease"])
+                    and it["meter"] in ("run", "run_priority")]  # fmt: skip
             due = [sum(runs) * it // 1_000 for it in _SLA_PERMILLE]
             if runs and -line["amount_nano"] not in due:
                 yield "it is no part of its lease's cost that the table names"
@@ -302,10 +304,17 @@ class _Bill:
             run = self.runs.get(it["lease"], {}).get(it["segment"])
             if run is None:
                 yield Unchecked(f"what lease {it['lease']} was charged stands on another bill")
-            elif run["rate_nano_per_hour"] != rate:  # a priority's surcharge is not covered
+            elif run["rate_nano_per_hour"] + self.off(run) != rate:  # what a priority adds is not
                 yield f"it gives lease {it['lease']} back at another rate than it was charged"
         if line["amount_nano"] != -due:
             yield f"its amount is {line['amount_nano']}, by draws {-due}"
+
+    def off(self, run: Line) -> int:
+        """What a priority takes off a segment's rate."""
+        rates = (it["rate_nano_per_hour"] for it in self.known.values()
+                 if it["meter"] == "run_priority"
+                 and (it["lease"], it["segment"]) == (run["lease"], run["segment"]))  # fmt: skip
+        return min(0, *rates, 0)
 
     def given_back(self, line: Line) -> Iterator[str]:
         original = self.known.get(line["cites"])

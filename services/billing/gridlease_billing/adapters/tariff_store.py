@@ -9,7 +9,7 @@ from gridlease_store.pool import Connection
 
 from gridlease_billing.contract_ports import NewTariff, Told
 from gridlease_billing.domain.carbon import SitePower
-from gridlease_billing.domain.meter_price import Entry, Priced
+from gridlease_billing.domain.meter_price import LEAST_METER, Entry, Priced
 from gridlease_billing.domain.rating import Step, Tariff
 
 _ENTRIES = "SELECT * FROM tariff ORDER BY version"
@@ -60,6 +60,10 @@ CROSS JOIN LATERAL (SELECT l.*, (SELECT coalesce(sum(b.charged), 0)::int8 FROM l
         AND l.meter IN (t.meter, 'run') AND l.class = 'usage'
     ORDER BY l.meter = 'run' LIMIT 1) AS o
 """
+_LEAST = """
+SELECT segment, price_version, sum(charged)::int8 AS charged, sum(amount_nano)::int8 AS amount
+FROM line WHERE lease = $1 AND meter = $2 GROUP BY segment, price_version
+"""
 _POWER = "SELECT p.* FROM lease AS l JOIN site_power AS p ON p.id = l.power WHERE l.id = $1"
 
 
@@ -101,6 +105,13 @@ class PostgresTariffs:
 
     async def correct(self, priced: Sequence[Priced], now_ms: int) -> None:
         await self._db.execute(_CORRECT, now_ms, *_columns(priced))
+
+    async def least(self, lease: str) -> Priced | None:
+        found = await self._db.fetchrow(_LEAST, lease, LEAST_METER)
+        if found is None:
+            return None
+        version, count = found["price_version"], found["charged"]
+        return Priced(lease, found["segment"], LEAST_METER, version, count, found["amount"], 0, 0)
 
     async def power(self, lease: str) -> SitePower | None:
         found = await self._db.fetchrow(_POWER, lease)

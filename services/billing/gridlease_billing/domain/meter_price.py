@@ -9,6 +9,8 @@ from gridlease_billing.domain.carbon import SitePower, footprint
 from gridlease_billing.domain.invoice import moment
 from gridlease_billing.domain.rating import Tariff, price_of
 
+LEAST_METER = "run_minimum"  # the line of what a lease is short of the least that one costs
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

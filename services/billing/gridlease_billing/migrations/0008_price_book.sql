@@ -25,6 +25,12 @@ CREATE TABLE priority_multiplier (
     CONSTRAINT no_silent_past CHECK (effective_ms >= recorded_ms OR correction)
 );
 
+-- A tariff of run time is what a lease costs at the least, once it ran; its price is the book's.
+ALTER TABLE tariff DROP CONSTRAINT tariff_meter_check,
+    ADD CONSTRAINT tariff_meter_check
+        CHECK (meter IN ('egress', 'storage', 'energy', 'provision', 'run')),
+    ADD CONSTRAINT run_is_priced_by_the_book CHECK (meter <> 'run' OR price_nano = '{0}');
+
 -- Each version of an entry as rectangles of the two times: in force in [valid_from, valid_to), so
 -- written in [recorded_from, recorded_to); NULL = no end yet. They are made by the entries alone:
 -- a rectangle is never changed but for its recorded_to, once, by the entry that supersedes it.

@@ -198,13 +198,13 @@ class Tariff(google.protobuf.message.Message):
     version: builtins.int
     """Grows with every entry."""
     meter: builtins.str
-    """egress (bytes), storage (byte-seconds), energy (millijoules) or provision (nanoseconds)."""
+    """egress (bytes), storage (byte-seconds), energy (millijoules), provision (nanoseconds); or run: only a minimum."""
     site: builtins.str
     """"sites/{site}"; empty = wherever a site has none of its own."""
     per: builtins.int
     """Units that a price is of."""
     minimum_nano: builtins.int
-    """What a month costs at the least, once anything was used, in nano-units."""
+    """What a month costs at the least, once anything was used, in nano-units; of run: what a lease does, once it ran."""
     pass_through: builtins.bool
     """Energy at the price of the site by the hour, with what the site draws for it; steps are not looked at."""
     currency: builtins.str
