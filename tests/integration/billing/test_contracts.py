@@ -8,9 +8,11 @@ from gridlease_billing.contract_ports import Bought, NewTariff
 from gridlease_billing.domain.carbon import Embodied, SitePower, footprint
 from gridlease_billing.domain.grant_row import Phase, Report
 from gridlease_billing.domain.meter_price import cost
+from gridlease_billing.domain.priority import Band, NewPriorityTable
 from gridlease_billing.domain.rating import Step, Tariff
 from gridlease_billing.exchange import Foreign, pay_in_foreign
 from gridlease_billing.footprints import list_footprints, put_embodied
+from gridlease_billing.prices import create_priorities
 from gridlease_billing.tariffs import create_tariff, list_tariffs
 from gridlease_kernel.faults import Invalid
 from gridlease_kernel.ids import RandomIds
@@ -235,8 +237,14 @@ async def test_a_commitment_is_bought_once_at_the_reserved_price(world):
         assert refused.value.reason == reason
 
 
-async def test_an_hour_costs_its_pot_and_gives_back_what_the_pot_covers(world):
-    """2 devices for 3 hours, of which one runs for an hour and a half of seconds."""
+@pytest.mark.parametrize("permille", [1_000, 800])
+async def test_an_hour_costs_its_pot_and_gives_back_what_the_pot_covers(world, permille):
+    """2 devices for 3 hours, of which one runs for an hour and a half of seconds.
+
+    Usage that a low priority made cheaper gives back what it was charged, not more.
+    """
+    table = NewPriorityTable((Band(0, permille),), None, "priorities")
+    await create_priorities(world.books, table)
     await world.price(20 * USD, "reserved", tier="RESERVED")
     bought = await buy(world.books, RandomIds(), await wish(world))
     pot = replace(
@@ -264,7 +272,9 @@ async def test_an_hour_costs_its_pot_and_gives_back_what_the_pot_covers(world):
     (past,) = [it for it in await list_commitments(world.books, TENANT) if it.hours]
     assert (past.hours, past.fee_nano) == (3, 3 * 40 * USD)
     assert past.used_milli_ns == seconds * SECOND_NS * 1_000
-    assert past.cover_nano == seconds * (PRICE // 3_600), "all of it had been charged, and is back"
+    charged = seconds * (PRICE * permille // 1_000 // 3_600)
+    assert charged == (await posted(world, "charge"))["revenue"]
+    assert past.cover_nano == charged, "all of it had been charged, and is back"
     hours = await world.pool.fetch("SELECT * FROM commitment_hour ORDER BY hour_ms")
     assert [it["used_milli_ns"] // SECOND_NS for it in hours] == [20_000, 30_000, 0]
     fees = await posted(world, "commitment_fee")

@@ -38,9 +38,10 @@ _RUNNING = """
 SELECT * FROM commitment AS c WHERE tenant = $1 AND starts_ms <= $2 AND ends_ms > $2
     AND NOT EXISTS (SELECT FROM commitment_hour WHERE commitment = c.id AND hour_ms = $2)
 """
+# What a priority adds is not covered, and what it takes off was never charged.
 _USES = """
 SELECT l.id AS lease, s.number, l.tenant, l.chip, l.site, l.quantity_milli, s.starts_ms,
-    s.rate_nano_per_hour - s.surcharge_nano_per_hour AS rate_nano_per_hour,
+    s.rate_nano_per_hour - greatest(s.surcharge_nano_per_hour, 0) AS rate_nano_per_hour,
     least(m.run, (s.ends_ms - s.starts_ms) * 1000000, coalesce(s.frozen_ns, m.run)) AS span_ns,
     coalesce((SELECT sum(d.milli_ns) FROM commitment_draw AS d
         WHERE d.lease = l.id AND d.segment = s.number), 0)::int8 AS before_milli_ns

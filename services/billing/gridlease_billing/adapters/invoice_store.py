@@ -68,7 +68,8 @@ ORDER BY r.lease, r.segment, r.part
 # Draws of a segment are priced of their total: by hour, then in the order of pots.
 _DRAWS = """
 SELECT d.commitment, d.hour_ms, d.lease, d.segment,
-    s.rate_nano_per_hour - s.surcharge_nano_per_hour AS rate_nano_per_hour, l.quantity_milli,
+    s.rate_nano_per_hour - greatest(s.surcharge_nano_per_hour, 0) AS rate_nano_per_hour,
+    l.quantity_milli,
     d.so_far - d.milli_ns AS before_milli_ns, d.milli_ns, d.cover_nano
 FROM (SELECT d.*, sum(d.milli_ns) OVER (PARTITION BY d.lease, d.segment
         ORDER BY d.hour_ms, c.starts_ms, c.id)::int8 AS so_far
