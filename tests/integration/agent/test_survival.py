@@ -24,7 +24,9 @@ BUSY = "while true; do sleep 0.05; done"
 
 
 def started(agent: Agent, lease: str) -> dict[str, Any]:
-    path = agent.state / "leases" / lease / "started.json"
+    """The keeper's record of a start; on a busy machine the task may have ended since."""
+    places = [agent.state / place / lease / "started.json" for place in ("leases", "kept")]
+    path = next((it for it in places if it.exists()), places[0])
     record: dict[str, Any] = json.loads(path.read_text())
     return record
 
