@@ -162,5 +162,5 @@ OFFICE = (
         ("verify:it_finds_each",)),
     Bug("the check takes any surcharge", VERIFY,
         'if line["rate_nano_per_hour"] not in (adds if own is None else adds[-1:]):', "if False:",
-        ("verify", "price_book")),
+        ("verify:it_agrees_with_a_rich", "price_book")),
 )  # fmt: skip
