@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 from gridlease.agent.v1 import files_pb2
 from gridlease.gateway.v1 import gateway_pb2 as pb
-from gridlease.type.v1 import fleet_pb2, job_pb2, money_pb2
+from gridlease.type.v1 import fleet_pb2, job_pb2, money_pb2, report_pb2
 
 from gridlease_sdk.client import Client
 from gridlease_sdk.jobfile import Draft
@@ -115,6 +115,9 @@ class SyncClient:
 
     def list_usage(self, *, job: str = "") -> list[money_pb2.UsageLine]:
         return self.run(self.wrapped.list_usage(job=job))
+
+    def get_job_cost(self, job: str) -> report_pb2.JobCost:
+        return self.run(self.wrapped.get_job_cost(job))
 
     def create_invoice(self, *, job: str = "") -> money_pb2.Invoice:
         return self.run(self.wrapped.create_invoice(job=job))

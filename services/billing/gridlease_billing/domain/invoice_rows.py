@@ -163,12 +163,20 @@ def _shared(
 ) -> dict[int, int]:
     found: dict[int, int] = {}
     for lease, figure in figures.items():
-        places = running.get(lease, ())
-        weights = [max(1, lines[at].charged_ns) for at in places]
-        # Shares of a larger whole: scaled up, so that each is at least what it may get.
-        scaled = [weight * max(1, figure) for weight in weights]
-        found.update(zip(places, share(scaled, figure) if places else (), strict=True))
+        if places := running.get(lease):
+            shares = shared([lines[at].charged_ns for at in places], figure)
+            found.update(zip(places, shares, strict=True))
     return found
+
+
+def shared(weights: Sequence[int], figure: int) -> list[int]:
+    """A figure in proportion to the weights, by largest remainder; none of them counts as none.
+
+    >>> shared([10, 20], 100), shared([0, 0], 3)
+    ([33, 67], [2, 1])
+    """
+    # Shares of a larger whole: scaled up, so that each is at least what it may get.
+    return share([max(1, weight) * max(1, figure) for weight in weights], figure)
 
 
 def _charge(line: Line, billed_nano: int, starts_ms: int, ends_ms: int) -> Charge:

@@ -13,6 +13,8 @@ from gridlease_billing.domain.segment import RUN_METER
 from gridlease_billing.footprints import Expected, Plan, Trace
 from gridlease_billing.rpc.shapes import plain
 
+_MOST = 2**63 - 1  # of the wire: a quote may be for more than there is
+
 
 def draw(told: contract_pb2.ChipPower) -> Draw:
     """What a chip draws; over four years where no life is told of what making it emitted."""
@@ -75,15 +77,15 @@ def _use(
     return contract_pb2.EnergyUse(
         basis=it.basis or "",
         site=site,
-        energy_mj=it.energy.expected,
-        energy_low_mj=it.energy.low,
-        energy_high_mj=it.energy.high,
+        energy_mj=min(it.energy.expected, _MOST),
+        energy_low_mj=min(it.energy.low, _MOST),
+        energy_high_mj=min(it.energy.high, _MOST),
         pue_milli=power.pue_milli if power else 0,
         known_carbon=it.operational is not None,
-        operational_mg=carbon.expected,
-        operational_low_mg=carbon.low,
-        operational_high_mg=carbon.high,
-        embodied_mg=it.embodied_mg or 0,
+        operational_mg=min(carbon.expected, _MOST),
+        operational_low_mg=min(carbon.low, _MOST),
+        operational_high_mg=min(carbon.high, _MOST),
+        embodied_mg=min(it.embodied_mg or 0, _MOST),
         embodied_uncertainty_permille=made.uncertainty_permille if made else 0,
         embodied_source=made.source if made else "",
         source=source if it.basis == "ESTIMATED" else "",
