@@ -48,9 +48,15 @@ WRONG = {
         " HAVING bool_or(a.kind NOT IN ('tenant_prepaid', 'receivable', 'revenue',"
         " 'supplier_payable', 'supplier_holdback'))",
     "a line asks for more than a cent off its amount":
-        "SELECT s.invoice, s.position FROM line_split AS s JOIN invoice_line AS i"
-        " ON i.invoice = s.invoice AND i.position = s.position"
-        " WHERE abs(s.net_nano - (i.line->>'amount_nano')::int8) >= 10000000",
+        # What takes off a line asks with it.
+        "SELECT s.invoice, b.position FROM line_split AS s JOIN invoice_line AS i"
+        " ON i.invoice = s.invoice AND i.position = s.position JOIN invoice_line AS b"
+        " ON b.invoice = s.invoice AND b.source = CASE WHEN (i.line->>'amount_nano')::int8 < 0"
+        " AND EXISTS (SELECT FROM invoice_line AS o WHERE o.invoice = i.invoice"
+        " AND o.source = regexp_replace(i.source, '/[^/]*$', ''))"
+        " THEN regexp_replace(i.source, '/[^/]*$', '') ELSE i.source END"
+        " GROUP BY s.invoice, b.position HAVING"
+        " abs(sum(s.net_nano) - sum((i.line->>'amount_nano')::int8)) >= count(*) * 10000000",
     "lines do not ask for what their invoice asks for":
         "SELECT i.id FROM invoice AS i JOIN line_split AS s ON s.invoice = i.id"
         " WHERE i.state = 'FINAL' AND i.kind = 'INVOICE' GROUP BY i.id HAVING"
@@ -87,12 +93,14 @@ WRONG = {
         " OR h.fee_nano <> c.rate_nano_per_hour"
         " OR h.size_milli_ns <> c.quantity_milli * 3600000000000",
     "pots cover more than ran":
-        "SELECT d.lease FROM commitment_draw AS d JOIN lease AS l ON l.id = d.lease"
+        "SELECT d.lease, d.segment, sum(d.milli_ns) AS drawn, sum(d.cover_nano) AS cover,"
+        " min(m.run) AS run, min(l.quantity_milli) AS milli, min(s.rate_nano_per_hour) AS rate"
+        " FROM commitment_draw AS d JOIN lease AS l ON l.id = d.lease"
         " JOIN segment AS s ON s.lease = d.lease AND s.number = d.segment"
         " JOIN meter AS m ON m.lease = d.lease AND m.segment = d.segment"
         " GROUP BY d.lease, d.segment HAVING sum(d.milli_ns) > min(m.run * l.quantity_milli)"
         " OR sum(d.cover_nano) <> floor(floor(sum(d.milli_ns) / min(l.quantity_milli))"
-        " * min(s.rate_nano_per_hour) / 3600000000000)",
+        " * min(s.rate_nano_per_hour - greatest(s.surcharge_nano_per_hour, 0)) / 3600000000000)",
     "months' totals are not their lines":
         "SELECT t.tenant FROM meter_total AS t WHERE t.quantity <> (SELECT coalesce(sum(n.charged)"
         ", 0) FROM line AS n WHERE n.tenant = t.tenant AND n.meter = t.meter"
