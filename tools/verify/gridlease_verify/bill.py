@@ -100,7 +100,10 @@ class _Bill:
             f"{of['name']}#{it['position']}": it for of in documents for it in of["lines"]
         }
         self.runs: dict[str, dict[int, Line]] = {}  # each segment's line that counts furthest
+        self.off: dict[tuple[str, int], int] = {}  # what a priority takes off its segment's rate
         for it in self.known.values():
+            if it["meter"] == "run_priority":
+                self.off[it["lease"], it["segment"]] = min(0, it["rate_nano_per_hour"])
             if it["meter"] == "run" and it["kind"] in ("USAGE", "CORRECTION"):
                 last = self.runs.setdefault(it["lease"], {}).setdefault(it["segment"], it)
                 if (last["counter_ns"], last["before"]) <= (it["counter_ns"], it["before"]):
@@ -304,17 +307,10 @@ class _Bill:
             run = self.runs.get(it["lease"], {}).get(it["segment"])
             if run is None:
                 yield Unchecked(f"what lease {it['lease']} was charged stands on another bill")
-            elif run["rate_nano_per_hour"] + self.off(run) != rate:  # what a priority adds is not
+            elif rate != run["rate_nano_per_hour"] + self.off.get((it["lease"], it["segment"]), 0):
                 yield f"it gives lease {it['lease']} back at another rate than it was charged"
         if line["amount_nano"] != -due:
             yield f"its amount is {line['amount_nano']}, by draws {-due}"
-
-    def off(self, run: Line) -> int:
-        """What a priority takes off a segment's rate."""
-        rates = (it["rate_nano_per_hour"] for it in self.known.values()
-                 if it["meter"] == "run_priority"
-                 and (it["lease"], it["segment"]) == (run["lease"], run["segment"]))  # fmt: skip
-        return min(0, *rates, 0)
 
     def given_back(self, line: Line) -> Iterator[str]:
         original = self.known.get(line["cites"])
