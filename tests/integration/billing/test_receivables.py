@@ -1,7 +1,9 @@
 """What invoices ask for beyond prepaid credit: paid, overpaid, taken back, overdue."""
 
 import pytest
+from gridlease_billing.contract_ports import NewTariff
 from gridlease_billing.domain.grant_row import Cause, Phase
+from gridlease_billing.domain.rating import Step, Tariff
 from gridlease_billing.domain.receivable import DAY_MS, Settling
 from gridlease_billing.receivable_ports import NewPayment, NewRefund
 from gridlease_billing.receivables import (
@@ -12,9 +14,10 @@ from gridlease_billing.receivables import (
     refund,
     set_terms,
 )
+from gridlease_billing.tariffs import create_tariff
 from gridlease_kernel.faults import Invalid, Missing, Precondition
 
-from tests.integration.billing.test_documents import bill, german, ran
+from tests.integration.billing.test_documents import bill, german, ran, silent
 from tests.integration.billing.test_documents import refund as credit_note
 from tests.integration.billing.world import SECOND_NS, TENANT, TERMS, USD, ask, report
 
@@ -47,7 +50,13 @@ async def reconciled(world):
         "SELECT coalesce(sum(net_nano - total_nano), 0)::int8 FROM invoice"
         " WHERE state = 'FINAL' AND kind = 'INVOICE'"
     )
-    assert owes == open_nano + rounding
+    unasked = await world.pool.fetchval(  # charged beyond prepaid credit, on no invoice yet
+        "SELECT coalesce(-sum(e.amount), 0)::int8 FROM entry e JOIN journal j ON j.id = e.journal"
+        " JOIN account a ON a.id = e.account WHERE a.kind = 'receivable' AND j.kind IN"
+        " ('meter_charge', 'correction', 'commitment_fee')"
+        " AND NOT EXISTS (SELECT FROM receivable_debt d WHERE d.journal = j.id)"
+    )
+    assert owes == open_nano + rounding + unasked
     return True
 
 
@@ -196,6 +205,36 @@ async def test_who_is_overdue_beyond_the_grace_gets_no_new_grants_where_terms_sa
     assert (await world.authorize(ask("f")))[0].ok, "paid: admitted at once"
     terms = {it.tenant: (it.due_days, it.grace_days) for it in await list_terms(world.books)}
     assert terms == {"": (14, 7), TENANT: (30, 7)}
+
+
+async def test_what_was_charged_beyond_prepaid_credit_is_asked_for_once(billed):
+    """Late usage goes to the receivable account: the invoice that has its line asks for it."""
+    world, first = billed
+    await silent(world, "late", 10 * SECOND_NS)
+    await bill(world, "2")
+    await world.settle(report("late", 20 * SECOND_NS))
+    correction = await bill(world, "3")
+    assert [it.kind for it in correction.lines] == ["CORRECTION"]
+    found = await get_receivable(world.books, TENANT, correction.head.name)
+    late = correction.lines[0].amount_nano
+    assert late == 10 * CENT
+    assert found.owed.asked_nano == late + correction.tax_nano
+    assert await told(world, first) == (Settling.OPEN, TAX), "no other invoice asks for it"
+    await paid(world, correction.head.name, 0, "p")
+    assert await told(world, correction.head.name) == (Settling.PAID, 0)
+
+
+async def test_egress_that_credit_does_not_cover_is_asked_for(billed):
+    world, _ = billed
+    tariff = Tariff((Step(0, 50 * USD),), 1)
+    await create_tariff(world.books, NewTariff("egress", "", tariff, False, None, "e"))
+    before = (await world.balance()).available_nano
+    await ran(world, "e", 10 * SECOND_NS)  # 1,234 bytes at 50 USD each: far beyond what is left
+    invoice = await bill(world, "e")
+    found = await get_receivable(world.books, TENANT, invoice.head.name)
+    prepaid = before - (await world.balance()).available_nano
+    assert found.owed.asked_nano == invoice.total_nano - prepaid + invoice.tax_nano
+    assert found.owed.asked_nano > 60_000 * USD
 
 
 async def test_another_tenants_invoice_is_a_missing_one(billed):

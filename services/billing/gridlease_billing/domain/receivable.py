@@ -22,7 +22,7 @@ class Settling(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What one final invoice asks for. Nano-units."""
+    """What one final invoice asks for: its tax, and what of its lines credit did not cover."""
 
     invoice: str
     number: str

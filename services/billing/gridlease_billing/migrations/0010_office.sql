@@ -16,7 +16,8 @@ CREATE TABLE payment_terms (
 CREATE INDEX payment_terms_now ON payment_terms (tenant, version DESC);
 INSERT INTO payment_terms (tenant, due_days, recorded_ms) VALUES ('', 14, 0);
 
--- What a final invoice asks for beyond what was prepaid: its tax. Usage itself was paid as it ran.
+-- What a final invoice asks for beyond what was prepaid: its tax, and what of its lines was charged
+-- to the tenant's receivable account and not to prepaid credit. Each journal is asked for once.
 CREATE TABLE receivable (
     invoice text PRIMARY KEY REFERENCES invoice (id),
     tenant text NOT NULL,
@@ -36,17 +37,66 @@ CREATE FUNCTION due_of(whose text, issued_ms int8) RETURNS int8 LANGUAGE sql STA
     SELECT issued_ms + due_days * 86400000::int8 FROM payment_terms
     WHERE tenant IN ('', whose) ORDER BY tenant = '', version DESC LIMIT 1
 $$;
+CREATE TABLE receivable_debt (
+    journal int8 PRIMARY KEY,
+    invoice text NOT NULL,
+    tenant text NOT NULL,
+    amount_nano int8 NOT NULL
+);
+-- Journals that charged what stands on an invoice to the tenant's receivable account.
+CREATE FUNCTION debts_behind(wanted text, whose text) RETURNS TABLE (journal int8, nano int8)
+    LANGUAGE sql STABLE AS $$
+    WITH causes AS (
+        SELECT lease AS cause FROM invoice_line WHERE invoice = wanted
+        UNION SELECT concat(h.commitment, '/', h.hour_ms) FROM invoice_line AS c
+        JOIN commitment_hour AS h ON h.commitment = c.lease
+            AND h.hour_ms >= (c.line->>'starts_ms')::int8
+            AND h.hour_ms < (c.line->>'ends_ms')::int8
+        WHERE c.invoice = wanted
+    )
+    SELECT j.id, -sum(e.amount)::int8 FROM causes
+    JOIN journal AS j ON j.cause = causes.cause
+        AND j.kind IN ('meter_charge', 'correction', 'commitment_fee')
+    JOIN entry AS e ON e.journal = j.id AND e.recorded_ms = j.recorded_ms
+    JOIN account AS a ON a.id = e.account AND a.kind = 'receivable' AND a.tenant = whose
+    WHERE NOT EXISTS (SELECT FROM receivable_debt AS d WHERE d.journal = j.id)
+    GROUP BY j.id
+$$;
 CREATE FUNCTION invoice_asks() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    debt int8;
 BEGIN
+    IF EXISTS (SELECT FROM receivable WHERE invoice = NEW.id) THEN
+        RETURN NULL;
+    END IF;
+    SELECT sum(nano) INTO debt FROM debts_behind(NEW.id, NEW.tenant);
+    IF debt + NEW.tax_nano < 0 THEN  -- more was given back than is asked for: the next one has it
+        debt := NULL;
+    END IF;
+    IF debt IS NOT NULL THEN
+        INSERT INTO receivable_debt
+        SELECT journal, NEW.id, NEW.tenant, nano FROM debts_behind(NEW.id, NEW.tenant);
+    END IF;
     INSERT INTO receivable (invoice, tenant, issued_ms, due_ms, asked_nano)
-    VALUES (NEW.id, NEW.tenant, NEW.issued_ms, due_of(NEW.tenant, NEW.issued_ms), NEW.tax_nano)
-    ON CONFLICT DO NOTHING;
+    VALUES (NEW.id, NEW.tenant, NEW.issued_ms, due_of(NEW.tenant, NEW.issued_ms),
+        NEW.tax_nano + coalesce(debt, 0));
     RETURN NULL;
 END $$;
 CREATE TRIGGER invoice_asks AFTER INSERT OR UPDATE ON invoice FOR EACH ROW
     WHEN (NEW.state = 'FINAL' AND NEW.kind = 'INVOICE') EXECUTE FUNCTION invoice_asks();
+DO $$
+DECLARE
+    old record;
+BEGIN
+    FOR old IN SELECT * FROM invoice WHERE state = 'FINAL' AND kind = 'INVOICE' ORDER BY issued_ms LOOP
+        INSERT INTO receivable_debt
+        SELECT journal, old.id, old.tenant, nano FROM debts_behind(old.id, old.tenant)
+        WHERE (SELECT sum(nano) FROM debts_behind(old.id, old.tenant)) + old.tax_nano >= 0;
+    END LOOP;
+END $$;
 INSERT INTO receivable (invoice, tenant, issued_ms, due_ms, asked_nano, credited_nano)
-SELECT i.id, i.tenant, i.issued_ms, due_of(i.tenant, i.issued_ms), i.tax_nano,
+SELECT i.id, i.tenant, i.issued_ms, due_of(i.tenant, i.issued_ms), i.tax_nano + coalesce(
+        (SELECT sum(d.amount_nano) FROM receivable_debt AS d WHERE d.invoice = i.id), 0)::int8,
     least(i.tax_nano, coalesce((SELECT -sum(n.tax_nano) FROM invoice AS n
         WHERE n.cites = i.id AND n.kind = 'CREDIT_NOTE'), 0))
 FROM invoice AS i WHERE i.state = 'FINAL' AND i.kind = 'INVOICE';
@@ -138,11 +188,11 @@ DECLARE
     name text;
     service text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['payment_terms', 'payment'] LOOP
+    FOREACH name IN ARRAY ARRAY['payment_terms', 'payment', 'receivable_debt'] LOOP
         EXECUTE format('CREATE TRIGGER %1$s_insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %1$I'
             ' FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
     END LOOP;
-    FOREACH name IN ARRAY ARRAY['payment_terms', 'receivable', 'payment'] LOOP
+    FOREACH name IN ARRAY ARRAY['payment_terms', 'receivable', 'payment', 'receivable_debt'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY whose ON %I USING ((SELECT sees_all()) OR tenant ='
             ' (SELECT nullif(current_setting(''gridlease.tenant'', true), '''')))', name);
@@ -153,7 +203,8 @@ BEGIN
         SELECT DISTINCT acl.grantee::regrole FROM pg_class, aclexplode(relacl) AS acl
         WHERE oid = 'lease'::regclass AND acl.grantee <> relowner AND acl.grantee <> 0
     LOOP
-        FOREACH name IN ARRAY ARRAY['payment_terms', 'receivable', 'payment', 'partner_line'] LOOP
+        FOREACH name IN ARRAY ARRAY['payment_terms', 'receivable', 'payment', 'receivable_debt',
+            'partner_line'] LOOP
             EXECUTE format('REVOKE UPDATE, DELETE, TRUNCATE ON %I FROM %s', name, service);
         END LOOP;
         EXECUTE format('REVOKE INSERT ON partner_line FROM %s', service);
