@@ -41,6 +41,22 @@ async def test_an_operator_writes_taxes_and_gives_back(world):
     assert (await cli(world, "taxes", "rates"))[0] == 0
 
 
+async def test_an_operator_sees_suspense_and_writes_it_off(world):
+    code, out, _ = await cli(world, "books", "suspense")
+    assert (code, "RUN_BEYOND_GRANT" in out) == (0, True)
+    code, out, _ = await cli(world, "books", "suspense", "--tenant", "demo", "--all", "--json")
+    assert json.loads(out)[0]["lease"] == "l1"
+    asked = world.billing.reports.asked[-1]
+    assert (asked.tenant, asked.closed) == ("tenants/demo", True)
+    words = ["write-off", "l1", "--note", "a slow kill", "--request-id", "w1", "--json"]
+    code, out, _ = await cli(world, "books", *words)
+    assert (code, json.loads(out)["amount_nano"]) == (0, "5")
+    asked = world.billing.reports.asked[-1]
+    assert (asked.lease, asked.note, asked.request_id) == ("l1", "a slow kill", "w1")
+    code, out, _ = await cli(world, "books", "check")
+    assert (code, "without an alarm" in out) == (0, True)
+
+
 WRONG = [
     (["invoices", "show", "none"], 4, "INVOICE_NOT_FOUND"),
     (["invoices", "finalize", "none"], 4, "INVOICE_NOT_FOUND"),
@@ -51,6 +67,7 @@ WRONG = [
     (["taxes", "set-profile", "demo", "--country", "germany"], 3, "RULE_VIOLATED"),
     (["taxes", "set-entity", "x", "--prefix", "lower"], 3, "RULE_VIOLATED"),
     (["taxes", "add-rate", "DE", "1900", "--from", "soon", "--source", "x"], 3, "BAD_DAY"),
+    (["books", "write-off", "l1", "--note", ""], 3, "RULE_VIOLATED"),
     (["verify-bill"], 3, "INVOICE_MISSING"),
     (["verify-bill", "none"], 4, "INVOICE_NOT_FOUND"),
     (["verify-bill", "--evidence", "/nowhere/x"], 6, "FILE_UNREADABLE"),

@@ -54,6 +54,6 @@ def test_what_creates_or_changes_is_audited():
         "Set",
         "Drain",
     )
-    verbs += ("Assign", "Exec", "Forward", "Delete")
+    verbs += ("Assign", "Exec", "Forward", "Delete", "WriteOff")
     for name, rule in RULES.items():
         assert rule.mutating == name.partition(".")[2].startswith(verbs), name
