@@ -90,6 +90,10 @@ async def test_restored_books_are_the_same_and_fenced(world, dsn, empty, tmp_pat
         assert checked.whole
         assert checked.head == written.head
         assert await fence_restored(books, book, TERMS) == 1
+        async with pool.acquire() as db, db.transaction():
+            await db.execute("SELECT set_config('gridlease.tenant', '*', true)")
+            cause = await db.fetchval("SELECT cause FROM lease WHERE id = 'b'")
+        assert cause == Cause.RESTORED, "nobody stopped it"
         summary = await journal_summary(books)
         assert (summary.sum_nano, summary.off_balance) == (0, 0)
         with pytest.raises(asyncpg.PostgresError):  # the triggers and grants came back, too

@@ -22,6 +22,7 @@ from gridlease_billing.supplier_ports import NewContract, Payout
 
 _DEFAULT_PAGE = 1_000
 _MOST = 2**62
+_MOST_SEGMENT = 2**31
 _LINE = (int, str, int, str, str)
 _MOVE = (int, int)
 
@@ -125,6 +126,8 @@ def _place(token: str) -> Place | None:
         until_ms, line, move = json.loads(base64.b64decode(token, b"-_", validate=True))
         place = Place(until_ms, None if line is None else _key(line, _LINE), _key(move, _MOVE))
         _key([until_ms], (int,))
+        if place.line is not None and abs(place.line[2]) >= _MOST_SEGMENT:
+            raise ValueError(token)
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise Invalid(
             "This page token is none of ours.",

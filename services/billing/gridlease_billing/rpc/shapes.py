@@ -31,6 +31,7 @@ _TIERS: Mapping[int, Tier] = {
     job_pb2.TIER_SPOT: Tier.SPOT,
 }
 _NODE = "nodes/"
+_MOST = 2**62  # of what a page token may say: as the books can have it
 
 
 def tier(value: int) -> str:
@@ -310,6 +311,8 @@ def page_key(token: str) -> tuple[int, str] | None:
     try:
         ms, _, lease = base64.b64decode(token, b"-_", validate=True).decode().partition("/")
         key = (int(ms), plain(lease))
+        if abs(key[0]) > _MOST:
+            raise ValueError(ms)
     except (binascii.Error, ValueError, Invalid) as error:
         raise Invalid(
             "This page token is none of ours.",
