@@ -110,8 +110,8 @@ class LeaseStore(Protocol):
 
     async def lock(self, leases: Collection[str]) -> dict[str, Stored]: ...
 
-    async def lock_gangs(self, leases: Collection[str], node: str) -> dict[str, Stored]:
-        """Those of the named that are the node's, and all members of their gangs."""
+    async def lock_gangs(self, asked: Collection[tuple[str, str]]) -> dict[str, Stored]:
+        """Of (lease, node) those leases that are that node's, and all members of their gangs."""
         ...
 
     async def lock_due(self, now_ms: int, late_after_ms: int, limit: int) -> dict[str, Stored]:

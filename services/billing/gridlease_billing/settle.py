@@ -59,25 +59,29 @@ async def decide_all(
     books: Books, node: str, reports: Sequence[Report], terms: Terms, proof: Proof
 ) -> Settled:
     """As ``settle``, with what ticks need to know."""
+    return (await decide_together(books, [(node, reports)], terms, proof))[0]
 
-    async def work(tx: Work) -> Settled:
-        stored = await tx.leases.lock_gangs({it.lease_id for it in reports}, node)
+
+async def decide_together(
+    books: Books, calls: Sequence[tuple[str, Sequence[Report]]], terms: Terms, proof: Proof
+) -> list[Settled]:
+    """As ``decide_all`` for the calls of several nodes, each node once: in one transaction."""
+    assert len({node for node, _ in calls}) == len(calls), "a node's calls follow each other"
+
+    async def work(tx: Work) -> list[Settled]:
+        stored = await tx.leases.lock_gangs(
+            {(it.lease_id, node) for node, reports in calls for it in reports}
+        )
         asks = [it.row.ask for it in stored.values()]
         wallets = await tx.ledger.lock_wallets({ask.tenant for ask in asks})
         now = await tx.now()
-        unpaid = await tx.receivables.overdue({ask.tenant for ask in asks}, now.ms)
-        spent = await tx.leases.spent_nano({ask.job for ask in asks if ask.budget_nano is not None})
+        heard_of = [_hear(node, reports, stored, proof) for node, reports in calls]
+        honest = [it for call in heard_of for it in call.honest]
+        means = await _means(tx, asks, wallets, now.ms)
         prices = await tx.prices.in_force(
             {ask.kind for ask in asks if _live(stored[ask.lease_id])}, now.ms
         )
         priorities = await tx.prices.priorities(now.ms)
-        own = {lease: it.row.ask for lease, it in stored.items() if it.row.ask.node == node}
-        honest, refused, alarms = _believed(reports, own, proof)
-        means = Means(
-            {tenant: it.available_nano for tenant, it in wallets.items()},
-            spent,
-            {tenant: it.hint for tenant, it in unpaid.items()},
-        )
         overdue = _overdue(stored, {it.lease_id for it in honest}, now.ms, terms)
         if overdue:  # what time has ended was billed as it was then; what is told now is late
             await _write(tx, overdue, wallets, now.ms)
@@ -101,17 +105,66 @@ async def decide_all(
             for it in honest
             if it.lease_id in after
         ]
+        alarms = [alarm for call in heard_of for alarm in call.alarms]
         alarms += await suspend(tx, stored, after, _told(words), now.ms)
         alarms += await _keep(tx, words, after, now.ms)
-        await tx.evidence.keep_doubted(_refused(reports, honest, refused), now.ms)
+        await tx.evidence.keep_doubted([it for call in heard_of for it in call.doubted], now.ms)
         for alarm in await tx.evidence.raise_alarms(alarms, now.ms):
             _LOG.error("a meter report is not believed", extra={"alarm": alarm.kind, **_who(alarm)})
-        answers = {**settled.answers, **refused}
-        known = await tx.leases.quick(own)
-        told = tuple(answers.get(it.lease_id) or not_yours(it) for it in reports)
-        return Settled(told, known, now.ms)
+        known = await tx.leases.quick({lease for call in heard_of for lease in call.own})
+        return [call.answered(settled.answers, known, now.ms) for call in heard_of]
 
     return await books.run(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A node's call: its leases among those told of, and which reports of them are its word."""
+
+    reports: Sequence[Report]
+    own: Mapping[str, Ask]
+    honest: Sequence[Report]
+    refused: Mapping[str, Answer]
+    alarms: Sequence[Alarm]
+
+    @property
+    def doubted(self) -> list[tuple[str, Report]]:
+        return _refused(self.reports, self.honest, self.refused)
+
+    def answered(
+        self, answers: Mapping[str, Answer], known: Mapping[str, Known], now_ms: int
+    ) -> Settled:
+        """Of what was decided, what this node is told: of its own leases."""
+        mine = {lease: it for lease, it in answers.items() if lease in self.own}
+        mine |= self.refused
+        told = tuple(mine.get(it.lease_id) or not_yours(it) for it in self.reports)
+        return Settled(
+            told, {lease: it for lease, it in known.items() if lease in self.own}, now_ms
+        )
+
+
+def _hear(
+    node: str, reports: Sequence[Report], stored: Mapping[str, Stored], proof: Proof
+) -> _Call:
+    own = {
+        it.lease_id: stored[it.lease_id].row.ask
+        for it in reports
+        if it.lease_id in stored and stored[it.lease_id].row.ask.node == node
+    }
+    honest, refused, alarms = _believed(reports, own, proof)
+    return _Call(reports, own, honest, refused, alarms)
+
+
+async def _means(
+    tx: Work, asks: Sequence[Ask], wallets: Mapping[str, Wallet], now_ms: int
+) -> Means:
+    unpaid = await tx.receivables.overdue({ask.tenant for ask in asks}, now_ms)
+    spent = await tx.leases.spent_nano({ask.job for ask in asks if ask.budget_nano is not None})
+    return Means(
+        {tenant: it.available_nano for tenant, it in wallets.items()},
+        spent,
+        {tenant: it.hint for tenant, it in unpaid.items()},
+    )
 
 
 def _believed(

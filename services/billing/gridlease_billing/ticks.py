@@ -16,10 +16,11 @@ from operator import itemgetter
 
 from gridlease_kernel.clock import Clock
 
+from gridlease_billing.decisions import Decisions
 from gridlease_billing.domain.grant_row import Answer, Report, Terms
 from gridlease_billing.domain.tick import CATALOGUE, Known, only_counts
 from gridlease_billing.ports import Books, Now, Work
-from gridlease_billing.settle import Proof, decide_all
+from gridlease_billing.settle import Proof
 
 MOST_KNOWN = 200_000  # leases that a process remembers; of others every report is decided
 MOST_AT_ONCE = 100_000  # ticks in one go
@@ -50,7 +51,7 @@ class Settler:
     ) -> None:
         """``gather_ms``: how long ticks wait for others, to share a transaction."""
         self._books = books
-        self._terms = terms
+        self._decisions = Decisions(books, terms, proof)
         self._proof = proof
         self._clock = clock
         self._gather_s = gather_ms / 1_000
@@ -65,7 +66,7 @@ class Settler:
         answers = await self._fold(ticks) if ticks else {}
         rest = [it for it in reports if it.lease_id not in answers]
         if rest:
-            decided = await decide_all(self._books, node, rest, self._terms, self._proof)
+            decided = await self._decisions.decide(node, rest)
             self._note(decided.now_ms)
             for it in rest:
                 self._remember(it.lease_id, decided.known.get(it.lease_id))
@@ -74,6 +75,7 @@ class Settler:
 
     async def close(self) -> None:
         """Ends what is under way."""
+        await self._decisions.close()
         if self._folding is not None:
             self._folding.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from gridlease_billing.domain.grant_row import Phase
-from gridlease_billing.settle import settle
+from gridlease_billing.settle import decide_together, settle
 from gridlease_billing.ticks import Settler
 from gridlease_kernel.clock import SystemClock
 from gridlease_mesh import meter_report
@@ -178,3 +178,20 @@ async def test_the_last_signed_report_of_a_segment_is_kept(world, settler):
     assert "counter 1 run 900000000\n" in kept["report"]
     assert meter_report.holds(kept["node_key"], kept["report"], kept["signature"])
     assert (kept["lease"], kept["segment"], kept["node_key"]) == ("a", 1, pen.public)
+
+
+async def test_calls_of_many_nodes_are_decided_together_and_apart(world):
+    for n in range(3):
+        node = f"n{n}"
+        await world.authorize(ask(f"a{n}", node=node), ask(f"b{n}", node=node))
+    calls = [
+        (f"n{n}", [report(it, phase=Phase.STARTING) for it in sorted({f"a{n}", f"b{n}", "a0"})])
+        for n in range(3)
+    ]
+    found = await decide_together(world.books, calls, TERMS, meter_report.holds)
+    for n, settled in enumerate(found):
+        told = {it.lease_id: it for it in settled.answers}
+        assert all(told[f"{it}{n}"].valid_for_ms > 0 for it in "ab")
+        assert bool(told["a0"].reason) == (n > 0)  # another node's lease stays its own
+        assert set(settled.known) == {f"a{n}", f"b{n}"}
+    await world.check()

@@ -12,6 +12,7 @@ from gridlease_billing.domain.tick import Known, tracks
 from gridlease_billing.domain.usage import Stored, lines
 
 from tests.sim.money.broken import conflict, insist
+from tests.sim.money.papers import billable, credits_of, late, unbilled, usage
 from tests.sim.money.tables import Lease, Meter
 
 _RANK = {State.HELD: 0, State.OPEN: 1, State.FENCED: 2, State.FINAL: 3}
@@ -26,10 +27,10 @@ class LeaseRows:
         found = self._t.leases
         return {it: found[it].read() for it in sorted(set(leases)) if it in found}
 
-    async def lock_gangs(self, leases, node):
+    async def lock_gangs(self, asked):
         self._tx.step()
         found, wanted = self._t.leases, set()
-        for it in leases:
+        for it, node in sorted(asked):
             lease = found.get(it)
             if lease is not None and lease.row.ask.node == node:
                 wanted |= self._t.gangs[lease.row.ask.gang] if lease.row.ask.gang else {it}
@@ -123,6 +124,15 @@ class LeaseRows:
     def _revive(self, lease):
         self._t.live[lease.row.lease_id] = lease
 
+    async def lock_billable(self, scope, limit):
+        self._tx.step()
+        found = sorted(billable(self._t, scope))[:limit]
+        return {it: self._t.leases[it].read() for it in found}
+
+    async def count_unfinished(self, scope):
+        self._tx.step()
+        return sum(it.row.ask.tenant == scope.tenant for it in self._t.live.values())
+
     async def quick(self, leases):
         self._tx.step()
         known = {}
@@ -164,6 +174,26 @@ class LineRows:
                 charged[it.segment] += it.charged_ns
             found[name] = {segment: Written(ns, 1) for segment, ns in charged.items()}
         return found
+
+    async def usage(self, leases):
+        self._tx.step()
+        return [line for it in leases for line in usage(self._t.leases[it])]
+
+    async def corrections(self, scope):
+        self._tx.step()
+        return [
+            replace(it, cites=self._t.sources.get(f"line/{it.lease}/{it.segment}/run/usage", ""))
+            for it in unbilled(self._t, scope, late)
+        ]
+
+    async def credits(self, scope):
+        self._tx.step()
+        found = credits_of(self._t, scope.tenant)
+        return [it for it in found if it.source not in self._t.sources]
+
+    async def hours(self, _scope):
+        self._tx.step()
+        return []
 
     async def correct(self, lease, found, now_ms):
         self._tx.step()

@@ -18,10 +18,13 @@ from gridlease_billing.ports import Change, Scope
 
 _LOCK = "SELECT * FROM lease WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 _LOCK_GANGS = """
+WITH asked AS MATERIALIZED (
+    SELECT l.id, l.gang FROM unnest($1::text[], $2::text[]) AS t (id, node)
+    JOIN lease AS l ON l.id = t.id AND l.node = t.node
+)
 SELECT * FROM lease
-WHERE (id = ANY($1) AND node = $2)
-    OR gang = ANY(ARRAY(
-        SELECT gang FROM lease WHERE id = ANY($1) AND node = $2 AND gang <> ''))
+WHERE id = ANY(ARRAY(SELECT id FROM asked))
+    OR gang = ANY(ARRAY(SELECT gang FROM asked WHERE gang <> ''))
 ORDER BY id FOR UPDATE
 """
 _DUE = """
@@ -161,8 +164,9 @@ class PostgresLeases:
     async def lock(self, leases: Collection[str]) -> dict[str, Stored]:
         return await self._whole(await self._db.fetch(_LOCK, list(leases)), lock=True)
 
-    async def lock_gangs(self, leases: Collection[str], node: str) -> dict[str, Stored]:
-        found = await self._db.fetch(_LOCK_GANGS, list(leases), node)
+    async def lock_gangs(self, asked: Collection[tuple[str, str]]) -> dict[str, Stored]:
+        leases, nodes = [lease for lease, _ in asked], [node for _, node in asked]
+        found = await self._db.fetch(_LOCK_GANGS, leases, nodes)
         return await self._whole(found, lock=True)
 
     async def lock_due(self, now_ms: int, late_after_ms: int, limit: int) -> dict[str, Stored]:
