@@ -283,10 +283,11 @@ class _Bill:
         elif line["note"] == "commitment_cover":
             yield from self.cover(line)
         elif line["note"] == "availability_credit":
-            runs = [it["amount_nano"] for it in self.known.values()
-                    if (it["kind"], it["lease"]) == ("USAGE", line["lease"])
+            runs = [(it["kind"] == "USAGE", it["amount_nano"]) for it in self.known.values()
+                    if it["lease"] == line["lease"]
                     and it["meter"] in ("run", "run_priority")]  # fmt: skip
-            due = [sum(runs) * it // 1_000 for it in _SLA_PERMILLE]
+            costs = (sum(it for usage, it in runs if usage), sum(it for _, it in runs))
+            due = [cost * it // 1_000 for cost in costs for it in _SLA_PERMILLE]
             if runs and -line["amount_nano"] not in due:
                 yield "it is no part of its lease's cost that the table names"
             yield Unchecked("how much of the month leases were there is billing's word")
@@ -297,13 +298,9 @@ class _Bill:
         """What the usage that a pot covers had been charged: of totals, draw by draw."""
         due = 0
         for it in self.drawn(line):
-            rate, size, before = (
-                it["rate_nano_per_hour"],
-                it["quantity_milli"],
-                it["before_milli_ns"],
-            )
-            due += money.amount_nano(rate, (before + it["milli_ns"]) // size)
-            due -= money.amount_nano(rate, before // size)
+            rate, size = it["rate_nano_per_hour"], it["quantity_milli"]
+            due += money.amount_nano(rate, (it["before_milli_ns"] + it["milli_ns"]) // size)
+            due -= money.amount_nano(rate, it["before_milli_ns"] // size)
             run = self.runs.get(it["lease"], {}).get(it["segment"])
             if run is None:
                 yield Unchecked(f"what lease {it['lease']} was charged stands on another bill")
