@@ -41,6 +41,7 @@ _SENT = 2  # meters that advance together: of these the ratio is
 _COUNTS = (1, _SENT, 3, 4)  # meters a lease, in the catalogue's order
 _PLACES = 8  # leases of one node
 _EVERY_S = 10  # each node tells what runs
+_BURST = 64  # calls that renew at once, where many nodes ask together
 _HOUR_MS = 3_600_000
 _PAID = 10**15
 _RATE = 36 * 10**9
@@ -330,7 +331,9 @@ async def _measure(options, dsn):
         if size == options.small:
             visible, rhythm = await seeing(world, known, options.rounds)
             renewed = await renewing(world, known, options.calls, 4)
-            figures.note(f"renewals: {renewed}")
+            burst = await renewing(world, known, options.calls, _BURST)
+            figures.note(f"renewals, 4 calls at once: {renewed}; {_BURST} at once: {burst}")
+            renewed |= {f"burst_{name}": it for name, it in burst.items()}
             renewed["rhythm_core_share"] = rhythm
     holds, hold_p99 = await holding(world, options.calls, options.size)
     await world.owner.execute("SELECT set_config('gridlease.tenant', '*', false)")
