@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Mapping
 
 from gridlease_kernel.faults import Fault
 
 from gridlease_agent.book import Book
 from gridlease_agent.domain import lease
 from gridlease_agent.domain.lease import Answer
-from gridlease_agent.domain.spool import Clocks, Spool
+from gridlease_agent.domain.meters import acknowledged
+from gridlease_agent.domain.spool import Clocks, Counters, Spool
 from gridlease_agent.ports import Billing, Host
 from gridlease_agent.runtimes.states import SandboxRunner
 from gridlease_agent.tick import tick
@@ -74,7 +76,9 @@ class Settler:
         self._silent = False
         received = self._host.now()
         self._book.settled += 1
-        await self._book.change(lambda spool: _answered(spool, sent, received, answers))
+        granted = {it.lease_id for it in answers if it.valid_for_ms > 0}
+        told = {it.lease_id: it.counters for it in reports if it.lease_id in granted}
+        await self._book.change(lambda spool: _answered(spool, sent, received, answers, told))
         for answer in answers:
             if answer.last and not answer.final_acknowledged:
                 facts = {"lease": answer.lease_id, "reason": answer.reason}
@@ -91,7 +95,8 @@ def _answered(
     sent: Clocks,
     received: Clocks,
     answers: tuple[Answer, ...],
+    told: Mapping[str, Counters],
 ) -> Spool:
     for answer in answers:
         spool = lease.grant_answer(spool, sent, received, answer)
-    return spool
+    return acknowledged(spool, told)

@@ -4,7 +4,7 @@ import pytest
 from gridlease_billing.domain.grant_row import Ask, GrantRow, Phase, Report, State, Terms
 from gridlease_billing.domain.means import Means
 from gridlease_billing.domain.segment import Segment
-from gridlease_billing.domain.settlement import merged, not_yours, settle
+from gridlease_billing.domain.settlement import MAX_UNPRICED, merged, not_yours, settle
 from gridlease_billing.domain.usage import Stored
 
 
@@ -35,6 +35,20 @@ def test_segments_that_were_never_opened_are_not_counted():
     assert after.counters == {}
     assert effect.suspense_ns == 0
     assert not told.parked
+
+
+def test_no_priced_meter_is_dropped_however_many_segments_a_lease_has():
+    segments = tuple(Segment(n, 1, n, n * 10, n * 10 + 20) for n in range(1, 201))
+    before = {(n, "storage"): 7 for n in range(1, 200)}
+    row = GrantRow(Ask("a", notice_ms=0), 1, 60_000, State.OPEN, 10**9, segments, "s", before)
+    held = {"a": Stored(row, 1, 0)}
+    unknown = {(200, f"m{n}"): 1 for n in range(300)}
+    priced = {(200, meter): 3 for meter in ("run", "egress", "storage", "energy", "provision")}
+    report = Report("a", "s", Phase.STARTING, False, unknown | priced)
+    told = settle(held, {"a": report}, {}, Means({}, {}), 10_000, Terms())
+    ((_, after, _),) = told.steps
+    assert priced.items() <= after.counters.items()
+    assert len(after.counters) == len(before) + len(priced) + MAX_UNPRICED
 
 
 @pytest.mark.parametrize(

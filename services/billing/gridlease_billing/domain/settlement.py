@@ -22,13 +22,14 @@ from gridlease_billing.domain.means import Means
 from gridlease_billing.domain.price import Kind, Price, Tier, quote
 from gridlease_billing.domain.priority import PriorityTable
 from gridlease_billing.domain.segment import RUN_METER, chargeable, span_ns
+from gridlease_billing.domain.tick import CATALOGUE
 from gridlease_billing.domain.usage import Stored, lines
 
 NOT_YOURS = "NOT_YOURS"
 NOT_SIGNED = "REPORT_NOT_SIGNED"
 FORGED = "REPORT_FORGED"
 PARKED = "PARKED"
-MAX_COUNTERS = 256  # of one lease, over all its segments and meters
+MAX_UNPRICED = 256  # counters of one lease that are of no meter in the catalogue
 _WORDS: Mapping[str, str] = {
     Cause.FUNDS_EXHAUSTED: "CREDIT_EXHAUSTED",
     Cause.PRICE_ABOVE_MAX: "PRICE_TOO_HIGH",
@@ -181,12 +182,15 @@ def _plausible(report: Report, row: GrantRow, now_ms: int, terms: Terms) -> Repo
     """A node's report without what cannot be: segments that were never opened, absurd counts, more
     run time than has passed since its segment was opened, or than it had when it was over."""
     segments = {it.number: it for it in row.segments}
-    room = MAX_COUNTERS
+    unpriced = sum(meter not in CATALOGUE for _, meter in row.counters)
     kept: dict[tuple[int, str], int] = {}
     for (segment, meter), cumulative in sorted(report.counters.items()):
-        fresh = (segment, meter) not in row.counters
-        if segment not in segments or (fresh and len(row.counters) + len(kept) >= room):
+        if segment not in segments:
             continue
+        if meter not in CATALOGUE and (segment, meter) not in row.counters:
+            unpriced += 1
+            if unpriced > MAX_UNPRICED:
+                continue
         most = MAX_CUMULATIVE
         if meter == RUN_METER:
             before = row.counters.get((segment, meter), 0)

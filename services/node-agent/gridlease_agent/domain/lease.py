@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 
 from gridlease_agent.domain.spool import (
     RUN_METER,
+    SETTLED,
     Clocks,
     Counters,
     Deadline,
@@ -354,10 +355,14 @@ def deleted(spool: Spool, lease_id: str) -> Spool:
 def settle_report(spool: Spool) -> tuple[Report, ...]:
     """All leases that billing has yet to say its last word about, as they are on disk."""
     return tuple(
-        Report(row.lease_id, row.phase, row.phase >= Phase.EXITED, row.counters)
+        Report(row.lease_id, row.phase, row.phase >= Phase.EXITED, _told(row))
         for row in sorted(spool.rows.values(), key=lambda row: row.lease_id)
         if not row.final_acknowledged
     )
+
+
+def _told(row: Row) -> Counters:
+    return {key: count for key, count in row.counters.items() if key[0] != SETTLED}
 
 
 def sync_report(spool: Spool) -> tuple[Sighting, ...]:

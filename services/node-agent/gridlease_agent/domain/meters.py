@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gridlease_agent.domain.spool import Phase, Row, Spool
+from gridlease_agent.domain.spool import SETTLED, Counters, Phase, Row, Spool
+
+_TOLD_AGAIN = 16  # segments at a lease's end that every report tells, acknowledged or not
 
 ENERGY_METER = "energy"  # millijoules that the lease's devices drew; the wire's name
 EGRESS_METER = "egress"  # bytes that the task has sent, with their headers; the wire's name
@@ -65,3 +67,33 @@ def drew(spool: Spool, drawn: Mapping[str, int], held: Mapping[str, frozenset[st
 def _drew(row: Row, share: int) -> Row:
     key = (row.segments[-1][0], ENERGY_METER)
     return replace(row, counters={**row.counters, key: row.counters.get(key, 0) + share})
+
+
+def acknowledged(spool: Spool, told: Mapping[str, Counters]) -> Spool:
+    """The spool once billing has ``told``: counters by lease, of reports that it gave grants for.
+
+    A price that moves makes a segment of every grant, and a lease may have thousands. Those that
+    are over, and that billing has as they are, are told no more: only their sums stay, so that a
+    report has a bound. The last ones are told again, for books that are restored.
+    """
+    rows = [
+        _shortened(spool.rows[lease_id], counters)
+        for lease_id, counters in told.items()
+        if lease_id in spool.rows and len(spool.rows[lease_id].segments) > _TOLD_AGAIN
+    ]
+    return spool.with_rows(*rows)
+
+
+def _shortened(row: Row, told: Counters) -> Row:
+    differ = {key[0] for key, count in row.counters.items() if told.get(key) != count}
+    over = 0
+    for number, _ in row.segments[:-_TOLD_AGAIN]:
+        if number in differ:
+            break
+        over += 1
+    gone = {number for number, _ in row.segments[:over]}
+    counters: dict[tuple[int, str], int] = {}
+    for (number, meter), count in row.counters.items():
+        key = (SETTLED if number in gone else number, meter)
+        counters[key] = counters.get(key, 0) + count
+    return replace(row, segments=row.segments[over:], counters=counters)

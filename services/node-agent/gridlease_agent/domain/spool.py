@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 RUN_METER = "run"  # in nanoseconds; the wire's name
 
 Counters = Mapping[tuple[int, str], int]  # (segment number, meter) -> cumulative
+SETTLED = 0  # the number under which sums of settled segments are kept; no segment has it
 
 
 class Phase(enum.IntEnum):
