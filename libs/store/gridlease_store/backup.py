@@ -26,6 +26,7 @@ from gridlease_kernel.faults import Invalid, Precondition
 
 from . import binaries
 from .connect import connect
+from .sealed import check_secret, is_sealed, seal, unseal
 
 ROOMS: Final = ("scheduler", "billing", "gateway")
 _FORM: Final = "gridlease backup 1"
@@ -59,18 +60,21 @@ class Manifest:
     dump_bytes: int
 
 
-async def backup(dsn: str, file: Path) -> Manifest:
+async def backup(dsn: str, file: Path, secret: bytes | None = None) -> Manifest:
     """Writes ``file`` (mode 0600, whole or not at all); what it holds.
 
     Args:
         dsn: The owner's address; row-level security must not bind it.
         file: Where to; an existing one is not touched.
+        secret: What to encrypt it under; None = it is not encrypted.
 
     Raises:
         Precondition: BACKUP_FILE, BACKUP_FAILED, POSTGRES_MISSING or DATABASE_REFUSED.
         Unreachable: the database does not answer.
     """
     _is_new(file)
+    if secret is not None:
+        check_secret(secret)
     connection = await connect(dsn, wait_s=_WAIT_S, settings={"timezone": "UTC"})
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -82,17 +86,17 @@ async def backup(dsn: str, file: Path) -> Manifest:
                 await _program("pg_dump", words, dsn, "BACKUP_FAILED")
                 digest, size = await asyncio.to_thread(_digest, dump)
                 manifest = Manifest(_FORM, made_at, rooms, roles, head, digest, size)
-                await asyncio.to_thread(_pack, Path(folder), manifest, dump, file)
+                await asyncio.to_thread(_pack, Path(folder), manifest, dump, file, secret)
     finally:
         connection.terminate()
     return manifest
 
 
-async def restore(dsn: str, file: Path) -> Manifest:
+async def restore(dsn: str, file: Path, secret: bytes | None = None) -> Manifest:
     """Fills an empty database from ``file``; what it holds now.
 
     Raises:
-        Invalid: BACKUP_MALFORMED: it is not a whole backup.
+        Invalid: BACKUP_MALFORMED: it is not a whole backup; BACKUP_ENCRYPTED: no secret was named.
         Precondition: RESTORE_NOT_EMPTY, RESTORE_FAILED (nothing was changed) or RESTORE_DIFFERS.
         Unreachable: the database does not answer.
     """
@@ -102,7 +106,8 @@ async def restore(dsn: str, file: Path) -> Manifest:
             raise _not_empty()
         with tempfile.TemporaryDirectory(dir=_folder(file), prefix=".restore-") as folder:
             dump = Path(folder) / "dump"
-            manifest = await asyncio.to_thread(_unpack, file, dump)
+            plain = await asyncio.to_thread(_opened, file, Path(folder), secret)
+            manifest = await asyncio.to_thread(_unpack, plain, dump)
             for role, login in manifest.roles.items():
                 await _make_role(connection, role, login=login)
             words = [
@@ -229,7 +234,23 @@ async def _check(connection: asyncpg.Connection[Any], manifest: Manifest) -> Non
         )
 
 
-def _pack(folder: Path, manifest: Manifest, dump: Path, file: Path) -> None:
+def _opened(file: Path, folder: Path, secret: bytes | None) -> Path:
+    """The backup as it can be read."""
+    if not file.is_file() or not is_sealed(file):
+        return file
+    if secret is None:
+        raise Invalid(
+            f"{file} is encrypted.",
+            reason="BACKUP_ENCRYPTED",
+            field="key-file",
+            remedy="Name the key file that it was written with.",
+        )
+    plain = folder / "plain"
+    unseal(file, plain, secret)
+    return plain
+
+
+def _pack(folder: Path, manifest: Manifest, dump: Path, file: Path, secret: bytes | None) -> None:
     words = folder / "manifest.json"
     words.write_text(json.dumps(asdict(manifest), indent=1))
     part = folder / "part"
@@ -240,6 +261,13 @@ def _pack(folder: Path, manifest: Manifest, dump: Path, file: Path) -> None:
             tar.add(dump, "dump")
         stream.flush()
         os.fsync(stream.fileno())
+    if secret is not None:
+        sealed = folder / "sealed"
+        os.close(os.open(sealed, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        seal(part, sealed, secret)
+        with sealed.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part = sealed
     try:
         os.link(part, file)  # never over another file
     except FileExistsError as error:

@@ -25,6 +25,7 @@ from gridlease_billing.reports import check_books
 from gridlease_kernel.clock import SystemClock
 from gridlease_kernel.faults import Fault
 from gridlease_kernel.ids import RandomIds
+from gridlease_store import sealed
 from gridlease_store.backup import backup, read_manifest, restore
 from gridlease_store.migrate import migrate
 from gridlease_store.pool import connect_pool
@@ -112,6 +113,34 @@ async def test_nothing_is_restored_over_anything_nor_backed_up_over_a_file(dsn, 
             await call
         assert caught.value.reason in ("RESTORE_NOT_EMPTY", "BACKUP_FILE")
         assert caught.value.remedy
+
+
+async def test_an_encrypted_backup_needs_its_key_and_is_whole_or_nothing(
+    world, dsn, empty, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sealed, "_WORK", 1)
+    monkeypatch.setattr(sealed, "_MEMORY", 8_192)
+    await some_books(world)
+    file, key = tmp_path / "books.backup", b"0123456789abcdef0123456789abcdef\n"
+    written = await backup(dsn, file, key)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    content = file.read_bytes()
+    assert b"PGDMP" not in content
+    assert b"manifest.json" not in content
+    torn = tmp_path / "torn"
+    for damaged in (content[:-1], content[: len(content) // 2], content[:-9] + b"x" + content[-8:]):
+        torn.write_bytes(damaged)
+        with pytest.raises(Fault) as refused:
+            await restore(empty, torn, key)
+        assert refused.value.reason == "BACKUP_MALFORMED"
+    for secret, reason in (
+        (None, "BACKUP_ENCRYPTED"), (b"another key, also long enough", "BACKUP_MALFORMED"),
+        (b"short", "KEY_TOO_SHORT")):  # fmt: skip
+        with pytest.raises(Fault) as refused:
+            await restore(empty, file, secret)
+        assert refused.value.reason == reason
+    found = await restore(empty, file, key.strip())  # a line break more or less is no other key
+    assert found == written
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "not one"])

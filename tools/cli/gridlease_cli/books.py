@@ -27,6 +27,9 @@ books = typer.Typer(help="The books, for operators.", rich_markup_mode=None, no_
 _OWN = "gridlease"  # the database of ./dev up
 FileArgument = Annotated[Path, typer.Argument(help="The backup")]
 Postgres = Annotated[str, typer.Option(help="The owner's DSN; else --state, else the environment")]
+KeyFile = Annotated[
+    Path | None, typer.Option(help="Encrypt it under what this file holds, or read it so")
+]
 State = Annotated[Path | None, typer.Option(help="State folder of ./dev up, with its own server")]
 
 
@@ -38,24 +41,32 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(
-    context: typer.Context, file: FileArgument, postgres: Postgres = "", state: State = None
+    context: typer.Context,
+    file: FileArgument,
+    postgres: Postgres = "",
+    state: State = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Write all rooms' databases, as of one instant, to a new file that only you may read."""
     store = _store()
     options = options_of(context)
     with database(options, postgres, state) as dsn:
-        found = asyncio.run(store.backup(dsn, file))
+        found = asyncio.run(store.backup(dsn, file, _secret(key_file)))
     show(options, dataclasses.asdict(found), _lines(f"written to {file}", found))
 
 
 def restore(
-    context: typer.Context, file: FileArgument, postgres: Postgres = "", state: State = None
+    context: typer.Context,
+    file: FileArgument,
+    postgres: Postgres = "",
+    state: State = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Fill an empty database from a backup; billing then waits for old grants to end."""
     store = _store()
     options = options_of(context)
     with database(options, postgres, state, make=True) as dsn:
-        found = asyncio.run(store.restore(dsn, file))
+        found = asyncio.run(store.restore(dsn, file, _secret(key_file)))
     lines = _lines(f"restored from {file}", found)
     lines.append("next      start the platform: billing fences every lease, waits for the longest")
     lines.append("          grant to end, and then serves")
@@ -138,6 +149,20 @@ def write_off(
 
     found = reach(options, work, operator=True)
     show(options, found, [f"{lease}: {words.money(found.amount_nano, found.currency)} written off"])
+
+
+def _secret(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Precondition(
+            f"{path} cannot be read: {error.strerror or error}",
+            reason="FILE_UNREADABLE",
+            field="--key-file",
+            remedy="Name a file that you may read.",
+        ) from error
 
 
 class _Store:
