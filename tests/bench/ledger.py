@@ -153,7 +153,8 @@ async def _pids(world):
     return [
         it["pid"]
         for it in await world.owner.fetch(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_type = 'client backend'"
         )
     ]
 
