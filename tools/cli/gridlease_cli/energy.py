@@ -96,10 +96,10 @@ _NAMES = {
 }
 
 
-def told(line: money_pb2.UsageLine) -> str:
+def told(meter: str, count: int, note: str) -> str:
     """A line of an invoice that only tells of it."""
-    figure = kwh(line.counter_ns) if line.meter == "site_energy" else grams(line.counter_ns)
-    return f"{_NAMES.get(line.meter, line.meter)} {figure} ({line.note})"
+    figure = kwh(count) if meter == "site_energy" else grams(count)
+    return f"{_NAMES.get(meter, meter)} {figure} ({note})"
 
 
 def _footprint_row(it: contract_pb2.Footprint) -> tuple[str, ...]:

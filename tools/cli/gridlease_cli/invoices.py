@@ -15,7 +15,7 @@ from gridlease_kernel.units import parse_money
 from gridlease_sdk.client import Client
 from gridlease_verify.bill import Trust, counters_of, examine, signed
 
-from gridlease_cli import words
+from gridlease_cli import energy, words
 from gridlease_cli.app import job_name, options_of, reach
 from gridlease_cli.evidence import collect
 from gridlease_cli.output import show, show_rows
@@ -266,6 +266,9 @@ def _told(found: money_pb2.Invoice) -> Iterator[str]:
     yield f"{kind}  {found.number or 'draft'} ({found.name}), {words.clock(found.issue_time)}"
     yield f"for       {found.tenant}, {found.project}"
     for at, it in enumerate(found.lines, start=1):
+        if it.kind == "INFORMATION":
+            yield f"  {at:>3}  {it.lease}: {energy.told(it.meter, it.counter_ns, it.note)}"
+            continue
         what = it.meter if it.kind == "USAGE" else f"{it.kind.lower()} {it.note}"
         yield (
             f"  {at:>3}  {what}  {it.lease}/{it.segment}  {it.chip}"
@@ -281,6 +284,10 @@ def _told(found: money_pb2.Invoice) -> Iterator[str]:
 
 
 def _drilled(it: dict[str, Any]) -> Iterator[str]:
+    if it["kind"] == "INFORMATION":
+        told = energy.told(it["meter"], it["counter_ns"], it["note"])
+        yield f"line {it['position']}: {it['lease']}: {told}, for nothing"
+        return
     yield (
         f"line {it['position']}: {it['kind']} {it['meter']}, {it['chip']}: "
         f"{words.money(it['amount_nano'], it['currency'])}"
@@ -291,7 +298,8 @@ def _drilled(it: dict[str, Any]) -> Iterator[str]:
         f"charged {it['charged_ns']}, price version {it['price_version']}"
     )
     if it["counter_ns"] > it["charged_ns"] + it["before"]:
-        yield f"  not charged: {it['counter_ns'] - it['charged_ns'] - it['before']} beyond the grant"
+        beyond = it["counter_ns"] - it["charged_ns"] - it["before"]
+        yield f"  not charged: {beyond} beyond the grant"
     if not it["reports"]:
         yield "  no signed report"
     for report in it["reports"]:

@@ -191,7 +191,7 @@ def _invoice_lines(found: money_pb2.Invoice) -> Iterator[str]:
     yield f"for       {found.tenant}, {found.project}"
     for line in found.lines:
         if line.kind == "INFORMATION":
-            yield f"  {line.lease}: {energy.told(line)}"
+            yield f"  {line.lease}: {energy.told(line.meter, line.counter_ns, line.note)}"
             continue
         if line.meter not in _TIMED or line.kind not in ("", "USAGE"):
             amount = words.money(line.amount_nano, line.currency)
