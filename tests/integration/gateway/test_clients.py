@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,32 +13,34 @@ from gridlease_kernel.faults import Fault
 from gridlease_sdk import Client, SyncClient, jobfile
 from gridlease_testkit.waiting import eventually
 
+from tests.integration.gateway.commands import commands
+
 
 def environ(world, **more):
     clean = {name: it for name, it in os.environ.items() if not name.startswith("GRIDLEASE_")}
     return {**clean, "GRIDLEASE_CLIENT_FILE": str(world.settings.client_file), **more}
 
 
-async def cli(world, *arguments, cwd=None, **more):
-    """Exit code, standard output and standard error of one command."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gridlease_cli", *arguments,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=environ(world, **more), cwd=cwd or world.settings.client_file.parent,
-    )  # fmt: skip
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), 40)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def cli(world, *arguments, cwd=None, fresh=False, **more):
+    """Exit code, standard output and standard error of one command. ``fresh``: by a new Python."""
+    cwd, env = cwd or world.settings.client_file.parent, environ(world, **more)
+    if fresh:
+        code, out, err = await asyncio.to_thread(_spawned, arguments, env, cwd)
+    else:
+        code, out, err = await asyncio.to_thread(commands().run, arguments, env, cwd, 40)
     assert b"Traceback" not in err, err.decode()
-    return process.returncode, out.decode(), err.decode()
+    return code, out.decode(), err.decode()
+
+
+def _spawned(words, env, cwd):
+    command = [sys.executable, "-m", "gridlease_cli", *words]
+    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, timeout=40, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_a_plan_says_when_and_at_what_price(world, tmp_path):
     (tmp_path / "job.yaml").write_text("commands: [x]\nnodes: 2\nresources: {gpu: A100}\n")
-    code, out, _ = await cli(world, "plan", str(tmp_path / "job.yaml"))
+    code, out, _ = await cli(world, "plan", str(tmp_path / "job.yaml"), fresh=True)
     assert code == 0
     assert "It would wait: CHIP_BUSY" in out
     assert "earliest  not known" in out
