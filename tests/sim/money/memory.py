@@ -13,20 +13,10 @@ from gridlease_kernel.faults import Conflict
 from tests.sim.money.broken import conflict, crashed
 from tests.sim.money.ledger import LedgerRows
 from tests.sim.money.meters import TariffRows
+from tests.sim.money.papers import InvoiceRows, Nothing, Owners, TaxRows
 from tests.sim.money.rows import EvidenceRows, LeaseRows, LineRows, PriceRows
 
 _ATTEMPTS = 8
-
-
-class NothingOwed:
-    """A platform whose tenants pay what they are asked for in time."""
-
-    def __init__(self, tx):
-        self._tx = tx
-
-    async def overdue(self, tenants, now_ms):
-        self._tx.step()
-        return {}
 
 
 class Work:
@@ -45,7 +35,8 @@ class Work:
         self.ledger = LedgerRows(self)
         self.prices = PriceRows(self)
         self.evidence = EvidenceRows(self)
-        self.receivables = NothingOwed(self)
+        self.invoices, self.taxes, self.suppliers = InvoiceRows(self), TaxRows(self), Owners(self)
+        self.receivables = self.footprints = Nothing(self)
 
     def step(self):
         if self._fuse:
@@ -88,10 +79,11 @@ class MemoryBooks:
         self.tables, self._clock, self._random = tables, clock, random
         self._oracle, self._faults = oracle, faults
         self._watch = Watcher()
+        self.reach = 14  # the await at which a work may crash comes before this
 
     async def run(self, work, *, tenant="*"):
         for _ in range(_ATTEMPTS):
-            fuse = self._random.randrange(1, 14) if self._faults.crash() else 0
+            fuse = self._random.randrange(1, self.reach) if self._faults.crash() else 0
             other = fuse and self._random.random() < 0.3
             tx = Work(self.tables, self._clock, self._watch, fuse, conflict if other else crashed)
             try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import random
 from collections import defaultdict
-from dataclasses import replace
 
 from gridlease_billing.contract_ports import Told
 from gridlease_billing.domain.meter_price import Entry
@@ -71,33 +70,33 @@ class TariffRows:
         self._t.totals[pair[0]] = pair[1]
 
     async def write(self, priced, now_ms):
-        self._write(priced, lambda _: now_ms)
+        self._write(priced, lambda _: now_ms, first=True)
 
     async def told(self, lease):
         self._tx.step()
         lease = self._t.leases[lease]
         found = {(it.segment, "run"): Told(0, 0, lease.ended_ms) for it in lease.lines}
-        for it, ended_ms in lease.priced:
+        for it, ended_ms, _ in lease.priced:
             key = (it.segment, it.meter)
             charged = found[key].charged if key in found else 0
             found[key] = Told(charged + it.count, it.version, ended_ms)
         return found
 
     async def correct(self, priced, now_ms):
-        self._write(priced, lambda it: self._t.leases[it.lease].ended_ms)
+        self._write(priced, lambda it: self._t.leases[it.lease].ended_ms, first=False)
 
-    def _write(self, priced, ended):
+    def _write(self, priced, ended, *, first):
         self._tx.step()
         for it in priced:
             lease = self._t.leases[it.lease]
             self._tx.save(lease)
-            lease.priced += ((replace(it), ended(it)),)
+            lease.priced += ((it, ended(it), first),)
 
 
 def insist_on_lease(lease, row, counted):
     """Of a final lease: all that was counted is charged, late or not. ``counted``: the oracle's."""
     charged = defaultdict(int)
-    for it, _ in lease.priced:
+    for it, _, _ in lease.priced:
         charged[it.segment, it.meter] += it.count
     for key, count in counted.items():
         if key[1] in _PER:
@@ -117,13 +116,13 @@ def insist_on_books(tables):
     """Months cost what their totals cost; what tenants paid is what platform and suppliers got."""
     totals, amounts, owed, parts = (defaultdict(int) for _ in range(4))
     for lease in tables.leases.values():
-        for it, ended_ms in lease.priced:
+        for it, ended_ms, _ in lease.priced:
             if not tables.tariffs[it.version - 1].pass_through:
                 at = datetime.datetime.fromtimestamp(ended_ms / 1_000, datetime.UTC)
                 key = (lease.row.ask.tenant, it.version, at.year * 12 + at.month - 1)
                 totals[key] += it.count
                 amounts[key] += it.amount_nano
-        told = [it.amount_nano for it, _ in lease.priced]
+        told = [it.amount_nano for it, _, _ in lease.priced]
         told += [it.amount_nano for it in lease.corrections]
         owed[lease.row.ask.tenant] += sum(told)
         contract = tables.contracts.get(lease.row.ask.contract)

@@ -11,6 +11,7 @@ from gridlease_billing.domain.segment import fold
 
 from tests.sim.money.broken import insist
 from tests.sim.money.meters import insist_on_books, insist_on_lease
+from tests.sim.money.papers import insist_on_papers
 
 _HOUR_NS = 3_600_000_000_000
 _MS_NS = 1_000_000
@@ -227,6 +228,7 @@ class Oracle:
                 insist(charges[account] == -charged[owner], "charges are not posted", owner)
         self._sides(charges)
         insist_on_books(t)
+        insist_on_papers(t)
         self._suspense(sums)
         self._any_order()
 

@@ -45,6 +45,8 @@ WORLD = 20_000  # events of one world, which has a database of its own
 _CHECK_EVERY = 2_500  # events, and after what was killed
 _DRAIN_MOMENTS = 4_000
 _CLOSE_AGAIN = 50  # moments
+# In a month's middle; on the last evening of a month; of a year.
+_STARTS_MS = (1_800_000_000_000, 1_801_418_400_000, 1_830_283_200_000)
 _KILLS = 5  # for each crash in memory: of backends; of the server, a twentieth of that
 _MOST_KILLS = 0.3
 # A server that is killed must not lose what it has written, and the system keeps that: nothing has
@@ -280,6 +282,7 @@ async def live(tester, job, outcome, profile):
         return None, Watcher()
 
     town = Town(f"{job.seed}:{job.number}", profile, pen, books)
+    town.clock.now_ms = _STARTS_MS[job.number % len(_STARTS_MS)]
     await place.open(town.clock.database_ms())
     town.books = PostgresBooks(place.pool, town.clock, 600_000)
     town.settlers = [town.new_settler() for _ in range(2)]

@@ -13,6 +13,7 @@ from tests.sim.money.broken import BrokenError, insist
 from tests.sim.money.memory import MemoryBooks
 from tests.sim.money.meters import tariffs
 from tests.sim.money.oracle import Oracle, due_nano
+from tests.sim.money.papers import Papers
 from tests.sim.money.tables import Tables
 from tests.sim.money.town import PROFILES, TERMS, Town
 
@@ -96,6 +97,7 @@ async def _live(seed, profile, events, outcome):
     town = Town(seed, profile, Pen(), _open)
     crash, town.profile = profile.crash, replace(profile, crash=0.0)
     await town.begin()
+    town.after(1, Papers(town).turn)
     town.profile = replace(profile, crash=crash)
     due = _WHOLE_EVERY
     try:

@@ -112,6 +112,10 @@ class Tables:
         self.excess = {}  # (lease, segment) -> Excess
         self.tariffs = []
         self.totals = {}  # (tenant, tariff, month) -> what was counted
+        self.invoices, self.asked, self.counts = {}, {}, {}
+        self.splits = {}  # invoice -> line -> LineSplit
+        self.sources = {}  # row of the books -> the line that bills it
+        self.billed = {}  # lease -> invoice
         self.contracts = {
             number: Contract(f"s{number}", 1, share, back, 30,
                              self.account("supplier_payable", f"s{number}"),
