@@ -25,6 +25,23 @@ KEPT_ON_POSTGRESQL = {
 }  # fmt: skip
 
 
+# What the back office does in worlds of some size, and what comes of it.
+OFFICE = {
+    "invoice done", "draft done", "finalize done", "refund part done", "refund rest",
+    "refund whole", "refund all done", "CREDIT_EXCEEDS_LINE", "NO_SUCH_LINE",
+    "NOTHING_LEFT_TO_CREDIT", "answered again", "tariff done", "commitment done", "hours done",
+    "contract done", "assign", "release done", "payout done",
+    "exchange done", "issuer done", "profile done", "tax rate done", "tax STANDARD", "tax NONE",
+    "NO_LEGAL_ENTITY", "budget done", "watch done",
+    "cut short done", "hours passed", "spot done", "site price done", "priorities done",
+    "payment done", "payment back done", "write off", "verified INVOICE",
+    "verified CREDIT_NOTE", "line USAGE", "line CORRECTION", "line CREDIT", "line CREDIT_NOTE",
+    "line PURCHASE", "meter run", "meter egress", "meter storage", "meter energy", "meter cover",
+    "meter run_priority", "month priced", "energy passed on", "meter is what was counted",
+    "statement",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("number", range(len(PROFILES)))
 def test_no_atom_drifts(number):
     outcome = world(7, number, events=1_250)
@@ -59,7 +76,9 @@ def test_worlds_meet_what_they_are_meant_to_meet():
         met |= world(11, number, events=1_000).met
     assert met.keys() >= {
         "report", "authorize", "close", "credit", "price", "expire", "lost", "crash", "restart",
-        "cut off", "died", "jump", "lie", "DATABASE_UNREACHABLE",
+        "cut off", "died", "jump", "lie", "DATABASE_UNREACHABLE", "journal meter_charge",
+        "journal sla_credit", "journal reclaim_credit", "journal suspense", "journal invoice",
+        "journal credit_note", "CREDIT_EXCEEDS_LINE", "NOTHING_LEFT_TO_CREDIT",
     }  # fmt: skip
 
 
@@ -71,6 +90,9 @@ def test_no_atom_drifts_on_postgresql():
     assert outcome.broken == []
     assert outcome.drift_nano == 0
     assert outcome.met["backends killed"] > 0
+    assert outcome.met["verified INVOICE"] > 0
+    assert outcome.met["meter is what was counted"] > 0
+    assert outcome.met["statement"] > 0
 
 
 @pytest.mark.slow
@@ -87,4 +109,14 @@ def test_no_atom_drifts_on_postgresql_over_a_hundred_thousand_events():
     assert outcome.broken == []
     assert (outcome.events >= 100_000, outcome.drift_nano) == (True, 0)
     assert outcome.met["server killed"] > 0
-    assert outcome.met["bill verified"] > 0
+    assert outcome.met["verified INVOICE"] > 0
+
+
+@pytest.mark.slow
+def test_the_back_office_does_all_that_it_is_meant_to_do():
+    outcome = postgres.run(
+        12, 12_000, each=1_500, worlds=range(8), size=postgres.SMALL, each_end=bills.verified
+    )
+    assert outcome.broken == []
+    assert outcome.drift_nano == 0
+    assert OFFICE - outcome.met.keys() == set()
