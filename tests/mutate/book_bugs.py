@@ -77,7 +77,7 @@ BOOK = (
         ("receivables:it_is_due_by",)),
     Bug("more is paid than was asked for", _OFFICE,
         "CONSTRAINT paid_within_asked CHECK (paid_nano + credited_nano <= asked_nano)",
-        "CHECK (asked_nano >= 0)", ("receivables", "schema:what_would")),
+        "CHECK (asked_nano >= 0)", ("schema:what_would",)),
     Bug("an invoice asks for its usage again", _OFFICE,
         "        NEW.tax_nano + coalesce(debt, 0));",
         "        NEW.payable_nano + coalesce(debt, 0));", ("receivables",)),

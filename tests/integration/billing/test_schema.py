@@ -34,6 +34,7 @@ _REFUSED = {
         "INSERT INTO supplier_contract (supplier, version, share_permyriad, holdback_permyriad,"
         " holdback_days, payable, holdback, recorded_ms, request_id)"
         " SELECT id, 9, 10001, 0, 0, payable, holdback, 0, 'r' FROM supplier",
+    "more paid than was asked for": "UPDATE receivable SET paid_nano = asked_nano + 1",
     "a negative invoice":
         "INSERT INTO invoice (id, number, tenant, project, request_id, issued_ms, total_nano,"
         " payable_nano, content_sha256) VALUES ('i', 'n', 't', 'p', 'r', 0, -1, -1, '')",
