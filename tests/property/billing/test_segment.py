@@ -1,7 +1,7 @@
 """What may be charged of segments that overlap, and what a hold covers."""
 
-from gridlease_billing.domain.segment import Segment, chargeable, span_ns
-from gridlease_kernel.money import HOUR_NS, hold_nano, largest_remainder
+from gridlease_billing.domain.segment import Segment, chargeable, frozen, open_rate, span_ns
+from gridlease_kernel.money import HOUR_NS, hold_nano, largest_remainder, rate_nano_per_hour
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,3 +41,21 @@ def test_the_largest_remainders_are_rounded_up(parts):
         part % step for part, it in zip(parts, found, strict=True) if it <= part and part % step
     ]
     assert min(up, default=step) >= max(down, default=0)
+
+
+def test_a_segment_before_one_that_was_used_is_over():
+    segments = (Segment(1, 9, 1, 0, 60_000), Segment(2, 5, 2, 30_000, 90_000))
+    assert open_rate(segments) == (9, 2)
+    over = frozen(segments, {(1, "run"): 30 * 10**9, (2, "run"): 1})
+    assert [it.frozen_ns for it in over] == [30 * 10**9, None]
+    assert open_rate(over) == (5, 1)
+    late = {(1, "run"): 55 * 10**9, (2, "run"): 20 * 10**9}
+    assert chargeable(over, late) == (30 * 10**9, 20 * 10**9)
+
+
+def test_the_dearest_rate_is_held_for_and_a_rate_is_rounded_half_up():
+    assert open_rate((Segment(1, 5, 1, 0, 9), Segment(2, 9, 2, 1, 9), Segment(3, 7, 3, 2, 9))) == (
+        9,
+        3,
+    )
+    assert [rate_nano_per_hour(price, 500) for price in (1, 2, 3)] == [1, 1, 2]
