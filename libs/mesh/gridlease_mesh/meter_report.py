@@ -5,9 +5,13 @@ docs/metering.md tells of it, so that anybody can check a bill without this code
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from gridlease_mesh.signatures import verified
+
+_HEAD = "gridlease meter report 1"
+_COUNTER = re.compile(r"counter ([0-9]+) (\S+) ([0-9]+)")
 
 
 def text(
@@ -23,7 +27,7 @@ def text(
         counters: (segment, meter, cumulative), each pair of segment and meter once.
     """
     lines = [
-        "gridlease meter report 1",
+        _HEAD,
         f"lease {lease}",
         f"spool {spool_id}",
         f"phase {phase}",
@@ -36,3 +40,12 @@ def text(
 def holds(public_key: str, report: str, signature: bytes) -> bool:
     """Did the owner of a user's public nkey (``U...``) sign this very text?"""
     return verified(public_key, report.encode(), signature)
+
+
+def counted(report: str) -> tuple[str, dict[tuple[int, str], int]]:
+    """Whose report a text is, and what it counts by (segment, meter); "" = it is no report."""
+    head, lease, *rest = [*report.splitlines(), "", ""]
+    if head != _HEAD or not lease.startswith("lease "):
+        return "", {}
+    found = map(_COUNTER.fullmatch, rest)
+    return lease.removeprefix("lease "), {(int(it[1]), it[2]): int(it[3]) for it in found if it}

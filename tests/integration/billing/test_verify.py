@@ -37,7 +37,7 @@ from tests.integration.billing.world import (
 )
 
 CENT = USD // 100
-MOST_LINES = 340
+MOST_LINES = 300
 
 
 def check(evidence, trust=Trust()):  # noqa: B008 - frozen

@@ -141,7 +141,7 @@ RICH = {
     _surcharge: "its surcharge is",
     _multiplier: "its surcharge is",
     _grant: "due are",
-    _tax: "its tax is 2100",
+    _tax: "its tax is STANDARD 2100",
     _reverse: "by both parties REVERSE_CHARGE",
     _rate_table: "by the table of DE None",
 }

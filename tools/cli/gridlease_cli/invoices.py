@@ -12,8 +12,9 @@ from gridlease.billing.v1 import account_pb2
 from gridlease.type.v1 import money_pb2
 from gridlease_kernel.faults import Invalid, Precondition
 from gridlease_kernel.units import parse_money
+from gridlease_mesh import meter_report
 from gridlease_sdk.client import Client
-from gridlease_verify.bill import Trust, counters_of, examine, signed
+from gridlease_verify.bill import Trust, examine, signed
 
 from gridlease_cli import energy, words
 from gridlease_cli.app import job_name, options_of, reach
@@ -306,7 +307,7 @@ def _drilled(it: dict[str, Any]) -> Iterator[str]:
         holds = "holds" if signed(report) else "DOES NOT HOLD"
         part = f" ({report['part']})" if report["part"] else ""
         yield f"  report{part} signed by {report['node_key']}: {holds}"
-        for (segment, meter), count in sorted(counters_of(report).items()):
+        for (segment, meter), count in sorted(meter_report.counted(report["report"])[1].items()):
             if segment == it["segment"]:
                 yield f"    counter {segment} {meter} {count}"
 

@@ -8,9 +8,8 @@ from gridlease_verify.bill import examine
 
 if __name__ == "__main__":
     found = examine(json.loads(Path(sys.argv[1]).read_text("utf-8")))
-    wrong = [it for it in found if it.wrong]
-    words = ("not checkable: ", "")
-    print("\n".join(f"line {it.line}: {words[it.wrong]}{it.what}" for it in found) or "equal")
-    if found and not wrong:
-        print(f"equal; {len(found)} not checkable")
+    for it in found:
+        print(f"line {it.line}: {'' if it.wrong else 'not checkable: '}{it.what}")
+    wrong = sum(it.wrong for it in found)
+    print(f"{'not ' if wrong else ''}equal; {len(found) - wrong} not checkable")
     sys.exit(bool(wrong))

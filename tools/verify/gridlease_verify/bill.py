@@ -7,23 +7,21 @@ What cannot be computed from the evidence is said to be so, line by line, and wh
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gridlease_kernel import money
-from nacl.exceptions import CryptoError
-from nacl.signing import VerifyKey
+from gridlease_mesh import meter_report
 
 Line = Mapping[str, Any]
 _EXPONENT = {"USD": 2, "EUR": 2, "GBP": 2, "CNY": 2, "JPY": 0}
 _TIERS = {1: "RESERVED", 2: "ON_DEMAND", 3: "SPOT"}
 _CREDITS = ("reclaim_credit", "sla_credit", "promo_credit", "availability_credit")
 _SLA_PERMILLE = (100, 250, 500)  # docs/prices.md: of what a lease whose node was lost had cost
-_HEAD = "gridlease meter report 1"
 _HOUR_MS, _HOUR_NS, _MS_NS = 3_600_000, 3_600 * 10**9, 10**6
 _UNION = " AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK "
 
@@ -67,25 +65,9 @@ def examine(evidence: Mapping[str, Any], trust: Trust = Trust()) -> list[Finding
         return [Finding(0, f"the evidence cannot be read: {type(error).__name__}: {error}")]
 
 
-def counters_of(report: Mapping[str, Any]) -> dict[tuple[int, str], int]:
-    """What a report's text counts, by segment and meter; ValueError: it is none of this lease."""
-    head, lease, *rest = str(report["report"]).splitlines()
-    if head != _HEAD or lease != f"lease {report['lease']}":
-        raise ValueError("not a report of this lease")
-    words = [line.split(" ") for line in rest]
-    return {(int(it[1]), it[2]): int(it[3]) for it in words if it[0] == "counter"}
-
-
 def signed(report: Mapping[str, Any]) -> bool:
-    """Did the owner of its key sign it? Ed25519; a key is base32 of prefix, 32 bytes, check sum."""
-    key = str(report["node_key"])
-    try:
-        raw = base64.b32decode(key + "=" * (-len(key) % 8))
-        signature = base64.b64decode(report["signature"])
-        VerifyKey(raw[1:33]).verify(report["report"].encode(), signature)
-    except (CryptoError, ValueError, TypeError):
-        return False
-    return True
+    """Did the owner of its key sign it?"""
+    return meter_report.holds(report["node_key"], report["report"], b64decode(report["signature"]))
 
 
 def _meter(line: Line) -> str:
@@ -95,10 +77,8 @@ def _meter(line: Line) -> str:
 class _Bill:
     def __init__(self, evidence: Mapping[str, Any], trust: Trust) -> None:
         self.all, self.trust, self.doc = evidence, trust, evidence["invoice"]
-        documents = [*evidence.get("cited", {}).values(), self.doc]
-        self.known = {
-            f"{of['name']}#{it['position']}": it for of in documents for it in of["lines"]
-        }
+        docs = [*evidence.get("cited", {}).values(), self.doc]
+        self.known = {f"{of['name']}#{it['position']}": it for of in docs for it in of["lines"]}
         self.runs: dict[str, dict[int, Line]] = {}  # each segment's line that counts furthest
         self.off: dict[tuple[str, int], int] = {}  # what a priority takes off its segment's rate
         for it in self.known.values():
@@ -154,11 +134,11 @@ class _Bill:
             node = f"nodes/{line['node']}"
             if it["node"] != node or self.trust.keys.get(node, it["node_key"]) != it["node_key"]:
                 yield f"its report is not signed with the key of {node}"
-            try:
-                count = min(counters_of(it).get((line["segment"], meter), 0), 2**58)
-            except (ValueError, IndexError):
+            lease, counters = meter_report.counted(it["report"])
+            if lease != it["lease"]:
                 yield "its report is none, or another lease's"
                 return
+            count = min(counters.get((line["segment"], meter), 0), 2**58)
             passed_ms = max(0, it["recorded_ms"] + self.trust.ahead_ms - line["starts_ms"])
             counts.append((min(count, passed_ms * _MS_NS) if meter == "run" else count, it))
         if not counts and not self.trust.unsigned and (line["charged_ns"] or line["amount_nano"]):
@@ -179,7 +159,7 @@ class _Bill:
         kind = (price["chip"], _TIERS.get(price["tier"]), price.get("site") or line["site"])
         if kind != (line["chip"], line["tier"], line["site"]):
             yield f"price version {price['version']} is of something else"
-        if price["effective_ms"] > line["starts_ms"]:
+        elif price["effective_ms"] > line["starts_ms"]:
             yield f"price version {price['version']} was not in force yet"
         rate = money.rate_nano_per_hour(price["price_nano_per_hour"], line["quantity_milli"])
         if rate != line["rate_nano_per_hour"]:
@@ -213,11 +193,9 @@ class _Bill:
             left -= ns
             due = ns if number == line["segment"] else due
         before, after = line["before"], line["before"] + line["charged_ns"]
-        original = self.known.get(line["cites"])
-        if line["kind"] == "USAGE" and before:
-            yield "usage begins at nothing"
-        if original is not None and before < original["charged_ns"]:
-            yield "it charges again what its original charged"
+        least = self.known.get(line["cites"], {"charged_ns": 0})["charged_ns"]
+        if before < least or (line["kind"] == "USAGE" and before):
+            yield f"it charges from {before} on, charged before were {least}"
         if after != due:
             yield f"it charges up to {after} ns, due are {due}"
         of, rate = segments[line["segment"]]["rate_nano_per_hour"], line["rate_nano_per_hour"]
@@ -323,10 +301,9 @@ class _Bill:
 
     def sums(self) -> Iterator[tuple[int, str]]:
         doc, lines, tax = self.doc, self.doc["lines"], self.doc["tax"]
-        exponent = _EXPONENT[doc["currency"]]
-        step = 10 ** (9 - exponent)
+        step = 10 ** (9 - _EXPONENT[doc["currency"]])
         amounts = [it["amount_nano"] for it in lines]
-        net = money.Money(sum(amounts), doc["currency"]).rounded(exponent).nano
+        net = money.Money(sum(amounts), doc["currency"]).rounded(_EXPONENT[doc["currency"]]).nano
         if doc["kind"] == "CREDIT_NOTE":
             billed, taxes = amounts, [it["tax_nano"] for it in lines]
         else:
@@ -350,26 +327,20 @@ class _Bill:
         """Which tax it bears: by where both are, and by the published rates."""
         seller, buyer, tax = self.doc["seller"], self.doc["buyer"], self.doc["tax"]
         here = buyer["country"] or seller["country"]
-        union = all(f" {it} " in _UNION for it in (seller["country"], here))
-        due = "STANDARD"
-        if not seller["tax_id"]:
-            due = "NONE"
-        elif here != seller["country"]:
+        union = f" {here} " in _UNION and f" {seller['country']} " in _UNION
+        due = "STANDARD" if seller["tax_id"] else "NONE"
+        if due == "STANDARD" and here != seller["country"]:
             due = "OUTSIDE" if not union else "REVERSE_CHARGE" if buyer["tax_id"] else due
         # A credit note gives back the tax of the invoice that it cites, whatever the rate is now.
         of = self.all.get("cited", {}).get(self.doc["cites"], self.doc)
-        rates = [it for it in self.all.get("taxes", ()) if it["country"] == here
-                 and it["effective_ms"] <= of["issued_ms"]]  # fmt: skip
-        if tax["treatment"] != due:
-            yield f"its tax is {tax['treatment']}, by both parties {due}"
-        elif due != "STANDARD" and tax["permyriad"]:
-            yield f"{due} bears no tax"
-        elif due == "STANDARD" and "taxes" not in self.all:
+        rates = [(it["effective_ms"], it["permyriad"]) for it in self.all.get("taxes", ())
+                 if it["country"] == here and it["effective_ms"] <= of["issued_ms"]]  # fmt: skip
+        rate = 0 if due != "STANDARD" else max(rates)[1] if rates else None
+        if due == tax["treatment"] == "STANDARD" and "taxes" not in self.all:
             yield Unchecked("no table of taxes is with it")
-        elif due == "STANDARD":
-            rate = max(rates, key=lambda it: it["effective_ms"])["permyriad"] if rates else None
-            if rate != tax["permyriad"]:
-                yield f"its tax is {tax['permyriad']}, by the table of {here} {rate}"
+        elif (tax["treatment"], tax["permyriad"]) != (due, rate):
+            told = f"by both parties {due}, by the table of {here} {rate}"
+            yield f"its tax is {tax['treatment']} {tax['permyriad']}, {told}"
 
 
 def _of_month(tariff: Mapping[str, Any], total: int) -> tuple[int, int]:
