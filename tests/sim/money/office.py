@@ -310,7 +310,7 @@ class Office:
     def _exchange(self):
         r = self.random
         tenant, amount = r.choice(self.tenants), r.randrange(1, 10**12)
-        currency = r.choice(["EUR", "EUR", "GBP", "JPY", "CNY", "XXX", "USD"])
+        currency = r.choice(["EUR", "EUR", "GBP", "JPY", "CNY", "XTS", "USD"])
         top, bottom = r.choice([(10_837, 10_000), (13, 12), (1, 157), (1, 10**13)])
         self.send("exchange", lambda key: pay_in_foreign(self.town.books, Foreign(
             tenant, amount, currency, top, bottom, "sim", key)))  # fmt: skip
