@@ -85,7 +85,7 @@ def test_worlds_meet_what_they_are_meant_to_meet():
 def test_no_atom_drifts_on_postgresql():
     """A moment of it; and verify-bill agrees with each invoice."""
     outcome = postgres.run(
-        2, 300, worlds=[1], size=postgres.SMALL, changes={"crash": 0.06}, each_end=bills.verified
+        2, 300, worlds=[1], size=postgres.QUICK, changes={"crash": 0.1}, each_end=bills.verified
     )
     assert outcome.broken == []
     assert outcome.drift_nano == 0
@@ -115,7 +115,7 @@ def test_no_atom_drifts_on_postgresql_over_a_hundred_thousand_events():
 @pytest.mark.slow
 def test_the_back_office_does_all_that_it_is_meant_to_do():
     outcome = postgres.run(
-        12, 12_000, each=1_500, worlds=range(8), size=postgres.SMALL, each_end=bills.verified
+        12, 6_000, each=1_500, worlds=[1, 2, 4, 6], size=postgres.SMALL, each_end=bills.verified
     )
     assert outcome.broken == []
     assert outcome.drift_nano == 0

@@ -43,6 +43,7 @@ from tests.sim.money.town import PROFILES, TERMS, Town
 
 WORLD = 20_000  # events of one world, which has a database of its own
 _CHECK_EVERY = 2_500  # events, and after what was killed
+_AUDIT_EVERY = 8_000  # events: each account explained, each new document verified
 _DRAIN_MOMENTS = 4_000
 _CLOSE_AGAIN = 50  # moments
 # In a month's middle; on the last evening of a month; of a year.
@@ -66,8 +67,9 @@ class Size:
     together: int = 24
 
 
-LARGE = Size(leases=320, nodes=10, batch=12, moment_ms=2_000, office_ms=4_000)
+LARGE = Size(leases=320, nodes=10, batch=12, moment_ms=2_000, office_ms=8_000)
 SMALL = Size(leases=60, nodes=10, batch=1, moment_ms=250, office_ms=1_500)
+QUICK = Size(leases=40, nodes=4, batch=4, moment_ms=1_000, office_ms=4_000)
 
 
 class Pen:
@@ -125,7 +127,7 @@ class Run:
         self.books = Books()
         self.office = None
         self.auditor = Auditor(self)
-        self._audit_due = _CHECK_EVERY
+        self._audit_due = _AUDIT_EVERY
         self._whole_due = 0
 
     async def moment(self):
@@ -155,7 +157,7 @@ class Run:
         self._whole_due = self.town.events + _CHECK_EVERY
         await self.books.whole(self.place.admin)
         if self.town.events >= self._audit_due or self.town.quiet:
-            self._audit_due = self.town.events + _CHECK_EVERY
+            self._audit_due = self.town.events + _AUDIT_EVERY
             await self.auditor.look()
             await documents(self)
 
