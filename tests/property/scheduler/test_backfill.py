@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gridlease_scheduler.domain.job import Allocation
-from gridlease_scheduler.domain.order.backfill import passed, permits, shadow
+from gridlease_scheduler.domain.order.backfill import late, passed, shadow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +11,14 @@ from tests.unit.scheduler.standing import A100, CATALOGUE, GIB, MINUTE, node, ru
 
 DEVICES = 4
 SPANS = st.integers(1, 40)
+
+
+def spared(promise, name, holds, longest_ms, now_ms):
+    """As the planner's limits have it: what ends before the shadow, or the shadow has to spare."""
+    left = promise.spare.get(name)
+    over = longest_ms and now_ms + late(longest_ms) <= promise.start_ms
+    return left is None or over or left.covers(holds)
+
 
 # (devices, longest in minutes, how much of it really runs in percent); longest 0 = not said
 WORK = st.tuples(st.integers(1, DEVICES), st.one_of(st.just(0), SPANS), st.integers(0, 100))
@@ -57,7 +65,7 @@ def backfill(world, later, promise):
             holds = Allocation(1_000, GIB, GIB, ids, A100, 1_000 * count)
             if len(ids) < count:
                 continue
-            if promise and not permits(promise, name, holds, longest * MINUTE, world.now):
+            if promise and not spared(promise, name, holds, longest * MINUTE, world.now):
                 continue
             if promise:
                 promise = passed(promise, name, holds, longest * MINUTE, world.now)
