@@ -23,6 +23,8 @@ from gridlease_gateway.calls import Call
 from gridlease_gateway.inside import Inside, fault_of
 from gridlease_gateway.rpc.files import placed_task
 
+_LAST_WORD_S = 1.0
+
 R = TypeVar("R", pb.ExecJobRequest, pb.ForwardJobRequest)
 
 
@@ -131,6 +133,9 @@ async def _relay(stream: Any, rest: AsyncGenerator[Message, None]) -> AsyncGener
             except grpc.aio.AioRpcError as error:
                 raise fault_of(error, "node") from error
             if answer is grpc.aio.EOF:
+                # A client whose write meets the end of its call reads INTERNAL instead of what
+                # was sent to it (grpc/grpc#36066): it has the last word, or a moment for it.
+                await asyncio.wait({sending}, timeout=_LAST_WORD_S)
                 return
             waits.discard(reading)
             yield answer
@@ -153,5 +158,7 @@ async def _send(stream: Any, rest: AsyncGenerator[Message, None]) -> Fault | Non
         except Fault as fault:
             return fault
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return None
+            with contextlib.suppress(Fault):  # nobody takes any more of it
+                async for _ in rest:
+                    pass
     return None
