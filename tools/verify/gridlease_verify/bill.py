@@ -74,20 +74,28 @@ def _meter(line: Line) -> str:
     return str(line["meter"]).partition("_")[0]  # what follows says which part of its line it is
 
 
+def _late_ms(line: Line) -> int:
+    """When a correction was written; 0 = it is none."""
+    return int(f"{line['source']}/correction/0".split("/correction/")[1].split("/")[0])
+
+
 class _Bill:
     def __init__(self, evidence: Mapping[str, Any], trust: Trust) -> None:
         self.all, self.trust, self.doc = evidence, trust, evidence["invoice"]
         docs = [*evidence.get("cited", {}).values(), self.doc]
         self.known = {f"{of['name']}#{it['position']}": it for of in docs for it in of["lines"]}
-        self.runs: dict[str, dict[int, Line]] = {}  # each segment's line that counts furthest
-        self.off: dict[tuple[str, int], int] = {}  # what a priority takes off its segment's rate
+        self.off = {(it["lease"], it["segment"]): min(0, it["rate_nano_per_hour"])
+                    for it in self.known.values() if it["meter"] == "run_priority"}  # fmt: skip
+        self.runs: dict[str, list[Line]] = {}
         for it in self.known.values():
-            if it["meter"] == "run_priority":
-                self.off[it["lease"], it["segment"]] = min(0, it["rate_nano_per_hour"])
             if it["meter"] == "run" and it["kind"] in ("USAGE", "CORRECTION"):
-                last = self.runs.setdefault(it["lease"], {}).setdefault(it["segment"], it)
-                if (last["counter_ns"], last["before"]) <= (it["counter_ns"], it["before"]):
-                    self.runs[it["lease"]][it["segment"]] = it
+                self.runs.setdefault(it["lease"], []).append(it)
+
+    def segments(self, lease: str, until_ms: int = 2**63) -> dict[int, Line]:
+        """Each segment's line that counts furthest, of those that were written by then."""
+        lines = [it for it in self.runs.get(lease, ()) if _late_ms(it) <= until_ms]
+        lines.sort(key=lambda it: (it["counter_ns"], it["before"]))
+        return {it["segment"]: it for it in lines}
 
     def table(self, name: str) -> dict[int, Mapping[str, Any]]:
         return {it["version"]: it for it in self.all.get(name, ())}
@@ -114,18 +122,17 @@ class _Bill:
         yield from self.proof(line)
         if line["meter"] in ("run", "run_priority"):
             yield from self.price(line) if line["meter"] == "run" else self.priority(line)
-            yield from self.charge(line, self.runs[line["lease"]])
+            yield from self.charge(line, self.segments(line["lease"], _late_ms(line)))
         elif line["amount_nano"] or line["rate_nano_per_hour"] or line["price_version"]:
             yield from self.tariff(line)
 
     def proof(self, line: Line) -> Iterator[str]:
         """Is the line's counter what its node signed, as far as time had passed?"""
-        until_ms = int(f"{line['source']}/correction/0".split("/correction/")[1].split("/")[0])
         meter, counts = _meter(line), []
         for it in self.all["reports"]:
             part, late = it.get("part", ""), it.get("part", "").removeprefix("late/")
             fits = part in ("", meter) or line["source"].startswith("meter/")
-            fits = fits or (part != late != "over" and int(late) <= until_ms)
+            fits = fits or (part != late != "over" and int(late) <= _late_ms(line))
             if (it["lease"], it["segment"]) != (line["lease"], line["segment"]) or not fits:
                 continue
             if not signed(it):
@@ -159,7 +166,7 @@ class _Bill:
         kind = (price["chip"], _TIERS.get(price["tier"]), price.get("site") or line["site"])
         if kind != (line["chip"], line["tier"], line["site"]):
             yield f"price version {price['version']} is of something else"
-        elif price["effective_ms"] > line["starts_ms"]:
+        elif price["effective_ms"] > max(line["starts_ms"], line["opened_ms"]):
             yield f"price version {price['version']} was not in force yet"
         rate = money.rate_nano_per_hour(price["price_nano_per_hour"], line["quantity_milli"])
         if rate != line["rate_nano_per_hour"]:
@@ -168,9 +175,9 @@ class _Bill:
     def priority(self, line: Line) -> Iterator[str]:
         """What the published multiplier of the job's priority adds to the base rate."""
         table = self.table("priorities").get(line["price_version"])
-        base = self.runs[line["lease"]][line["segment"]]["rate_nano_per_hour"]
+        base = self.segments(line["lease"])[line["segment"]]["rate_nano_per_hour"]
         own = self.all.get("jobs", {}).get(line["job"])
-        if table is None or table["effective_ms"] > line["starts_ms"]:
+        if table is None or table["effective_ms"] > max(line["starts_ms"], line["opened_ms"]):
             yield f"no table of priorities {line['price_version']} was in force"
             return
         bands = [it for it in table["bands"] if own is None or it["above"] <= max(0, own)]
@@ -184,14 +191,12 @@ class _Bill:
         """Is what it charges the lesser of counted and granted, at its rate?"""
         if line["granted_ns"] != (line["ends_ms"] - line["starts_ms"]) * _MS_NS:
             yield "what was granted is not the time from its start to its end"
-        order = sorted(segments)
-        left = (segments[order[-1]]["ends_ms"] - segments[order[0]]["starts_ms"]) * _MS_NS
-        due = 0
-        for number in order:
-            it = line if number == line["segment"] else segments[number]
-            ns = min(it["counter_ns"], it["granted_ns"], left)
-            left -= ns
-            due = ns if number == line["segment"] else due
+        every = sorted({**segments, line["segment"]: line}.items())
+        left, spans = (every[-1][1]["ends_ms"] - every[0][1]["starts_ms"]) * _MS_NS, {}
+        for number, it in every:
+            spans[number] = min(it["counter_ns"], it["granted_ns"], left)
+            left -= spans[number]
+        due = spans[line["segment"]]
         before, after = line["before"], line["before"] + line["charged_ns"]
         least = self.known.get(line["cites"], {"charged_ns": 0})["charged_ns"]
         if before < least or (line["kind"] == "USAGE" and before):
@@ -279,7 +284,7 @@ class _Bill:
             rate, size = it["rate_nano_per_hour"], it["quantity_milli"]
             due += money.amount_nano(rate, (it["before_milli_ns"] + it["milli_ns"]) // size)
             due -= money.amount_nano(rate, it["before_milli_ns"] // size)
-            run = self.runs.get(it["lease"], {}).get(it["segment"])
+            run = self.segments(it["lease"]).get(it["segment"])
             if run is None:
                 yield Unchecked(f"what lease {it['lease']} was charged stands on another bill")
             elif rate != run["rate_nano_per_hour"] + self.off.get((it["lease"], it["segment"]), 0):
