@@ -174,3 +174,39 @@ async def test_what_cannot_be_checked_is_said_and_counted(rich, billed):
     found = verifier.examine(unsigned, Trust(unsigned=True))
     runs = {it["position"] for it in evidence["invoice"]["lines"] if it["kind"] == "USAGE"}
     assert {it.line for it in found if "has signed nothing" in it.what} == runs
+
+
+def test_usage_is_judged_without_what_was_told_later():
+    """An earlier segment that counts more, too late, leaves the next one less: by a correction."""
+    counts = (
+        # segment, from, to, counter, before, charged, when it was written
+        (1, 0, 60, 55, 0, 55, ""),
+        (2, 50, 100, 45, 0, 45, ""),
+        (1, 0, 60, 60, 55, 5, "correction/700"),
+        (2, 50, 100, 45, 45, -5, "correction/700"),
+    )
+    common = {
+        "lease": "a", "meter": "run", "rate_nano_per_hour": 3_600 * 10**9, "price_version": 1,
+        "chip": "H100", "tier": "SPOT", "site": "", "node": "n", "quantity_milli": 1_000,
+        "opened_ms": 0,
+    }  # fmt: skip
+    lines = [
+        common | {
+            "position": n, "segment": segment, "kind": "CORRECTION" if when else "USAGE",
+            "cites": f"iv#{segment}" if when else "", "source": f"line/a/{segment}/run/{when}",
+            "starts_ms": begins * 1_000, "ends_ms": ends * 1_000,
+            "granted_ns": (ends - begins) * 10**9, "counter_ns": counter * 10**9,
+            "before": before * 10**9, "charged_ns": charged * 10**9,
+            "amount_nano": charged * 10**9,
+        }
+        for n, (segment, begins, ends, counter, before, charged, when) in enumerate(counts, start=1)
+    ]  # fmt: skip
+    price = {"version": 1, "chip": "H100", "tier": 3, "price_nano_per_hour": 3_600 * 10**9,
+             "effective_ms": 0}  # fmt: skip
+    evidence = {"invoice": {"name": "iv", "lines": lines}, "reports": [], "prices": [price]}
+    bill = verifier._Bill(evidence, Trust(unsigned=True))
+    wrong = [it for it in bill.lines() if not isinstance(it[1], verifier.Unchecked)]
+    assert wrong == []
+    lines[3]["charged_ns"], lines[3]["amount_nano"] = -4 * 10**9, -4 * 10**9
+    wrong = [it for it in bill.lines() if not isinstance(it[1], verifier.Unchecked)]
+    assert [at for at, _ in wrong] == [4]
