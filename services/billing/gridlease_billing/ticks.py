@@ -176,7 +176,11 @@ async def fold_all(books: Books, ticks: Sequence[Tick]) -> _Folded:
 
 async def fold(books: Books, ticks: Sequence[Tick]) -> _Folded:
     """Folds and charges ticks in one transaction, and keeps what of them was signed."""
-    counts_of = {it.known.meter_id: it.counts for it in ticks}
+    counts_of: dict[int, tuple[int, ...]] = {}
+    for it in ticks:  # a report and its older copy may have waited together
+        counts_of[it.known.meter_id] = tuple(
+            map(max, it.counts, counts_of.get(it.known.meter_id, it.counts))
+        )
     ids = sorted(counts_of)
     rows = [counts_of[key] for key in ids]
     columns = (list(map(itemgetter(n), rows)) for n in range(len(CATALOGUE)))

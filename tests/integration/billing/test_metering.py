@@ -72,6 +72,16 @@ async def test_a_tick_charges_what_a_decision_would(world, settler):
     assert told == {"run": (1_500_000_000, CENT * 3 // 2), "egress": (1_500, 0), "storage": (7, 0)}
 
 
+async def test_a_report_that_waits_beside_its_older_copy_is_not_lost(world, settler):
+    await world.authorize(ask("a"))
+    await settler.settle(NODE, [report("a", phase=Phase.KNOWN)])
+    told = [more("a", n * SECOND_NS, egress=5 - n, storage=n) for n in (1, 4, 2)]
+    await asyncio.gather(*(settler.settle(NODE, [it]) for it in told))
+    meter = await world.pool.fetchrow("SELECT * FROM meter WHERE lease = 'a'")
+    assert (meter["run"], meter["egress"], meter["storage"]) == (4 * SECOND_NS, 4, 4)
+    assert (await world.balance()).posted_nano == 100 * USD - 4 * CENT
+
+
 async def test_a_tick_is_never_more_than_a_closed_lease_allows(world, settler):
     await world.authorize(ask("a"))
     await settler.settle(NODE, [report("a", phase=Phase.KNOWN)])
