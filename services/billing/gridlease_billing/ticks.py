@@ -25,7 +25,7 @@ from gridlease_billing.settle import Proof
 MOST_KNOWN = 200_000  # leases that a process remembers; of others every report is decided
 MOST_AT_ONCE = 100_000  # ticks in one go
 PARTS = 2  # statements of one go, beside each other: a tenant's ticks are all in one of them
-_WORTH_PARTING = 1_000  # ticks
+_WORTH_PARTING = 50_000  # ticks: two walks of an index cost more than one, and end sooner
 
 
 @dataclass(frozen=True, slots=True)
