@@ -55,6 +55,7 @@ class Storm:
     away_s: list[float] = field(default_factory=list)  # from a kill to an open book
     made: int = 0
     lost: list[str] = field(default_factory=list)
+    struck: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -158,6 +159,7 @@ class Storm:
         folder = self.agent.state / "leases" / lease
         keeper = json.loads((folder / "shim.json").read_text("utf-8"))["pid"]
         inside = json.loads((folder / "started.json").read_text("utf-8"))["init_pid"]
+        self.struck.add(lease)  # it may not have written down yet that it began
         os.kill(keeper, signal.SIGKILL)
         await eventually(lambda: not _alive(inside), 10.0, "its sandbox is gone")
         self.kills["keeper"] = self.kills.get("keeper", 0) + 1
@@ -205,7 +207,7 @@ class Storm:
 
         The others were lost by an executor that died while it started them.
         """
-        return [lease for lease in self.lost if self.starts.get(lease)]
+        return [it for it in self.lost if self.starts.get(it) or it in self.struck]
 
     def line(self) -> str:
         """What it came to."""
